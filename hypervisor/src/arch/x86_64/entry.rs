@@ -1,0 +1,322 @@
+//! Entry paths from user mode and back.
+//!
+//! Every path saves the user registers into the [`Regs`] of the current execution context, whose
+//! end is in TSS.RSP0, continues on the kernel stack of the CPU, calls one Rust function and ends
+//! in `resume`, which restores whatever execution context is current by then.
+//!
+//! Kernel mode itself is interrupted only in [`interrupt_window`]: the stub notes the vector in
+//! per-CPU storage and returns with interrupts off, so Rust code never nests.
+
+use core::arch::{asm, naked_asm};
+use core::mem::offset_of;
+
+use super::percpu::PerCpu;
+use super::regs::{FRAME_END, Regs, flag};
+
+/// Distance below RSP0 of a field of [`Regs`].
+macro_rules! below {
+    ($field:ident) => {
+        FRAME_END - offset_of!(Regs, $field)
+    };
+}
+
+unsafe extern "sysv64" {
+    /// Decodes and executes a system call; see `syscall.rs`.
+    fn portico_syscall(rdi: u64, rsi: u64, rdx: u64, r10: u64, r8: u64, number: u64);
+    /// Handles an interrupt or exception that arrived in user mode.
+    fn portico_trap();
+    /// Makes the current execution context one that can return to user mode.
+    fn portico_settle();
+    /// Reports an exception in kernel mode and stops the machine.
+    fn portico_kernel_fault(frame: *const KernelFrame) -> !;
+}
+
+/// What an exception in kernel mode leaves on the stack.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+#[expect(missing_docs, reason = "registers are named as in the manuals")]
+pub struct KernelFrame {
+    pub rbp: u64,
+    pub vector: u64,
+    pub error: u64,
+    pub rip: u64,
+    pub cs: u64,
+    pub rflags: u64,
+    pub rsp: u64,
+    pub ss: u64,
+}
+
+/// Target of the `syscall` instruction (LSTAR); interrupts are masked by FMASK.
+///
+/// # Safety
+/// Only the processor may jump here.
+#[unsafe(naked)]
+pub unsafe extern "sysv64" fn syscall_entry() {
+    naked_asm!(
+        "swapgs",
+        "mov gs:[{scratch}], rsp",
+        "mov rsp, gs:[{rsp0}]",
+        "mov [rsp - {rip}], rcx",
+        "mov [rsp - {rflags}], r11",
+        "mov rcx, gs:[{scratch}]",
+        "mov [rsp - {rsp_}], rcx",
+        "mov [rsp - {rbx}], rbx",
+        "mov [rsp - {rbp}], rbp",
+        "mov [rsp - {r12}], r12",
+        "mov [rsp - {r13}], r13",
+        "mov [rsp - {r14}], r14",
+        "mov [rsp - {r15}], r15",
+        "mov rsp, gs:[{stack}]",
+        "mov rcx, r10",
+        "mov r9, rax",
+        "call {syscall}",
+        "jmp {resume}",
+        scratch = const offset_of!(PerCpu, scratch),
+        rsp0 = const PerCpu::RSP0,
+        stack = const offset_of!(PerCpu, stack_top),
+        rip = const below!(rip),
+        rflags = const below!(rflags),
+        rsp_ = const below!(rsp),
+        rbx = const below!(rbx),
+        rbp = const below!(rbp),
+        r12 = const below!(r12),
+        r13 = const below!(r13),
+        r14 = const below!(r14),
+        r15 = const below!(r15),
+        syscall = sym portico_syscall,
+        resume = sym resume,
+    )
+}
+
+/// Returns to the current execution context. Entered on the kernel stack.
+///
+/// # Safety
+/// The GS base is the kernel's and a current execution context is set.
+#[unsafe(naked)]
+pub unsafe extern "sysv64" fn resume() -> ! {
+    naked_asm!(
+        "2:",
+        "mov rsp, gs:[{rsp0}]",
+        "cmp qword ptr [rsp - {flags}], 0",
+        "jne 3f",
+        // Fast path: whatever is not restored is cleared, so that nothing of the kernel leaks.
+        "mov rcx, [rsp - {rip}]",
+        "mov r11, [rsp - {rflags}]",
+        "mov rax, [rsp - {rax}]",
+        "mov rdi, [rsp - {rdi}]",
+        "mov rsi, [rsp - {rsi}]",
+        "mov rdx, [rsp - {rdx}]",
+        "mov rbx, [rsp - {rbx}]",
+        "mov rbp, [rsp - {rbp}]",
+        "mov r12, [rsp - {r12}]",
+        "mov r13, [rsp - {r13}]",
+        "mov r14, [rsp - {r14}]",
+        "mov r15, [rsp - {r15}]",
+        "xor r8d, r8d",
+        "xor r9d, r9d",
+        "xor r10d, r10d",
+        "mov rsp, [rsp - {rsp_}]",
+        "swapgs",
+        "sysretq",
+        "3:",
+        "cmp qword ptr [rsp - {flags}], {full}",
+        "je 4f",
+        "mov rsp, gs:[{stack}]",
+        "call {settle}",
+        "jmp 2b",
+        "4:",
+        "mov qword ptr [rsp - {flags}], 0",
+        "sub rsp, {r15}",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop r11",
+        "pop r10",
+        "pop r9",
+        "pop r8",
+        "pop rbp",
+        "pop rdi",
+        "pop rsi",
+        "pop rdx",
+        "pop rcx",
+        "pop rbx",
+        "pop rax",
+        "add rsp, 16",
+        "swapgs",
+        "iretq",
+        rsp0 = const PerCpu::RSP0,
+        stack = const offset_of!(PerCpu, stack_top),
+        full = const flag::FULL,
+        flags = const below!(flags),
+        rip = const below!(rip),
+        rflags = const below!(rflags),
+        rsp_ = const below!(rsp),
+        rax = const below!(rax),
+        rdi = const below!(rdi),
+        rsi = const below!(rsi),
+        rdx = const below!(rdx),
+        rbx = const below!(rbx),
+        rbp = const below!(rbp),
+        r12 = const below!(r12),
+        r13 = const below!(r13),
+        r14 = const below!(r14),
+        r15 = const below!(r15),
+        settle = sym portico_settle,
+    )
+}
+
+/// Common part of all vector stubs: vector and error code are on the stack.
+#[unsafe(naked)]
+unsafe extern "sysv64" fn trap() {
+    naked_asm!(
+        "test byte ptr [rsp + 24], 3",
+        "jz 2f",
+        "swapgs",
+        "push rax",
+        "push rbx",
+        "push rcx",
+        "push rdx",
+        "push rsi",
+        "push rdi",
+        "push rbp",
+        "push r8",
+        "push r9",
+        "push r10",
+        "push r11",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "or qword ptr [rsp - 8], {full}",
+        "mov rax, cr2",
+        "mov [rsp - 16], rax",
+        "mov rsp, gs:[{stack}]",
+        "cld",
+        "call {trap_handler}",
+        "jmp {resume}",
+        // From kernel mode: exceptions are fatal, interrupts are noted.
+        "2:",
+        "cmp qword ptr [rsp], 32",
+        "jb 3f",
+        "push rax",
+        "mov rax, [rsp + 8]",
+        "mov gs:[{pending}], rax",
+        "pop rax",
+        "add rsp, 16",
+        // Clear IF in the flags to be restored.
+        "and qword ptr [rsp + 16], ~0x200",
+        "iretq",
+        "3:",
+        "push rbp",
+        "mov rdi, rsp",
+        "and rsp, -16",
+        "call {fault}",
+        stack = const offset_of!(PerCpu, stack_top),
+        pending = const offset_of!(PerCpu, pending_vector),
+        full = const flag::FULL,
+        trap_handler = sym portico_trap,
+        resume = sym resume,
+        fault = sym portico_kernel_fault,
+    )
+}
+
+const _: () = assert!(offset_of!(Regs, r15) - offset_of!(Regs, flags) == 8);
+const _: () = assert!(offset_of!(Regs, r15) - offset_of!(Regs, cr2) == 16);
+const _: () = assert!(offset_of!(Regs, vector) - offset_of!(Regs, r15) == 15 * 8);
+
+/// NMIs carry nothing for the kernel: they only end `hlt` and guest mode. The stub touches no
+/// register, so it may arrive anywhere, even between `syscall` and `swapgs`.
+#[unsafe(naked)]
+unsafe extern "sysv64" fn nmi() {
+    naked_asm!("iretq")
+}
+
+/// Double fault and machine check, each on a stack of its own: always fatal.
+#[unsafe(naked)]
+unsafe extern "sysv64" fn fatal_double_fault() {
+    naked_asm!(
+        // The processor pushed an error code.
+        "push 8",
+        "push rbp",
+        "mov rdi, rsp",
+        "and rsp, -16",
+        "call {fault}",
+        fault = sym portico_kernel_fault,
+    )
+}
+
+#[unsafe(naked)]
+unsafe extern "sysv64" fn fatal_machine_check() {
+    naked_asm!(
+        "push 0",
+        "push 18",
+        "push rbp",
+        "mov rdi, rsp",
+        "and rsp, -16",
+        "call {fault}",
+        fault = sym portico_kernel_fault,
+    )
+}
+
+/// Bytes of one stub in the table of [`vectors`].
+const STUB_SIZE: usize = 16;
+
+/// One stub per vector, [`STUB_SIZE`] bytes apart: pushes a zero where the processor pushes no
+/// error code, then the vector.
+#[unsafe(naked)]
+unsafe extern "sysv64" fn vectors() {
+    naked_asm!(
+        ".set portico_vector, 0",
+        ".rept 256",
+        ".balign {size}",
+        // Vectors with an error code: 8, 10-14, 17, 21, 29, 30.
+        ".if !((portico_vector == 8) || ((portico_vector >= 10) && (portico_vector <= 14)) \
+         || (portico_vector == 17) || (portico_vector == 21) || (portico_vector == 29) \
+         || (portico_vector == 30))",
+        "push 0",
+        ".endif",
+        // PUSH imm32, written out: as an operand the symbol would be an address.
+        ".byte 0x68",
+        ".long portico_vector",
+        "jmp {trap}",
+        ".set portico_vector, portico_vector + 1",
+        ".endr",
+        size = const STUB_SIZE,
+        trap = sym trap,
+    )
+}
+
+/// Address of the handler for a vector.
+#[must_use]
+pub fn handler(vector: u8) -> u64 {
+    let address = match vector {
+        2 => nmi as *const () as usize,
+        8 => fatal_double_fault as *const () as usize,
+        18 => fatal_machine_check as *const () as usize,
+        v => (vectors as *const () as usize).next_multiple_of(STUB_SIZE)
+            + usize::from(v) * STUB_SIZE,
+    };
+    crate::num::u64_of(address)
+}
+
+/// Lets one pending interrupt in and returns its vector, if there was one.
+///
+/// No reference into state that an interrupt handler changes may be held: there is none, as the
+/// stub only notes the vector.
+pub fn interrupt_window(cpu: &PerCpu) -> Option<u8> {
+    cpu.pending_vector.set(0);
+    // SAFETY: the interrupt stub for kernel mode changes nothing but `pending_vector` and returns
+    // with interrupts off; the asm is a compiler barrier for memory.
+    unsafe { asm!("sti", "nop", "cli") };
+    cpu.take_pending()
+}
+
+/// Like [`interrupt_window`], but halts until an interrupt arrives.
+pub fn wait_for_interrupt(cpu: &PerCpu) -> Option<u8> {
+    cpu.pending_vector.set(0);
+    // SAFETY: as in `interrupt_window`; STI delays recognition until HLT has begun, so no wake-up
+    // is lost.
+    unsafe { asm!("sti", "hlt", "cli") };
+    cpu.take_pending()
+}

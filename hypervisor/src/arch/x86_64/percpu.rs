@@ -1,0 +1,89 @@
+//! Storage of each CPU, reached through the GS base.
+
+use core::arch::asm;
+use core::cell::Cell;
+use core::mem::offset_of;
+
+use super::descriptors::PERCPU_TO_RSP0;
+use super::layout::CpuWindow;
+use super::regs::{FRAME_END, Regs, flag};
+use crate::num::{low8, u64_of, usize_of};
+
+/// What a CPU keeps for itself, in its page of the per-CPU window; the page after it holds the
+/// TSS. Only its own CPU touches it; what is shared is in [`crate::sched::Remote`].
+#[repr(C)]
+pub struct PerCpu {
+    /// Address of this structure.
+    pub self_pointer: *const PerCpu,
+    /// User stack pointer, for the few instructions until it is saved.
+    pub scratch: Cell<u64>,
+    /// Top of the kernel stack.
+    pub stack_top: u64,
+    /// Vector noted by an interrupt in kernel mode; 0 for none.
+    pub pending_vector: Cell<u64>,
+    /// Registers of nobody: RSP0 points here while there is no current execution context.
+    pub nobody: Regs,
+    /// The CPU's scheduling state.
+    pub sched: crate::sched::Cpu,
+}
+
+const _: () = assert!(size_of::<PerCpu>() <= 4096);
+
+impl PerCpu {
+    /// Offset of TSS.RSP0 from the GS base.
+    pub const RSP0: u64 = PERCPU_TO_RSP0;
+
+    /// The storage of CPU `id`, to be written to its page.
+    #[must_use]
+    pub fn new(id: u16, window: CpuWindow) -> Self {
+        let nobody = Regs::default();
+        nobody.set(flag::DEAD);
+        Self {
+            self_pointer: core::ptr::with_exposed_provenance(usize_of(window.percpu())),
+            scratch: Cell::new(0),
+            stack_top: window.stack_top(),
+            pending_vector: Cell::new(0),
+            nobody,
+            sched: crate::sched::Cpu::new(id),
+        }
+    }
+
+    /// Sets where the entry paths save user registers: the end of the current [`Regs`].
+    #[inline(always)]
+    pub fn set_rsp0(&self, end: u64) {
+        // SAFETY: GS points to this CPU's window, whose next page is the TSS; the word is RSP0.
+        unsafe {
+            asm!("mov gs:[{}], {}", const PERCPU_TO_RSP0, in(reg) end,
+                options(nostack, preserves_flags));
+        }
+    }
+
+    /// Makes nobody the current execution context.
+    pub fn set_nobody(&self) {
+        self.nobody.set(flag::DEAD);
+        self.sched.current.set(None);
+        self.set_rsp0(u64_of((&raw const self.nobody).addr() + FRAME_END));
+    }
+
+    /// Takes the noted vector.
+    pub(super) fn take_pending(&self) -> Option<u8> {
+        match self.pending_vector.replace(0) {
+            0 => None,
+            vector => Some(low8(vector)),
+        }
+    }
+}
+
+/// The storage of this CPU.
+#[inline(always)]
+#[must_use]
+pub fn this() -> &'static PerCpu {
+    let base: *const PerCpu;
+    // SAFETY: in the kernel the GS base points to this CPU's `PerCpu`, which lives for ever and
+    // holds its own address; kernel code does not migrate.
+    unsafe {
+        asm!("mov {}, gs:[{}]", out(reg) base, const offset_of!(PerCpu, self_pointer),
+            options(nostack, preserves_flags, pure, readonly));
+        &*base
+    }
+}

@@ -1,0 +1,267 @@
+//! A vCPU above the vendor's format.
+
+use core::ptr::NonNull;
+
+use ipc::event::Exit;
+use ipc::state::{Inject, Mtd, State};
+use x86_64::registers::debug::{DebugAddressRegister, Dr0, Dr1, Dr2, Dr3};
+
+use super::registers::{Backend, Reg};
+use super::state::{self, Gprs};
+use super::{Cpu, CpuBackend, Outcome, Page, Platform, Vendor, allow, reset, svm};
+use crate::arch::fpu::{self, Fpu};
+use crate::arch::msr;
+
+/// What an exit says about itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ExitInfo {
+    /// See [`ipc::exit`].
+    pub(super) qualification: [u64; 3],
+    /// Length of the instruction, or 0.
+    pub(super) length: u64,
+}
+
+/// State of a vCPU that has the same form on every vendor.
+pub(super) struct Common {
+    pub(super) gprs: Gprs,
+    /// The last exit.
+    pub(super) exit: ExitInfo,
+    /// Event to deliver on the next entry, and the windows that are waited for.
+    pub(super) inject: Inject,
+    /// The event came from a VMM and has not been checked against the vCPU's state.
+    pub(super) unchecked: bool,
+    pub(super) halted: bool,
+    /// Groups that a VMM filled with values that are not allowed.
+    pub(super) refused: Mtd,
+    pub(super) deadline: u64,
+    pub(super) xcr0: u64,
+    pub(super) tsc_aux: u64,
+    /// DR0 to DR3 while they are not in the CPU.
+    debug: [u64; 4],
+    /// They are in the CPU.
+    debug_live: bool,
+    fpu: Fpu,
+}
+
+impl Common {
+    /// Replaces the event to deliver, keeping the window requests.
+    #[inline]
+    pub(super) const fn set_event(&mut self, event: Inject) {
+        const WINDOWS: u64 = Inject::NONE.with_interrupt_window().with_nmi_window().0;
+        self.inject = Inject(self.inject.0 & WINDOWS | event.0);
+    }
+
+    /// Puts the guest's debug address registers into the CPU. Those of the host are not in use.
+    pub(super) fn load_debug(&mut self) {
+        let [dr0, dr1, dr2, dr3] = self.debug;
+        Dr0::write(dr0);
+        Dr1::write(dr1);
+        Dr2::write(dr2);
+        Dr3::write(dr3);
+        self.debug_live = true;
+    }
+
+    fn save_debug(&mut self) {
+        self.debug = [Dr0::read(), Dr1::read(), Dr2::read(), Dr3::read()];
+        self.debug_live = false;
+    }
+
+    /// The exit of an entry that the kernel refuses by itself.
+    #[cold]
+    fn entry_failed(&mut self, groups: Mtd, event: u64) -> Outcome {
+        self.exit = ExitInfo { qualification: [u64::MAX, groups.bits(), event], length: 0 };
+        Outcome::Exit(Exit::EntryFailed)
+    }
+}
+
+/// The part in the vendor's format.
+enum GuestBackend {
+    Svm(svm::Vcpu),
+}
+
+/// Runs `$body` with `$vcpu` bound to the backend.
+macro_rules! with {
+    ($guest:expr, $vcpu:ident => $body:expr) => {
+        match $guest {
+            GuestBackend::Svm($vcpu) => $body,
+        }
+    };
+}
+
+/// The state of one vCPU, and how to run it.
+pub struct Guest {
+    common: Common,
+    backend: GuestBackend,
+    platform: &'static Platform,
+}
+
+impl Guest {
+    /// Zeroed pool pages that a vCPU needs.
+    pub const PAGES: usize = 2;
+
+    /// A vCPU in its state after RESET, whose memory is the nested page table at physical address
+    /// `nested_root`.
+    ///
+    /// # Safety
+    /// The pages are the vCPU's alone until it is dropped, detached; the page table lives as long.
+    #[must_use]
+    pub unsafe fn new(
+        platform: &'static Platform,
+        [control, extended]: [Page; 2],
+        nested_root: u64,
+    ) -> Self {
+        let mut backend = match platform.vendor {
+            // SAFETY: the caller gives the page.
+            Vendor::Svm => GuestBackend::Svm(unsafe { svm::Vcpu::new(platform, control, nested_root) }),
+        };
+        let mut common = Common {
+            gprs: Gprs::default(),
+            exit: ExitInfo::default(),
+            inject: Inject::NONE,
+            unchecked: false,
+            halted: false,
+            refused: Mtd::empty(),
+            deadline: 0,
+            xcr0: 1,
+            tsc_aux: 0,
+            debug: [0; 4],
+            debug_live: false,
+            // SAFETY: the caller gives the page.
+            fpu: unsafe { Fpu::new(extended.ptr()) },
+        };
+        with!(&mut backend, vcpu => {
+            let state = reset::state(platform.signature);
+            state::load(vcpu, &mut common, &platform.limits, reset::GROUPS, &state);
+        });
+        Self { common, backend, platform }
+    }
+
+    /// The pages, to be given back when the vCPU is gone.
+    #[must_use]
+    pub fn pages(&self) -> [NonNull<u8>; 2] {
+        [with!(&self.backend, vcpu => vcpu.page().ptr()), self.common.fpu.page()]
+    }
+
+    /// Puts the parts of the guest's state into the CPU that [`Self::run`] leaves there between
+    /// runs: FPU, XCR0, TSC_AUX, debug address registers. The caller lets nothing else run on this
+    /// CPU before [`Self::detach`].
+    #[inline]
+    pub fn attach(&mut self, cpu: &mut Cpu) {
+        let Self { common, backend, .. } = self;
+        // SAFETY: the FPU holds nobody's state: whoever owned it has saved it.
+        unsafe { common.fpu.restore() };
+        if common.xcr0 != fpu::components() {
+            // SAFETY: the value passed `Limits::xcr0`; nothing uses the FPU until `detach`.
+            unsafe { fpu::set_xcr0(common.xcr0) };
+        }
+        if common.tsc_aux != 0 {
+            // SAFETY: the register exists, or the value would be zero; the kernel does not use it.
+            unsafe { msr::write(msr::TSC_AUX, common.tsc_aux) };
+        }
+        match (backend, &mut cpu.backend) {
+            (GuestBackend::Svm(vcpu), CpuBackend::Svm(cpu)) => {
+                let armed = vcpu.get(Reg::Dr7) & 0xff != 0;
+                if armed {
+                    common.load_debug();
+                }
+                vcpu.intercept_debug(!armed);
+                vcpu.attach(cpu);
+            }
+        }
+    }
+
+    /// Takes the guest's state out of the CPU.
+    #[inline]
+    pub fn detach(&mut self, _cpu: &mut Cpu) {
+        let common = &mut self.common;
+        if common.xcr0 != fpu::components() {
+            // SAFETY: this is the host's value.
+            unsafe { fpu::set_xcr0(fpu::components()) };
+        }
+        // SAFETY: the FPU holds the guest's state since `attach`.
+        unsafe { common.fpu.save() };
+        if common.tsc_aux != 0 {
+            // SAFETY: as in `attach`; zero is the host's value.
+            unsafe { msr::write(msr::TSC_AUX, 0) };
+        }
+        if common.debug_live {
+            common.save_debug();
+        }
+    }
+
+    /// Runs the guest until its next exit. It is attached; interrupts are off, and stay off.
+    ///
+    /// `space` is the flush generation of the guest's memory: whenever it differs from that of the
+    /// last run, translations from before are not used any more.
+    #[inline]
+    pub fn run(&mut self, cpu: &mut Cpu, space: u64) -> Outcome {
+        let Self { common, backend, .. } = self;
+        if !common.refused.is_empty() {
+            let refused = core::mem::take(&mut common.refused);
+            return common.entry_failed(refused, 0);
+        }
+        if common.unchecked {
+            common.unchecked = false;
+            let event = common.inject.event();
+            let fits = !event.is_valid()
+                || with!(backend, vcpu => allow::event(
+                    event,
+                    vcpu.get(Reg::Rflags),
+                    vcpu.blocking(),
+                    vcpu.get(Reg::Cr0),
+                ));
+            if !fits {
+                common.set_event(Inject::NONE);
+                return common.entry_failed(Mtd::INJECT, event.0);
+            }
+        }
+        match (backend, &mut cpu.backend) {
+            (GuestBackend::Svm(vcpu), CpuBackend::Svm(cpu)) => vcpu.run(common, cpu, space),
+        }
+    }
+
+    /// Copies groups of state into a message buffer.
+    #[inline]
+    pub fn store(&self, mtd: Mtd, state: &mut State) {
+        with!(&self.backend, vcpu => state::store(vcpu, &self.common, mtd, state));
+    }
+
+    /// Takes groups of state from a message buffer. The vCPU is not attached.
+    ///
+    /// A group with a value that is not allowed changes nothing, and the next [`Self::run`] exits
+    /// with [`Exit::EntryFailed`], whose qualification names the group.
+    #[inline]
+    pub fn load(&mut self, mtd: Mtd, state: &State) {
+        let limits = &self.platform.limits;
+        with!(&mut self.backend, vcpu => state::load(vcpu, &mut self.common, limits, mtd, state));
+    }
+
+    /// The vCPU leaves the guest for a reason that is not the guest's: nothing qualifies the exit,
+    /// and a halt ends.
+    pub fn stop(&mut self) {
+        self.common.exit = ExitInfo::default();
+        self.common.halted = false;
+    }
+
+    /// Whether the guest waits for [`Self::stop`] or for new state.
+    #[inline]
+    #[must_use]
+    pub const fn is_halted(&self) -> bool {
+        self.common.halted
+    }
+
+    /// TSC value at which the vCPU is to exit with [`Exit::Deadline`]; 0 for none.
+    #[inline]
+    #[must_use]
+    pub const fn deadline(&self) -> u64 {
+        self.common.deadline
+    }
+
+    /// The deadline has passed: there is none until the VMM sets another.
+    pub const fn clear_deadline(&mut self) {
+        self.common.deadline = 0;
+    }
+}
+
+// A size class of kernel memory.
+const _: () = assert!(size_of::<Guest>() <= 512);

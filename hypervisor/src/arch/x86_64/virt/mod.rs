@@ -1,0 +1,214 @@
+//! Virtualization: the seam between vendors.
+//!
+//! Above this module nobody knows whether the processor has SVM or VT-x. A [`Guest`] runs until an
+//! [`Outcome`]; its state travels as the ABI's groups. Here is what both vendors share:
+//!
+//! | module | holds |
+//! |---|---|
+//! | `guest` | a vCPU: run, attach, detach, the state that has no vendor format |
+//! | `state` | transfer of state groups to and from a message buffer |
+//! | `allow` | what a VMM may set |
+//! | `reset` | the state that a vCPU begins with |
+//! | `tag` | TLB tags |
+//! | `registers` | what a backend offers |
+//! | `svm` | AMD's backend |
+
+mod allow;
+mod guest;
+mod registers;
+mod reset;
+mod state;
+mod svm;
+mod tag;
+#[cfg(test)]
+mod tests;
+
+use core::fmt;
+use core::ptr::NonNull;
+
+use ipc::event::Exit;
+use raw_cpuid::cpuid;
+
+pub use guest::Guest;
+
+/// A page of kernel memory, or the first of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    ptr: NonNull<u8>,
+    phys: u64,
+}
+
+impl Page {
+    /// A page at `ptr` whose physical address is `phys`.
+    ///
+    /// # Safety
+    /// Both are of the same page-aligned, zeroed memory, which whoever takes the page may use.
+    #[must_use]
+    pub const unsafe fn new(ptr: NonNull<u8>, phys: u64) -> Self {
+        Self { ptr, phys }
+    }
+
+    /// Where it is mapped.
+    #[must_use]
+    pub const fn ptr(self) -> NonNull<u8> {
+        self.ptr
+    }
+
+    /// Its physical address.
+    #[must_use]
+    pub const fn phys(self) -> u64 {
+        self.phys
+    }
+}
+
+/// Whose virtualization extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vendor {
+    /// AMD's.
+    Svm,
+}
+
+/// Why there are no guests on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unavailable {
+    /// The processor has no virtualization extension that the kernel knows.
+    Missing,
+    /// Firmware has switched it off.
+    Disabled,
+    /// It lacks nested paging.
+    NoNestedPaging,
+    /// It has too few TLB tags to tell guests apart.
+    NoTags,
+}
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "the processor has no AMD SVM",
+            Self::Disabled => "SVM is switched off by firmware (VM_CR.SVMDIS)",
+            Self::NoNestedPaging => "the processor has SVM without nested paging",
+            Self::NoTags => "the processor has too few ASIDs",
+        })
+    }
+}
+
+/// The virtualization extension of this processor, if guests can run on it.
+///
+/// # Errors
+/// The reason why they cannot.
+pub fn detect() -> Result<Vendor, Unavailable> {
+    svm::detect().map(|()| Vendor::Svm)
+}
+
+/// Format of nested page tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NestedFormat {
+    /// AMD's: the host's format, every access a user access.
+    Npt,
+}
+
+/// What all CPUs and all guests share.
+pub struct Platform {
+    vendor: Vendor,
+    limits: allow::Limits,
+    /// Family, model and stepping, which a processor has in RDX after RESET.
+    signature: u64,
+    /// Bitmap of ports that exit.
+    io: Page,
+    /// Bitmap of MSRs that exit.
+    msr: Page,
+    /// Pages of 1 GiB can be mapped.
+    huge: bool,
+}
+
+// SAFETY: the bitmaps are written in `new` only.
+unsafe impl Send for Platform {}
+// SAFETY: as above.
+unsafe impl Sync for Platform {}
+
+impl Platform {
+    /// Size of the run for the port bitmap: 2^2 pages.
+    pub const IO_ORDER: u8 = 2;
+    /// Size of the run for the MSR bitmap: 2^1 pages.
+    pub const MSR_ORDER: u8 = 1;
+
+    /// Fills the bitmaps. [`crate::arch::fpu::detect`] has been called.
+    ///
+    /// # Safety
+    /// The pages begin zeroed runs of those sizes and belong to the platform for ever.
+    #[must_use]
+    pub unsafe fn new(vendor: Vendor, io: Page, msr: Page) -> Self {
+        match vendor {
+            // SAFETY: the caller gives the runs.
+            Vendor::Svm => unsafe { svm::bitmaps::fill(io, msr) },
+        }
+        Self {
+            vendor,
+            limits: allow::Limits::detect(),
+            signature: u64::from(cpuid!(1u32).eax),
+            io,
+            msr,
+            huge: cpuid!(0x8000_0001u32).edx >> 26 & 1 != 0,
+        }
+    }
+
+    /// Format of nested page tables.
+    #[must_use]
+    pub const fn nested(&self) -> NestedFormat {
+        match self.vendor {
+            Vendor::Svm => NestedFormat::Npt,
+        }
+    }
+
+    /// log2 of the pages that a nested leaf may map.
+    #[must_use]
+    pub const fn largest_leaf(&self) -> u8 {
+        if self.huge { 18 } else { 9 }
+    }
+}
+
+/// The virtualization extension of one CPU, switched on.
+pub struct Cpu {
+    backend: CpuBackend,
+}
+
+enum CpuBackend {
+    Svm(svm::Cpu),
+}
+
+impl Cpu {
+    /// Zeroed pool pages that a CPU needs.
+    pub const PAGES: usize = 2;
+
+    /// Switches the extension on.
+    ///
+    /// # Errors
+    /// The reason why this CPU cannot run guests.
+    ///
+    /// # Safety
+    /// Runs on the CPU in question, whose descriptor tables, TR and GS base are set; the pages
+    /// belong to the result for ever.
+    pub unsafe fn enable(platform: &Platform, pages: [Page; 2]) -> Result<Self, Unavailable> {
+        match platform.vendor {
+            Vendor::Svm => {
+                // SAFETY: the caller keeps the contract.
+                let cpu = unsafe { svm::Cpu::enable(pages)? };
+                Ok(Self { backend: CpuBackend::Svm(cpu) })
+            }
+        }
+    }
+}
+
+/// How a run of a guest ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Outcome {
+    /// Not for the VMM: an interrupt or NMI of the host is pending, or the kernel has handled the
+    /// exit. The caller lets interrupts in and, if nothing else is to be done, runs the guest
+    /// again.
+    Interrupt,
+    /// A machine check arrived while the guest ran. Intercepting it has consumed it.
+    MachineCheck,
+    /// For the VMM.
+    Exit(Exit),
+}

@@ -1,0 +1,76 @@
+//! What every backend offers to the vendor-neutral part.
+
+use ipc::state::{Activity, Segment};
+
+use super::guest::Common;
+use super::{Outcome, Page};
+
+/// A register that a backend keeps in its own format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reg {
+    Rip,
+    Rflags,
+    Cr0,
+    Cr2,
+    Cr3,
+    Cr4,
+    Cr8,
+    Dr6,
+    Dr7,
+    /// Without bits that belong to the virtualization extension.
+    Efer,
+    Pat,
+    Star,
+    Lstar,
+    Cstar,
+    Fmask,
+    KernelGsBase,
+    SysenterCs,
+    SysenterEsp,
+    SysenterEip,
+    TscOffset,
+}
+
+/// A segment register or descriptor table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seg {
+    Cs,
+    Ss,
+    Ds,
+    Es,
+    Fs,
+    Gs,
+    Tr,
+    Ldtr,
+    Gdtr,
+    Idtr,
+}
+
+/// One vCPU in the format of a vendor.
+///
+/// The accessors are called with constants and must be inlined, so that they cost one access.
+pub(super) trait Backend {
+    /// What the vendor keeps per CPU.
+    type Cpu;
+
+    /// Reads a register.
+    fn get(&self, reg: Reg) -> u64;
+    /// Writes a register. The value has been checked.
+    fn set(&mut self, reg: Reg, value: u64);
+    /// Reads a segment register.
+    fn segment(&self, seg: Seg) -> Segment;
+    /// Writes a segment register. The value has been checked.
+    fn set_segment(&mut self, seg: Seg, value: Segment);
+    /// Interrupt shadow and NMI blocking.
+    fn blocking(&self) -> Activity;
+    /// The reverse; other bits are ignored.
+    fn set_blocking(&mut self, blocking: Activity);
+    /// Whether accesses of the guest to debug registers exit.
+    fn intercept_debug(&mut self, on: bool);
+    /// The guest will run on this CPU: remembers what of the host an entry overwrites.
+    fn attach(&mut self, cpu: &mut Self::Cpu);
+    /// One entry and exit. `space` is the flush generation of the guest's memory.
+    fn run(&mut self, common: &mut Common, cpu: &mut Self::Cpu, space: u64) -> Outcome;
+    /// The page that it was given.
+    fn page(&self) -> Page;
+}

@@ -1,0 +1,81 @@
+//! AMD SVM with nested paging.
+
+pub(super) mod bitmaps;
+mod enter;
+mod exit;
+mod run;
+mod vcpu;
+mod vmcb;
+#[cfg(test)]
+mod tests;
+
+use raw_cpuid::cpuid;
+
+use super::tag::Tags;
+use super::{Page, Unavailable};
+use crate::arch::msr;
+
+pub(super) use vcpu::Vcpu;
+
+/// VM_CR: SVM cannot be enabled.
+const VM_CR: u32 = 0xc001_0114;
+const VM_CR_SVMDIS: u64 = 1 << 4;
+/// Physical address of the page where VMRUN keeps host state.
+const VM_HSAVE_PA: u32 = 0xc001_0117;
+const EFER_SVME: u64 = 1 << 12;
+
+/// CPUID leaf of SVM.
+const LEAF: u32 = 0x8000_000a;
+
+/// Whether guests can run on this processor.
+pub(super) fn detect() -> Result<(), Unavailable> {
+    let last = cpuid!(0x8000_0000u32).eax;
+    if last < LEAF || cpuid!(0x8000_0001u32).ecx & 1 << 2 == 0 {
+        return Err(Unavailable::Missing);
+    }
+    let features = cpuid!(LEAF);
+    // SAFETY: a processor with SVM has the register.
+    if unsafe { msr::read(VM_CR) } & VM_CR_SVMDIS != 0 {
+        return Err(Unavailable::Disabled);
+    }
+    if features.edx & 1 == 0 {
+        return Err(Unavailable::NoNestedPaging);
+    }
+    if features.ebx < 2 {
+        return Err(Unavailable::NoTags);
+    }
+    Ok(())
+}
+
+/// What a CPU keeps for its guests.
+pub(super) struct Cpu {
+    /// Physical address of the control block with the host's state of VMSAVE.
+    host: u64,
+    tags: Tags,
+    /// What the processor caches of a control block that it has run.
+    clean: u32,
+    /// It reports where the next instruction is.
+    next_rip: bool,
+}
+
+impl Cpu {
+    /// Enables SVM on this CPU.
+    ///
+    /// # Safety
+    /// The pages are for this CPU alone, for ever.
+    pub(super) unsafe fn enable([save, host]: [Page; 2]) -> Result<Self, Unavailable> {
+        detect()?;
+        let features = cpuid!(LEAF);
+        // SAFETY: SVM is there and may be enabled; the processor may use the page.
+        unsafe {
+            msr::write(msr::EFER, msr::read(msr::EFER) | EFER_SVME);
+            msr::write(VM_HSAVE_PA, save.phys());
+        }
+        Ok(Self {
+            host: host.phys(),
+            tags: Tags::new(save.phys(), features.ebx),
+            clean: if features.edx & 1 << 5 != 0 { vmcb::clean::ALL } else { 0 },
+            next_rip: features.edx & 1 << 3 != 0,
+        })
+    }
+}

@@ -1,0 +1,185 @@
+//! ACPI tables of today, of 1996, and damaged ones.
+
+use super::super::testing::{Patches, fix_checksum, madt, root_pointer, table};
+use super::{Error, MadtEntry, Signature, Table, Tables, madt_entries};
+use proptest::prelude::{any, proptest};
+
+const MADT_AT: u64 = 0x7ff0_0000;
+const FADT_AT: u64 = 0x7ff0_1000;
+const XSDT_AT: u64 = 0x7ff0_2000;
+const RSDT_AT: u32 = 0x7ff0_3000;
+const OTHER_MADT_AT: u64 = 0x7ff0_4000;
+
+fn addresses(list: &[u64]) -> Vec<u8> {
+    list.iter()
+        .flat_map(|address| address.to_le_bytes())
+        .collect()
+}
+
+/// XSDT and RSDT name different MADTs, so that it can be told which was used.
+fn memory() -> Patches {
+    let mut fadt = vec![0; 116 - 36];
+    fadt[4..8].copy_from_slice(&0x7ffe_0000u32.to_le_bytes());
+    let short: Vec<u8> = [OTHER_MADT_AT, FADT_AT]
+        .iter()
+        .flat_map(|&address| u32::try_from(address).unwrap().to_le_bytes())
+        .collect();
+    Patches(vec![
+        (MADT_AT, madt()),
+        (FADT_AT, table(*b"FACP", &fadt)),
+        (
+            XSDT_AT,
+            table(*b"XSDT", &addresses(&[FADT_AT, 0xdead_0000, MADT_AT])),
+        ),
+        (RSDT_AT.into(), table(*b"RSDT", &short)),
+        (OTHER_MADT_AT, table(*b"APIC", &[0; 8])),
+    ])
+}
+
+fn patch(memory: &mut Patches, address: u64) -> &mut Vec<u8> {
+    &mut memory
+        .0
+        .iter_mut()
+        .find(|(base, _)| *base == address)
+        .unwrap()
+        .1
+}
+
+fn entries(memory: &Patches, rsdp: &[u8]) -> Vec<MadtEntry> {
+    let tables = Tables::from_root_pointer(memory, rsdp).unwrap();
+    madt_entries(&tables.find(Signature::MADT).unwrap()).collect()
+}
+
+#[test]
+fn the_madt_is_understood() {
+    let found = entries(&memory(), &root_pointer(RSDT_AT, Some(XSDT_AT)));
+    assert_eq!(
+        found,
+        [
+            MadtEntry::Cpu { apic_id: 0 },
+            MadtEntry::Cpu { apic_id: 2 },
+            MadtEntry::Cpu { apic_id: 300 },
+            MadtEntry::IoApic {
+                base: 0xfec0_0000,
+                gsi: 0
+            },
+            MadtEntry::IoApic {
+                base: 0xfec1_0000,
+                gsi: 24
+            },
+            MadtEntry::Override {
+                line: 0,
+                gsi: 2,
+                level: false,
+                active_low: false
+            },
+            MadtEntry::Override {
+                line: 9,
+                gsi: 9,
+                level: true,
+                active_low: true
+            },
+            MadtEntry::NmiPin(1),
+        ]
+    );
+}
+
+#[test]
+fn an_old_fadt_names_the_dsdt_too() {
+    let memory = memory();
+    let tables = Tables::from_root_pointer(&memory, &root_pointer(RSDT_AT, None)).unwrap();
+    assert_eq!(tables.dsdt(), 0x7ffe_0000);
+    let mut long = vec![0; 244 - 36];
+    long[140 - 36..148 - 36].copy_from_slice(&0x7ffd_0000u64.to_le_bytes());
+    let mut memory = memory;
+    *patch(&mut memory, FADT_AT) = table(*b"FACP", &long);
+    let tables = Tables::from_root_pointer(&memory, &root_pointer(RSDT_AT, None)).unwrap();
+    assert_eq!(tables.dsdt(), 0x7ffd_0000);
+}
+
+#[test]
+fn the_rsdt_serves_where_the_xsdt_is_missing_or_damaged() {
+    assert_eq!(entries(&memory(), &root_pointer(RSDT_AT, None)), []);
+    assert_eq!(entries(&memory(), &root_pointer(RSDT_AT, Some(0))), []);
+    assert_eq!(entries(&memory(), &root_pointer(RSDT_AT, Some(0x1000))), []);
+    let mut memory = memory();
+    patch(&mut memory, XSDT_AT)[20] ^= 1;
+    assert_eq!(entries(&memory, &root_pointer(RSDT_AT, Some(XSDT_AT))), []);
+}
+
+#[test]
+fn a_damaged_root_pointer_is_refused() {
+    let good = root_pointer(RSDT_AT, Some(XSDT_AT));
+    for at in 0..20 {
+        let mut bad = good.clone();
+        bad[at] ^= 0x10;
+        assert_eq!(
+            Tables::from_root_pointer(&memory(), &bad).unwrap_err(),
+            Error::RootPointer,
+            "byte {at}"
+        );
+    }
+    for size in 0..20 {
+        let cut = &good[..size];
+        assert_eq!(
+            Tables::from_root_pointer(&memory(), cut).unwrap_err(),
+            Error::RootPointer
+        );
+    }
+}
+
+#[test]
+fn damaged_tables_are_named() {
+    let read = |bytes: Vec<u8>| Table::read(&Patches(vec![(0x1000, bytes)]), 0x1000).unwrap_err();
+    let mut bytes = madt();
+    bytes[50] ^= 1;
+    assert_eq!(read(bytes.clone()), Error::Checksum(Signature::MADT));
+    for length in [0, 35, 17 << 20, u32::MAX] {
+        bytes[4..8].copy_from_slice(&length.to_le_bytes());
+        assert_eq!(
+            read(bytes.clone()),
+            Error::Length {
+                signature: Signature::MADT,
+                length
+            }
+        );
+    }
+    bytes[4..8].copy_from_slice(&4096u32.to_le_bytes());
+    assert_eq!(read(bytes), Error::Unreadable(0x1000));
+    assert_eq!(
+        Error::Checksum(Signature::MADT).to_string(),
+        "ACPI table APIC has a wrong checksum"
+    );
+}
+
+#[test]
+fn a_madt_entry_without_length_ends_the_list() {
+    let mut bytes = madt();
+    bytes[36 + 8 + 8 + 1] = 0;
+    fix_checksum(&mut bytes, 9);
+    let memory = Patches(vec![(0x1000, bytes)]);
+    let madt = Table::read(&memory, 0x1000).unwrap();
+    assert_eq!(
+        madt_entries(&madt).collect::<Vec<_>>(),
+        [MadtEntry::Cpu { apic_id: 0 }]
+    );
+}
+
+proptest! {
+    #[test]
+    fn bent_tables_do_no_harm(which in 0usize..5, at in 0usize..256, value in any::<u8>()) {
+        let mut memory = memory();
+        let bytes = &mut memory.0[which].1;
+        let at = at % bytes.len();
+        bytes[at] = value;
+        if at != 9 {
+            fix_checksum(bytes, 9);
+        }
+        for rsdp in [root_pointer(RSDT_AT, Some(XSDT_AT)), root_pointer(RSDT_AT, None)] {
+            if let Ok(tables) = Tables::from_root_pointer(&memory, &rsdp) {
+                let _ = tables.dsdt();
+                let _ = tables.find(Signature::MADT).map(|madt| madt_entries(&madt).count());
+            }
+        }
+    }
+}

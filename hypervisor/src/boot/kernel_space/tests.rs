@@ -1,0 +1,200 @@
+//! The finished tables, walked as the processor would.
+
+use super::super::machine::Machine;
+use super::super::memory::Range;
+use super::{ADDRESS, GLOBAL, LARGE, NO_EXECUTE, PRESENT, TableMemory, UNCACHED, WRITABLE, build};
+use crate::arch::io_bitmap;
+use crate::arch::ioapic::Description;
+use crate::arch::layout::{CpuWindow, IMAGE_BASE, IOAPIC_BASE, LAPIC_BASE, POOL_BASE, window};
+use crate::arch::start::ImageLayout;
+use std::collections::{BTreeMap, HashMap};
+
+const USER: u64 = 1 << 2;
+const POOL: Range = Range {
+    start: 0x7000_0000,
+    end: 0x7100_0000,
+};
+const LAYOUT: ImageLayout = ImageLayout {
+    rodata: 0xd000,
+    data: 0x1_0000,
+    end: 0x2_5000,
+};
+
+/// Frames from the pool, up to a limit.
+struct Frames {
+    words: HashMap<u64, u64>,
+    next: u64,
+    left: usize,
+}
+
+impl Frames {
+    fn new(left: usize) -> Self {
+        Self {
+            words: HashMap::new(),
+            next: POOL.start,
+            left,
+        }
+    }
+}
+
+impl TableMemory for Frames {
+    fn take(&mut self) -> Option<u64> {
+        self.left = self.left.checked_sub(1)?;
+        self.next += 4096;
+        Some(self.next - 4096)
+    }
+
+    fn read(&self, address: u64) -> u64 {
+        assert!((POOL.start..self.next).contains(&address));
+        self.words.get(&address).copied().unwrap_or(0)
+    }
+
+    fn write(&mut self, address: u64, value: u64) {
+        assert!((POOL.start..self.next).contains(&address));
+        self.words.insert(address, value);
+    }
+}
+
+fn machine(cpus: u32) -> Machine {
+    Machine {
+        cpus: (0..cpus).collect(),
+        ioapics: [0xfec0_0000, 0xfec0_1400]
+            .into_iter()
+            .map(|base| Description { base, gsi: 0 })
+            .collect(),
+        isa_irqs: [0; 16],
+        nmi_pin: None,
+        lapic: 0xfee0_0000,
+        regions: heapless::Vec::new(),
+        modules: heapless::Vec::new(),
+        rsdp: 0,
+        image: Range::new(0x160_0000, LAYOUT.end),
+        pool: POOL,
+        trampoline: None,
+        ram: 0,
+        loader: heapless::String::new(),
+        warnings: heapless::Vec::new(),
+    }
+}
+
+/// Every mapping: virtual address to entry, with the writability of all levels in it.
+fn mappings(frames: &Frames, table: u64, level: u32, base: u64, all: &mut BTreeMap<u64, u64>) {
+    for index in 0..512 {
+        let entry = frames.read(table + 8 * index);
+        if entry & PRESENT == 0 {
+            assert_eq!(entry, 0);
+            continue;
+        }
+        assert_eq!(entry & USER, 0, "a user entry");
+        let mut address = base | index << (3 + 9 * level);
+        if level == 4 && index >= 256 {
+            address |= 0xffff_0000_0000_0000;
+        }
+        if level == 1 || entry & LARGE != 0 {
+            all.insert(address, entry);
+        } else {
+            mappings(frames, entry & ADDRESS, level - 1, address, all);
+        }
+    }
+}
+
+fn built(cpus: u32) -> (Frames, BTreeMap<u64, u64>) {
+    let mut frames = Frames::new(10_000);
+    let space = build(&machine(cpus), LAYOUT, &mut frames).unwrap();
+    let mut all = BTreeMap::new();
+    mappings(&frames, space.root, 4, 0, &mut all);
+    for (index, entry) in (509..).zip(space.entries) {
+        assert_eq!(frames.read(space.root + 8 * index), entry);
+        assert_ne!(entry & PRESENT, 0);
+    }
+    assert!((0..509).all(|index| frames.read(space.root + 8 * index) == 0));
+    (frames, all)
+}
+
+#[test]
+fn nothing_is_writable_and_executable_and_all_is_global() {
+    for (address, entry) in built(4).1 {
+        assert!(
+            entry & WRITABLE == 0 || entry & NO_EXECUTE != 0,
+            "{address:#x}"
+        );
+        assert_ne!(entry & GLOBAL, 0, "{address:#x}");
+    }
+}
+
+#[test]
+fn the_image_has_the_permissions_of_its_segments() {
+    let (_, all) = built(1);
+    for offset in (0..LAYOUT.end).step_by(4096) {
+        let entry = all[&(IMAGE_BASE + offset)];
+        assert_eq!(entry & ADDRESS, 0x160_0000 + offset);
+        assert_eq!(entry & NO_EXECUTE == 0, offset < LAYOUT.rodata);
+        assert_eq!(entry & WRITABLE != 0, offset >= LAYOUT.data);
+    }
+    assert_eq!(all.range(IMAGE_BASE..).count(), 0x25);
+}
+
+#[test]
+fn the_pool_is_linear_and_registers_are_uncached() {
+    let (_, all) = built(1);
+    let pool: Vec<_> = all.range(POOL_BASE..IMAGE_BASE).collect();
+    assert_eq!(pool.len(), 8);
+    for (address, entry) in pool {
+        assert_eq!(entry & ADDRESS, POOL.start + (address - POOL_BASE));
+        assert_ne!(entry & LARGE, 0);
+    }
+    for (address, physical) in [
+        (LAPIC_BASE, 0xfee0_0000),
+        (IOAPIC_BASE, 0xfec0_0000),
+        (IOAPIC_BASE + 4096, 0xfec0_1000),
+    ] {
+        assert_eq!(all[&address] & (ADDRESS | UNCACHED), physical | UNCACHED);
+    }
+    assert!(
+        all.range(..POOL_BASE)
+            .filter(|(_, entry)| *entry & UNCACHED != 0)
+            .count()
+            == 3
+    );
+}
+
+#[test]
+fn windows_have_guards_and_private_frames() {
+    let (frames, all) = built(20);
+    let mut seen = std::collections::HashSet::new();
+    for cpu in 0..20 {
+        let at = CpuWindow::new(cpu);
+        let mapped = |page: u64| all.contains_key(&at.at(page));
+        for (start, end) in window::IST.into_iter().chain([window::STACK]) {
+            assert!(!mapped(start - 4096) && !mapped(end));
+            assert!((start..end).step_by(4096).all(mapped));
+        }
+        let private = all.range(at.at(0)..at.io_bitmap());
+        for (address, entry) in private {
+            assert!(seen.insert(entry & ADDRESS), "{address:#x} is shared");
+        }
+        for page in [
+            window::IO_BITMAP,
+            window::IO_BITMAP + 4096,
+            window::IO_BITMAP_END,
+        ] {
+            let entry = all[&at.at(page)];
+            assert_eq!(entry & WRITABLE, 0);
+            assert_eq!(entry & !ADDRESS, io_bitmap::ENTRY_FLAGS);
+            assert_eq!(frames.read((entry & ADDRESS) + 4088), u64::MAX);
+        }
+    }
+}
+
+#[test]
+fn running_out_of_frames_is_an_answer() {
+    let needed = 10_000 - {
+        let mut frames = Frames::new(10_000);
+        build(&machine(2), LAYOUT, &mut frames).unwrap();
+        frames.left
+    };
+    for left in 0..needed {
+        assert_eq!(build(&machine(2), LAYOUT, &mut Frames::new(left)), None);
+    }
+    assert!(build(&machine(2), LAYOUT, &mut Frames::new(needed)).is_some());
+}

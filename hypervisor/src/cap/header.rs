@@ -1,0 +1,59 @@
+//! What all kernel objects have in common.
+
+use core::cell::Cell;
+use core::ptr::NonNull;
+
+use ipc::cap::ObjectType;
+
+/// First field of every kernel object. Changed under the kernel lock only.
+#[derive(Debug)]
+#[repr(C)]
+pub struct ObjectHeader {
+    /// Next in a list of objects without capabilities; free for the kernel's use before that.
+    pub next: Cell<Option<NonNull<ObjectHeader>>>,
+    /// Number of capabilities for the object. Kept by [`crate::cap`].
+    pub caps: Cell<u32>,
+    /// Number of other uses: objects that refer to it. Kept by the objects.
+    pub uses: Cell<u32>,
+    /// Type of the object.
+    pub ty: ObjectType,
+}
+
+impl ObjectHeader {
+    /// Header of a new object of type `ty`, without capabilities and uses.
+    #[must_use]
+    pub const fn new(ty: ObjectType) -> Self {
+        Self { next: Cell::new(None), caps: Cell::new(0), uses: Cell::new(0), ty }
+    }
+
+    /// Counts another use. Kernel lock.
+    pub fn add_use(&self) {
+        self.uses.set(self.uses.get() + 1);
+    }
+
+    /// Counts off a use; whether the object is dead now. Kernel lock.
+    #[must_use]
+    pub fn drop_use(&self) -> bool {
+        self.uses.set(self.uses.get() - 1);
+        self.uses.get() == 0 && self.caps.get() == 0
+    }
+
+    /// The header as an object of type `T`; `None` where it is of another type.
+    #[must_use]
+    pub fn cast<T: Object>(header: NonNull<Self>) -> Option<NonNull<T>> {
+        // SAFETY: pointers to headers are pointers to live objects.
+        (unsafe { header.as_ref() }.ty == T::TYPE).then(|| header.cast())
+    }
+}
+
+/// A kernel object that capabilities can name.
+///
+/// # Safety
+/// The type is `repr(C)`, its first field is an [`ObjectHeader`] with `ty` equal to [`Self::TYPE`],
+/// and no other Rust type has the same `TYPE`. Objects may be reached from several CPUs at once:
+/// what is not under the kernel lock is atomic or under a lock of its own. An object stays
+/// allocated while capabilities for it exist and until the rendezvous after that.
+pub unsafe trait Object {
+    /// Its type; not `Null`.
+    const TYPE: ObjectType;
+}

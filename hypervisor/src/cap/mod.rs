@@ -1,0 +1,33 @@
+//! Capabilities: what a protection domain may name, and what was derived from what.
+//!
+//! Everything a domain holds (an object at a selector, a range of pages, a range of ports) is a
+//! [`node`] of one derivation forest. [`spaces`] bundles the spaces of a domain; [`install`] plants
+//! first capabilities, [`delegate`] derives, [`revoke`] takes back. All of that happens under the
+//! kernel lock, shown by `&mut Frames`; only the lookup of an object capability
+//! ([`objspace::ObjectSpace`]) takes no lock.
+
+pub mod check;
+pub mod delegate;
+pub mod header;
+pub mod index;
+pub mod install;
+pub mod node;
+pub mod objspace;
+pub mod outcome;
+pub mod query;
+pub mod revoke;
+pub mod spaces;
+pub mod word;
+
+pub use delegate::{Delegation, Destination, delegate, undo};
+pub use header::{Object, ObjectHeader};
+pub use install::{install_memory, install_object, install_ports};
+pub use objspace::ObjectSpace;
+pub use outcome::{Outcome, Progress};
+pub use query::{Translation, query, translate};
+pub use revoke::{Revocations, destroy_guest, destroy_spaces, revoke};
+pub use spaces::{GuestSpace, PdSpaces};
+pub use word::CapWord;
+
+#[cfg(test)]
+mod tests;

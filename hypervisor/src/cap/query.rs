@@ -1,0 +1,74 @@
+//! Asking about capabilities: what is held, and what a receiver already owns.
+
+use ipc::cap::{Held, MemRights, ObjectType, Range, Rights, Selector, Space};
+use ipc::status::Status;
+
+use super::delegate::Request;
+use super::spaces::PdSpaces;
+
+/// What `spaces` hold at a unit of a space: type, rights and order, and the first unit of the
+/// range (for an object capability its badge). Zeroes where nothing is held; for memory and ports
+/// the type is always `Null`, but where something is held there are rights.
+///
+/// # Errors
+/// `BadCap` for a selector, `BadParam` for a port that is out of range.
+pub fn query(spaces: &PdSpaces, space: Space, unit: u64) -> Result<(Held, u64), Status> {
+    let node = match space {
+        Space::Object if unit >= Selector::COUNT => return Err(Status::BadCap),
+        Space::Object => spaces.objects.node(unit),
+        Space::Memory => spaces.memory.covering(unit),
+        Space::Port if unit >= crate::mem::space::PortSpace::PORTS => {
+            return Err(Status::BadParam);
+        }
+        Space::Port => spaces.ports.covering(unit),
+    };
+    let Some(node) = node else { return Ok((Held::new(ObjectType::Null, 0, 0), 0)) };
+    let held = Held::new(node.object_type(), node.rights(), node.order);
+    Ok((held, if space == Space::Object { node.badge() } else { node.base }))
+}
+
+/// What a translated item is called by its receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translation {
+    /// Space, order, and which of the rights that were asked for the sender holds.
+    pub range: Range,
+    /// First unit in the receiver's space.
+    pub base: u64,
+    /// Badge of the sender's capability.
+    pub badge: u64,
+}
+
+/// Finds the capability in `receiver` that the sender's one at `base` was derived from, directly
+/// or not (or is, where both are the same domain). `None` where the receiver has none.
+///
+/// # Errors
+/// `BadParam` where the range is malformed or misaligned, `BadCap` where the sender does not hold
+/// it in one piece.
+pub fn translate(
+    sender: &PdSpaces,
+    receiver: &PdSpaces,
+    range: Range,
+    base: u64,
+) -> Result<Option<Translation>, Status> {
+    let request = Request::new(range)?;
+    request.check_base(base)?;
+    let node = request.node(sender, base).ok_or(Status::BadCap)?;
+    let target = node.target + (base - node.base);
+    let mut at = Some(node);
+    while let Some(ancestor) = at {
+        if ancestor.is_owned_by(receiver) {
+            let rights = node.rights() & request.rights;
+            let range = match request.space {
+                Space::Object => Range::object(Rights::from_bits_retain(rights)),
+                Space::Memory => {
+                    Range::memory(request.order, MemRights::from_bits_retain(rights))
+                }
+                Space::Port => Range::port(request.order),
+            };
+            let base = ancestor.base + (target - ancestor.target);
+            return Ok(Some(Translation { range, base, badge: node.badge() }));
+        }
+        at = ancestor.parent.get();
+    }
+    Ok(None)
+}

@@ -1,0 +1,77 @@
+//! System calls on capabilities: delegate, revoke, query.
+
+use ipc::cap::{Range, Rights};
+use ipc::status::Status;
+
+use crate::cap::{self, Destination, Progress};
+use crate::destroy;
+use crate::object::pd::Pd;
+use crate::object::vcpu::GuestSpace;
+use crate::sync;
+use crate::syscall::{Caller, DONE, Handled, Outcome};
+
+/// Work units between two preemption points.
+const BUDGET: u32 = 64;
+
+/// System call `Delegate`.
+///
+/// # Errors
+/// `BadCap`, `BadRight`: the destination. What [`cap::delegate`] reports.
+pub fn delegate(c: &Caller<'_>) -> Handled {
+    let mut kernel = sync::lock(c.cpu);
+    if c.ec.is_dead() {
+        return Err(Status::Aborted);
+    }
+    let own = &c.ec.pd.spaces;
+    let a = c.args;
+    let destination = match own.objects.lookup::<Pd>(a.rdi, Rights::PD_DELEGATE) {
+        Ok(pd) => Destination::Pd(&pd.spaces),
+        Err(Status::BadCap) => {
+            let guest = own.objects.lookup::<GuestSpace>(a.rdi, Rights::GUEST_MAP)?;
+            Destination::Guest(&guest.space)
+        }
+        Err(status) => return Err(status),
+    };
+    cap::delegate(&mut kernel.frames, own, destination, Range(a.rsi), a.rdx, a.r10, a.r8)?;
+    DONE
+}
+
+/// System call `Revoke`.
+///
+/// # Errors
+/// What [`cap::revoke`] reports.
+pub fn revoke(c: &Caller<'_>) -> Handled {
+    let mut kernel = sync::lock(c.cpu);
+    if c.ec.is_dead() {
+        return Err(Status::Aborted);
+    }
+    let mut ticket = c.ec.ticket.get();
+    let state = &mut *kernel;
+    let outcome = cap::revoke(
+        &mut state.frames,
+        &mut state.revocations,
+        &c.ec.pd.spaces,
+        Range(c.args.rdi),
+        c.args.rsi,
+        &mut ticket,
+        BUDGET,
+    )?;
+    c.ec.ticket.set(ticket);
+    let more = outcome.progress == Progress::More;
+    destroy::conclude(&mut kernel, c.cpu, outcome);
+    if destroy::dissolve(&mut kernel, c.cpu, BUDGET) || more { Ok(Outcome::Again) } else { DONE }
+}
+
+/// System call `Query`.
+///
+/// # Errors
+/// `BadParam`: no such space. What [`cap::query`] reports.
+pub fn query(c: &Caller<'_>) -> Handled {
+    let _kernel = sync::lock(c.cpu);
+    if c.ec.is_dead() {
+        return Err(Status::Aborted);
+    }
+    let space = Range(c.args.rdi).space().ok_or(Status::BadParam)?;
+    let (held, base) = cap::query(&c.ec.pd.spaces, space, c.args.rsi)?;
+    Ok(Outcome::Done(held.0, base))
+}

@@ -1,0 +1,283 @@
+//! The root task: its image, its protection domain, and everything that it starts with.
+
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+use core::ptr::{NonNull, with_exposed_provenance_mut};
+
+use ipc::cap::{MemRights, ObjectType, Rights};
+use ipc::info::{Features, Info, MemoryKind, root};
+use ipc::status::Status;
+
+use super::Boot;
+use crate::arch::apic;
+use crate::arch::layout::PAGE;
+use crate::arch::percpu::PerCpu;
+use crate::arch::regs::USER_RFLAGS;
+use crate::arch::tsc;
+use crate::boot::identity::Identity;
+use crate::boot::machine::Machine;
+use crate::boot::root::{self as image, Image};
+use crate::boot::{Physical, memory::Range};
+use crate::cap::{self, Object, ObjectHeader, PdSpaces};
+use crate::mem::account::Account;
+use crate::mem::frames::Frames;
+use crate::mem::paging::{LeafSize, MemoryType};
+use crate::mem::pool;
+use crate::mem::space::HostLayout;
+use crate::num::{low32, u64_of, usize_of};
+use crate::object::Obj;
+use crate::object::ec::{Ec, Start};
+use crate::object::interrupt::Interrupt;
+use crate::object::pd::{self, Pd};
+use crate::object::sc::Sc;
+use crate::sync::lock::{self, Kernel};
+use crate::{log, sched};
+
+/// Where the information page and the UTCB of the root task are mapped.
+const INFO_ADDRESS: u64 = 0x7fff_ffff_c000;
+const UTCB_ADDRESS: u64 = 0x7fff_ffff_d000;
+/// Priority of the root task.
+const PRIORITY: u8 = 64;
+/// Its budget in milliseconds.
+const BUDGET_MS: u64 = 10;
+/// Interrupts for message-signalled sources.
+const MESSAGE_INTERRUPTS: u32 = 64;
+
+/// Why the root task cannot be started.
+#[derive(Debug)]
+pub enum Error {
+    /// Its image.
+    Image(image::Error),
+    /// The module lies where the boot page tables do not reach.
+    Unreachable,
+    /// No free memory for the part of the image that is not in the file.
+    NoMemory,
+}
+
+impl core::fmt::Display for Error {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Image(error) => write!(f, "bad image: {error}"),
+            Self::Unreachable => f.write_str("module lies above 4 GiB"),
+            Self::NoMemory => f.write_str("no free memory below 4 GiB"),
+        }
+    }
+}
+
+/// Checks the image, and takes zeroed memory for what is not in its file; the boot page tables are
+/// still in use.
+pub(super) fn prepare(
+    identity: &Identity,
+    machine: &mut Machine,
+) -> Result<(Image, u64), Error> {
+    let range = machine.modules.first().map(|m| m.range).ok_or(Error::Unreachable)?;
+    let file = identity.bytes(range.start, range.size()).ok_or(Error::Unreachable)?;
+    let image = image::parse(file).map_err(Error::Image)?;
+    let extra_pages: u64 = image.segments.iter().map(|s| s.memory_pages() - s.file_pages()).sum();
+    let extra = machine.take_free(extra_pages * PAGE).ok_or(Error::NoMemory)?;
+    // SAFETY: free memory below 4 GiB, which the boot page tables map one to one.
+    unsafe { zero(extra, extra_pages * PAGE) };
+    for segment in &image.segments {
+        let end = segment.offset + segment.file_bytes;
+        if segment.rights.contains(MemRights::WRITE) && end % PAGE != 0 {
+            // SAFETY: the rest of the last page of the segment is in memory zero, whatever the
+            // file has there; the module's last page is its own up to the end.
+            unsafe { zero(range.start + end, PAGE - end % PAGE) };
+        }
+    }
+    Ok((image, extra))
+}
+
+/// # Safety
+/// The range is RAM that nobody uses, mapped one to one.
+unsafe fn zero(start: u64, size: u64) {
+    // SAFETY: passed on.
+    unsafe { with_exposed_provenance_mut::<u8>(usize_of(start)).write_bytes(0, usize_of(size)) };
+}
+
+/// The root task's protection domain: it pays for all others, so nobody can pay for it.
+struct RootPd(UnsafeCell<MaybeUninit<Pd>>);
+
+// SAFETY: written once before other CPUs look.
+unsafe impl Sync for RootPd {}
+
+static ROOT_PD: RootPd = RootPd(UnsafeCell::new(MaybeUninit::uninit()));
+
+/// Creates the root task and makes it ready on this CPU.
+pub(super) fn create(
+    cpu: &PerCpu,
+    boot: &Boot,
+    started: &[u32],
+    gsis: u32,
+    virtualization: bool,
+    mut frames: Frames,
+) {
+    match build(cpu, boot, started, gsis, virtualization, &mut frames) {
+        Ok(sc) => {
+            log!("kernel memory: {} KiB free", frames.free_pages() * PAGE / 1024);
+            lock::initialise(Kernel::new(frames));
+            sched::enqueue(cpu, sc);
+        }
+        Err(status) => super::fail(format_args!("root task: {status}")),
+    }
+}
+
+fn build(
+    cpu: &PerCpu,
+    boot: &Boot,
+    started: &[u32],
+    gsis: u32,
+    virtualization: bool,
+    frames: &mut Frames,
+) -> Result<Obj<Sc>, Status> {
+    let machine = &boot.machine;
+    let account = Account::new(frames.free_pages());
+    let layout = HostLayout { kernel: boot.space.entries, max_leaf: LeafSize::Huge };
+    pd::set_host_layout(layout, boot.space.root);
+    let spaces =
+        PdSpaces::with_account(frames, account, &layout).map_err(|(status, _)| status)?;
+    // SAFETY: called once; nobody else has the address.
+    let pd: Obj<Pd> = unsafe {
+        let place = &mut *ROOT_PD.0.get();
+        Obj::of(place.write(Pd::new(ObjectHeader::new(ObjectType::Pd), spaces, None)))
+    };
+    let account = &pd.spaces.account;
+    give(frames, pd, root::PD.0, pd.pointer())?;
+
+    let utcb = account.alloc_page(frames)?;
+    pd.spaces.map_kernel_frame(frames, UTCB_ADDRESS, pool::phys(utcb), MemRights::RW)?;
+    let ec = Ec::new(Start {
+        header: ObjectHeader::new(Ec::TYPE),
+        pd,
+        utcb: Some((utcb.cast(), UTCB_ADDRESS)),
+        cpu: cpu.sched.id,
+        global: true,
+        events: root::EVENTS.0,
+    });
+    ec.regs.rip.set(boot.image.entry);
+    ec.regs.rdi.set(INFO_ADDRESS);
+    ec.regs.rsi.set(UTCB_ADDRESS);
+    ec.regs.rflags.set(USER_RFLAGS);
+    // SAFETY: just allocated; destroyed by `destroy` only.
+    let ec = unsafe { Obj::new(account.alloc(frames, ec)?) };
+    give(frames, pd, root::EC.0, ec.pointer())?;
+    pd.link(ec);
+    pd.header.add_use();
+
+    let sc = Sc::new(pd, ec, PRIORITY, BUDGET_MS * tsc::khz());
+    // SAFETY: as above.
+    let sc = unsafe { Obj::new(account.alloc(frames, sc)?) };
+    give(frames, pd, root::SC.0, sc.pointer())?;
+    ec.sc.set(Some(sc));
+    ec.header.add_use();
+    pd.header.add_use();
+
+    let interrupts = gsis + MESSAGE_INTERRUPTS;
+    for n in 0..interrupts {
+        let interrupt = account.alloc(frames, Interrupt::new((n < gsis).then_some(n)))?;
+        give(frames, pd, root::INTERRUPTS.offset(n.into()).0, interrupt)?;
+    }
+    map_image(frames, pd, boot)?;
+    give_memory(frames, pd, machine)?;
+    cap::install_ports(frames, &pd.spaces, 0, 16)?;
+
+    let page = account.alloc_page(frames)?;
+    pd.spaces.map_kernel_frame(frames, INFO_ADDRESS, pool::phys(page), MemRights::READ)?;
+    // SAFETY: a fresh zeroed page that only the kernel can write; every field of `Info` is a
+    // number, for which zero is a value.
+    let info = unsafe { page.cast::<Info>().as_mut() };
+    machine.describe(info);
+    info.cpu_count = low32(u64_of(started.len())) + 1;
+    for (slot, id) in info.cpus.iter_mut().skip(1).zip(started) {
+        slot.apic_id = *id;
+    }
+    info.magic = ipc::info::MAGIC;
+    info.abi_version = ipc::ABI_VERSION;
+    info.tsc_khz = tsc::khz();
+    info.boot_tsc = tsc::boot();
+    info.gsi_count = gsis;
+    info.interrupt_count = interrupts;
+    info.quota = account.limit() - account.used();
+    let mut features = Features::empty();
+    features.set(Features::VIRTUALIZATION, virtualization);
+    features.set(Features::X2APIC, apic::is_x2apic());
+    features.set(Features::TSC_DEADLINE, apic::has_deadline());
+    info.features = features.bits();
+    Ok(sc)
+}
+
+/// Gives the root task the first capability of an object, with all rights.
+fn give<T: Object>(
+    frames: &mut Frames,
+    pd: Obj<Pd>,
+    selector: u64,
+    object: NonNull<T>,
+) -> Result<(), Status> {
+    // SAFETY: objects are freed by `destroy` only.
+    unsafe { cap::install_object(frames, &pd.spaces, selector, object, Rights::FULL) }
+}
+
+/// Maps the image where it is linked.
+fn map_image(frames: &mut Frames, pd: Obj<Pd>, boot: &Boot) -> Result<(), Status> {
+    let module = boot.machine.modules.first().map_or(0, |m| m.range.start);
+    let mut extra = boot.extra;
+    for segment in &boot.image.segments {
+        let file = Range::new(module + segment.offset, segment.file_pages() * PAGE);
+        install(frames, pd, segment.address, file, segment.rights, MemoryType::WriteBack)?;
+        let rest = (segment.memory_pages() - segment.file_pages()) * PAGE;
+        let at = segment.address + segment.file_pages() * PAGE;
+        install(frames, pd, at, Range::new(extra, rest), segment.rights, MemoryType::WriteBack)?;
+        extra += rest;
+    }
+    Ok(())
+}
+
+/// Gives the root task all memory that is not the kernel's, at its physical address.
+fn give_memory(frames: &mut Frames, pd: Obj<Pd>, machine: &Machine) -> Result<(), Status> {
+    let own = machine.modules.first().map_or(Range::default(), |m| m.range.outward());
+    for region in &machine.regions {
+        let (rights, memory) = match region.kind {
+            MemoryKind::Kernel => continue,
+            MemoryKind::Free | MemoryKind::Module => {
+                (MemRights::all(), MemoryType::WriteBack)
+            }
+            MemoryKind::Firmware => (MemRights::READ, MemoryType::WriteBack),
+            MemoryKind::Device => (MemRights::RW, MemoryType::Uncached),
+        };
+        let range = region.range;
+        // The root task's image has its own mapping, with the rights of each segment.
+        let before = Range { start: range.start, end: range.end.min(own.start.max(range.start)) };
+        let after = Range { start: range.start.max(own.end.min(range.end)), end: range.end };
+        let pieces = if own.start < range.end && range.start < own.end {
+            [before, after]
+        } else {
+            [range, Range { start: range.end, end: range.end }]
+        };
+        for piece in pieces {
+            install(frames, pd, piece.start, piece, rights, memory)?;
+        }
+    }
+    Ok(())
+}
+
+/// Installs a range of memory in naturally aligned pieces.
+fn install(
+    frames: &mut Frames,
+    pd: Obj<Pd>,
+    address: u64,
+    range: Range,
+    rights: MemRights,
+    memory: MemoryType,
+) -> Result<(), Status> {
+    let (mut page, mut frame) = (address / PAGE, range.start / PAGE);
+    let mut left = range.size() / PAGE;
+    while left > 0 {
+        let aligned = (page | frame).trailing_zeros().min(left.ilog2()).min(18);
+        let order = u8::try_from(aligned).unwrap_or(0);
+        cap::install_memory(frames, &pd.spaces, page, frame, order, memory, rights)?;
+        page += 1 << order;
+        frame += 1 << order;
+        left -= 1 << order;
+    }
+    Ok(())
+}

@@ -1,0 +1,333 @@
+//! Message transfer and donation of time: call, reply, events.
+//!
+//! A call hands the caller's time to the handler and its words to the handler's UTCB; a reply is
+//! the way back. Both stay on one CPU and take no lock unless capabilities travel.
+
+use core::ptr::NonNull;
+
+use ipc::cap::Rights;
+use ipc::state::Mtd;
+use ipc::status::Status;
+use ipc::utcb::{Message, Utcb};
+
+use crate::arch::percpu::PerCpu;
+use crate::arch::regs::{Args, Regs, flag};
+use crate::object::Obj;
+use crate::object::ec::{Ec, State};
+use crate::object::pt::Pt;
+use crate::object::vcpu::Vcpu;
+use crate::syscall::{Handled, Outcome};
+use crate::{sched, sync, transfer};
+
+/// Copies untyped words from one UTCB to another.
+#[inline(always)]
+fn copy_words(from: &Ec, to: &Ec, words: usize) {
+    let (Some(from), Some(to)) = (from.utcb, to.utcb) else { return };
+    // SAFETY: both point to live UTCB frames in kernel memory, which do not overlap, and
+    // `Message::words` is at most the size of the array. Their owners may write at the same time;
+    // the words are only moved, never interpreted.
+    unsafe {
+        let from = (&raw const (*from.as_ptr()).words).cast::<u64>();
+        let to = (&raw mut (*to.as_ptr()).words).cast::<u64>();
+        for n in 0..words {
+            to.add(n).write_volatile(from.add(n).read_volatile());
+        }
+    }
+}
+
+/// Starts the handler of a portal.
+#[inline(always)]
+fn enter(cpu: &PerCpu, caller: Obj<Ec>, pt: &Pt, message: u64) {
+    let callee = pt.ec;
+    callee.state.set(State::Runnable);
+    callee.caller.set(Some(caller));
+    caller.partner.set(Some(callee));
+    callee.regs.rip.set(pt.entry);
+    callee.regs.rdi.set(pt.id.get());
+    callee.regs.rsi.set(message);
+    callee.regs.rdx.set(0);
+    callee.regs.rax.set(0);
+    sched::switch_to(cpu, callee);
+}
+
+/// System call `Call`.
+///
+/// # Errors
+/// `BadCap`, `BadRight`: no such portal. `BadCpu`: its handler is bound to another CPU.
+/// `Aborted`: its handler is dead. With typed items also what their transfer reports.
+#[inline(always)]
+pub fn call(cpu: &PerCpu, ec: Obj<Ec>, args: &Args) -> Handled {
+    let message = Message(args.rsi);
+    if message.items() != 0 {
+        return call_with_items(cpu, ec, args);
+    }
+    let pt = ec.pd.spaces.objects.lookup::<Pt>(args.rdi, Rights::PT_CALL)?;
+    let callee = pt.ec;
+    if callee.cpu != cpu.sched.id || callee.state.get() != State::Idle {
+        return call_slow(cpu, ec, callee, args);
+    }
+    let words = message.words();
+    copy_words(&ec, &callee, words);
+    enter(cpu, ec, pt, Message::new(words, 0).0);
+    Ok(Outcome::Switched)
+}
+
+/// A call that carries capabilities: under the kernel lock, which is taken before any lookup.
+#[cold]
+fn call_with_items(cpu: &PerCpu, ec: Obj<Ec>, args: &Args) -> Handled {
+    let mut kernel = sync::lock(cpu);
+    if ec.is_dead() {
+        return Err(Status::Aborted);
+    }
+    let pt = ec.pd.spaces.objects.lookup::<Pt>(args.rdi, Rights::PT_CALL)?;
+    let message = Message(args.rsi);
+    let callee = pt.ec;
+    if callee.cpu != cpu.sched.id || callee.state.get() != State::Idle {
+        drop(kernel);
+        return call_slow(cpu, ec, callee, args);
+    }
+    transfer::items(&mut kernel, cpu, ec, callee, message.items())?;
+    copy_words(&ec, &callee, message.words());
+    enter(cpu, ec, pt, Message::new(message.words(), message.items()).0);
+    Ok(Outcome::Switched)
+}
+
+/// The handler is busy, dead or elsewhere.
+#[cold]
+fn call_slow(cpu: &PerCpu, ec: Obj<Ec>, callee: Obj<Ec>, args: &Args) -> Handled {
+    if callee.cpu != cpu.sched.id {
+        return Err(Status::BadCpu);
+    }
+    if callee.is_dead() {
+        return Err(Status::Aborted);
+    }
+    if callee == ec {
+        // It would wait for itself.
+        return Err(Status::BadState);
+    }
+    ec.regs.restart(args);
+    sched::help(cpu, callee);
+    Ok(Outcome::Switched)
+}
+
+/// System call `Reply`.
+///
+/// # Errors
+/// `BadState`: the execution context is global and has nobody to reply to.
+#[inline(always)]
+pub fn reply(cpu: &PerCpu, ec: Obj<Ec>, message: u64) -> Handled {
+    let Some(caller) = ec.caller.get() else {
+        return wait_idle(cpu, ec);
+    };
+    if caller.regs.flags.get() != 0 || Message(message).items() != 0 {
+        return reply_slow(cpu, ec, message);
+    }
+    let words = Message(message).words();
+    copy_words(&ec, &caller, words);
+    finish(&caller.regs, Status::Ok, Message::new(words, 0).0);
+    end_call(cpu, ec, caller)
+}
+
+/// The handler is free again, and the caller runs on.
+#[inline(always)]
+fn end_call(cpu: &PerCpu, ec: Obj<Ec>, caller: Obj<Ec>) -> Handled {
+    ec.caller.set(None);
+    caller.partner.set(None);
+    ec.state.set(State::Idle);
+    if cpu.sched.helping.get() {
+        sched::preempt(cpu);
+    } else {
+        sched::switch_to(cpu, caller);
+    }
+    Ok(Outcome::Switched)
+}
+
+/// Result registers of a call.
+#[inline(always)]
+fn finish(regs: &Regs, status: Status, message: u64) {
+    regs.rax.set(u64::from(status.number()));
+    regs.rsi.set(message);
+    regs.rdi.set(0);
+    regs.rdx.set(0);
+}
+
+/// A handler that nobody called (or whose caller died) becomes free.
+#[cold]
+fn wait_idle(cpu: &PerCpu, ec: Obj<Ec>) -> Handled {
+    if ec.global {
+        return Err(Status::BadState);
+    }
+    ec.state.set(State::Idle);
+    if cpu.sched.helping.get() {
+        sched::preempt(cpu);
+    } else {
+        sched::abandon(cpu);
+    }
+    Ok(Outcome::Switched)
+}
+
+/// The reply carries capabilities, or the caller waits for the reply to an event, or it was
+/// recalled while it waited.
+#[cold]
+fn reply_slow(cpu: &PerCpu, ec: Obj<Ec>, message: u64) -> Handled {
+    let Some(caller) = ec.caller.get() else { return wait_idle(cpu, ec) };
+    if caller.regs.has(flag::EVENT) {
+        caller.regs.clear(flag::EVENT);
+        let mtd = Mtd::from_bits_truncate(message);
+        if let Some(utcb) = ec.utcb {
+            match Vcpu::of(caller) {
+                Some(vcpu) => crate::vcpu::load(vcpu, mtd, utcb),
+                None => load_host(&caller.regs, mtd, utcb),
+            }
+        }
+        return end_call(cpu, ec, caller);
+    }
+    let message = Message(message);
+    let mut status = Status::Ok;
+    if message.items() != 0 {
+        let mut kernel = sync::lock(cpu);
+        if ec.is_dead() {
+            return Err(Status::Aborted);
+        }
+        // The caller may have died while this CPU waited for the lock.
+        let Some(caller) = ec.caller.get() else { return wait_idle(cpu, ec) };
+        // It must learn that something is missing, the handler must not hang on it.
+        let sent = transfer::items(&mut kernel, cpu, ec, caller, message.items());
+        status = sent.err().unwrap_or(Status::Ok);
+    }
+    let Some(caller) = ec.caller.get() else { return wait_idle(cpu, ec) };
+    copy_words(&ec, &caller, message.words());
+    finish(&caller.regs, status, Message::new(message.words(), message.items()).0);
+    end_call(cpu, ec, caller)
+}
+
+/// Delivers an event of `ec` through its event portal; a call on behalf of `ec`.
+pub fn event(cpu: &PerCpu, ec: Obj<Ec>, number: u8) {
+    let selector = ec.events.wrapping_add(u64::from(number));
+    let Ok(pt) = ec.pd.spaces.objects.lookup::<Pt>(selector, Rights::PT_EVENT) else {
+        return unhandled(cpu, ec, number);
+    };
+    let callee = pt.ec;
+    if callee.cpu != cpu.sched.id || callee.is_dead() || callee == ec {
+        return unhandled(cpu, ec, number);
+    }
+    if callee.state.get() != State::Idle {
+        ec.pending_event.set(Some(number));
+        ec.regs.set(flag::PENDING);
+        return sched::help(cpu, callee);
+    }
+    ec.regs.clear(flag::PENDING);
+    ec.regs.set(flag::EVENT);
+    ec.last_event.set(number);
+    let mtd = Mtd::from_bits_truncate(pt.mtd.get());
+    if let Some(utcb) = callee.utcb {
+        match Vcpu::of(ec) {
+            Some(vcpu) => crate::vcpu::store(vcpu, mtd, utcb),
+            None => store_host(&ec.regs, mtd, utcb),
+        }
+    }
+    enter(cpu, ec, pt, mtd.bits());
+}
+
+/// Nobody handles the event: the execution context stops for good.
+fn unhandled(cpu: &PerCpu, ec: Obj<Ec>, number: u8) {
+    crate::log!(
+        "EC stopped: event {} has no handler (rip {:#x}, address {:#x}, error {:#x})",
+        number,
+        ec.regs.rip.get(),
+        ec.regs.cr2.get(),
+        ec.regs.error.get()
+    );
+    crate::destroy::stop_ec(cpu, ec);
+    sched::preempt(cpu);
+}
+
+/// Tells the caller of a handler that no reply will come.
+pub fn abort_caller(ec: Obj<Ec>) {
+    let Some(caller) = ec.caller.take() else { return };
+    caller.partner.set(None);
+    if caller.regs.has(flag::EVENT) {
+        // Its event cannot be handled; delivering it again will find that out.
+        caller.regs.clear(flag::EVENT);
+        caller.pending_event.set(Some(caller.last_event.get()));
+        caller.regs.set(flag::PENDING);
+    } else {
+        finish(&caller.regs, Status::Aborted, 0);
+    }
+}
+
+/// Writes the groups of a host execution context's state.
+fn store_host(regs: &Regs, mtd: Mtd, utcb: NonNull<Utcb>) {
+    // SAFETY: a live UTCB frame; its owner waits for this message, so nobody else in the kernel
+    // touches it, and the kernel only writes.
+    let state = unsafe { &mut (*utcb.as_ptr()).state };
+    if mtd.contains(Mtd::GPR_ACDB) {
+        state.rax = regs.rax.get();
+        state.rcx = regs.rcx.get();
+        state.rdx = regs.rdx.get();
+        state.rbx = regs.rbx.get();
+    }
+    if mtd.contains(Mtd::GPR_BSD) {
+        state.rsp = regs.rsp.get();
+        state.rbp = regs.rbp.get();
+        state.rsi = regs.rsi.get();
+        state.rdi = regs.rdi.get();
+    }
+    if mtd.contains(Mtd::GPR_R8) {
+        state.r8 = regs.r8.get();
+        state.r9 = regs.r9.get();
+        state.r10 = regs.r10.get();
+        state.r11 = regs.r11.get();
+        state.r12 = regs.r12.get();
+        state.r13 = regs.r13.get();
+        state.r14 = regs.r14.get();
+        state.r15 = regs.r15.get();
+    }
+    if mtd.contains(Mtd::RIP) {
+        state.rip = regs.rip.get();
+        state.rflags = regs.rflags.get();
+        state.instruction_length = 0;
+    }
+    if mtd.contains(Mtd::CR) {
+        state.cr2 = regs.cr2.get();
+    }
+    if mtd.contains(Mtd::QUAL) {
+        state.qualification = [
+            regs.vector.get() & 0xff | 1 << 8 | regs.error.get() << 32,
+            regs.cr2.get(),
+            0,
+        ];
+    }
+}
+
+/// Takes the groups of a host execution context's state back.
+fn load_host(regs: &Regs, mtd: Mtd, utcb: NonNull<Utcb>) {
+    use crate::arch::regs::{USER_RFLAGS, USER_RFLAGS_MASK};
+    // SAFETY: a live UTCB frame. Its owner may change it meanwhile on another CPU: every field is
+    // read once, and any value of it is acceptable or made so.
+    let read = |field: *const u64| unsafe { field.read_volatile() };
+    // SAFETY: as above; only addresses are taken here.
+    let state = unsafe { &raw const (*utcb.as_ptr()).state };
+    macro_rules! take {
+        ($($register:ident),+) => {
+            // SAFETY: in bounds of the UTCB frame.
+            $( regs.$register.set(read(unsafe { &raw const (*state).$register })); )+
+        };
+    }
+    if mtd.contains(Mtd::GPR_ACDB) {
+        take!(rax, rcx, rdx, rbx);
+    }
+    if mtd.contains(Mtd::GPR_BSD) {
+        take!(rsp, rbp, rsi, rdi);
+    }
+    if mtd.contains(Mtd::GPR_R8) {
+        take!(r8, r9, r10, r11, r12, r13, r14, r15);
+    }
+    if mtd.contains(Mtd::RIP) {
+        // IRET to a non-canonical address faults in user mode only after the switch, but a
+        // canonical one is guaranteed all the same.
+        take!(rip, rflags);
+        regs.rip.set(regs.rip.get() & crate::arch::layout::USER_MASK);
+        regs.rflags.set(regs.rflags.get() & USER_RFLAGS_MASK | USER_RFLAGS);
+    }
+}

@@ -1,0 +1,283 @@
+//! What a protection domain or a guest sees of memory and ports, as the hardware reads it.
+
+use core::cell::Cell;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use ipc::cap::MemRights;
+use ipc::status::Status;
+
+use super::account::Account;
+use super::frames::{Frames, PageList};
+use super::paging::{Format, LeafSize, Mapping, MemoryType, PageTable};
+use super::pool::{self, PAGE_SHIFT, PAGE_SIZE, Page};
+use crate::num::usize_of;
+
+/// Index of the first kernel entry in the root table of a host space.
+const KERNEL_ENTRIES: usize = 509;
+
+/// A set of CPUs that have to drop what they cached of a space.
+///
+/// The bit of a CPU is set before the rendezvous of a revocation and cleared by that CPU when it
+/// flushes, at the latest before it uses the space again.
+#[derive(Default)]
+pub struct Stale(AtomicU64);
+
+impl Stale {
+    /// Every CPU has to flush.
+    pub fn mark(&self) {
+        // Release: the changed entries are visible to a CPU that sees its bit.
+        self.0.store(u64::MAX, Ordering::Release);
+    }
+
+    /// Whether this CPU has to flush; the caller does so at once.
+    #[inline]
+    pub fn take(&self, cpu: u32) -> bool {
+        let bit = 1_u64.wrapping_shl(cpu);
+        if self.0.load(Ordering::Acquire) & bit == 0 {
+            return false;
+        }
+        // Acquire: pairs with `mark`; the flush comes after the change.
+        self.0.fetch_and(!bit, Ordering::AcqRel) & bit != 0
+    }
+}
+
+/// What every host space has in common.
+#[derive(Clone, Copy, Debug)]
+pub struct HostLayout {
+    /// Entries 509 to 511 of the root table: the kernel's half.
+    pub kernel: [u64; 3],
+    /// Largest leaf that the processor knows.
+    pub max_leaf: LeafSize,
+}
+
+/// An address space: the host page tables of a protection domain or the nested ones of a guest.
+pub struct AddressSpace {
+    table: PageTable,
+    /// CPUs whose TLB may hold what is gone.
+    pub stale: Stale,
+}
+
+impl AddressSpace {
+    /// First and last user page are never mapped.
+    const HOST_PAGES: core::ops::Range<u64> = 1..(1 << 35) - 1;
+    const GUEST_PAGES: core::ops::Range<u64> = 0..1 << 36;
+
+    /// The host space of a protection domain.
+    ///
+    /// # Errors
+    /// `Quota`.
+    pub fn host(
+        frames: &mut Frames,
+        account: &Account,
+        layout: &HostLayout,
+    ) -> Result<Self, Status> {
+        let space = Self::guest(frames, account, Format::Host, layout.max_leaf)?;
+        // SAFETY: the root table was just allocated and is valid.
+        let root = unsafe { space.table.root().as_ref() };
+        for (i, &entry) in layout.kernel.iter().enumerate() {
+            root.word(KERNEL_ENTRIES + i).store(entry, Ordering::Relaxed);
+        }
+        Ok(space)
+    }
+
+    /// The nested space of a guest.
+    ///
+    /// # Errors
+    /// `Quota`.
+    pub fn guest(
+        frames: &mut Frames,
+        account: &Account,
+        format: Format,
+        max_leaf: LeafSize,
+    ) -> Result<Self, Status> {
+        let root = account.alloc_page(frames)?;
+        Ok(Self { table: PageTable::new(root, format, max_leaf), stale: Stale::default() })
+    }
+
+    /// Physical address of the root table.
+    #[inline]
+    #[must_use]
+    pub fn root(&self) -> u64 {
+        pool::phys(self.table.root())
+    }
+
+    /// The page tables, for reading.
+    #[must_use]
+    pub fn table(&self) -> &PageTable {
+        &self.table
+    }
+
+    /// Whether the space has room for such a range: naturally aligned and within its limits.
+    #[must_use]
+    pub fn admits(&self, page: u64, order: u8) -> bool {
+        let limits = match self.table.format() {
+            Format::Host => Self::HOST_PAGES,
+            Format::Npt | Format::Ept => Self::GUEST_PAGES,
+        };
+        order < 36
+            && page & ((1 << order) - 1) == 0
+            && page >= limits.start
+            && page.checked_add(1 << order).is_some_and(|end| end <= limits.end)
+    }
+
+    /// Maps a vacant range.
+    ///
+    /// # Errors
+    /// `Quota`, without effect.
+    pub fn map(
+        &self,
+        frames: &mut Frames,
+        account: &Account,
+        mapping: &Mapping,
+    ) -> Result<(), Status> {
+        self.table.map(frames, account, mapping)
+    }
+
+    /// Unmaps a range that was mapped as such; the TLBs must be flushed afterwards.
+    pub fn unmap(&self, account: &Account, page: u64, order: u8, out: &mut PageList) {
+        self.table.unmap(account, page, order, out);
+        self.stale.mark();
+    }
+
+    /// Takes rights from a mapped range; the TLBs must be flushed afterwards.
+    pub fn protect(&self, mapping: &Mapping) {
+        self.table.protect(mapping);
+        self.stale.mark();
+    }
+
+    /// Maps one page of the pool at a user address: a UTCB, the information page. No capability
+    /// stands for it: it can be neither delegated nor revoked, and nothing can be delegated over
+    /// it.
+    ///
+    /// # Errors
+    /// `BadParam` where the address is no user page, `Exists` where it is in use, `Quota`.
+    pub fn map_kernel_frame(
+        &self,
+        frames: &mut Frames,
+        account: &Account,
+        addr: u64,
+        phys: u64,
+        rights: MemRights,
+    ) -> Result<(), Status> {
+        let page = addr >> PAGE_SHIFT;
+        if (addr | phys) & (PAGE_SIZE - 1) != 0 || !self.admits(page, 0) {
+            return Err(Status::BadParam);
+        }
+        if !self.table.is_vacant(page, 0) {
+            return Err(Status::Exists);
+        }
+        self.table.map(
+            frames,
+            account,
+            &Mapping {
+                page,
+                order: 0,
+                phys: phys >> PAGE_SHIFT,
+                rights,
+                memory: MemoryType::WriteBack,
+                kernel: true,
+            },
+        )
+    }
+
+    /// Undoes [`Self::map_kernel_frame`]. The page may be used for something else after the
+    /// flush, the tables in `out` freed. Does nothing where no such page is mapped.
+    pub fn unmap_kernel_frame(&self, account: &Account, addr: u64, out: &mut PageList) {
+        let page = addr >> PAGE_SHIFT;
+        if self.table.kernel_page(page).is_some() {
+            self.unmap(account, page, 0, out);
+        }
+    }
+
+    /// Frees the root table.
+    ///
+    /// # Safety
+    /// Everything was unmapped, no CPU has the space loaded, and it is not used again.
+    pub unsafe fn destroy(&self, frames: &mut Frames, account: &Account) {
+        debug_assert_eq!(self.table.check(&mut |_, _, _| debug_assert!(false)), Ok(()));
+        // SAFETY: the root is charged to the account; the caller promises that it is unused.
+        unsafe { account.free_page(frames, self.table.root()) };
+    }
+}
+
+/// Access to ports: the I/O bitmap of a protection domain.
+#[derive(Default)]
+pub struct PortSpace {
+    bitmap: Cell<Option<NonNull<Page>>>,
+    /// CPUs that have to copy the bitmap anew before this domain runs on them.
+    pub stale: Stale,
+}
+
+impl PortSpace {
+    /// Number of ports.
+    pub const PORTS: u64 = 1 << 16;
+    /// 8 KiB: one bit per port, set where access is denied.
+    const PAGES_ORDER: u8 = 1;
+    const WORDS: usize = 2 * Page::WORDS;
+
+    /// The bitmap as the processor reads it; `None` where no port is allowed.
+    #[must_use]
+    pub fn bitmap(&self) -> Option<&[AtomicU64; Self::WORDS]> {
+        // SAFETY: the run of two pages stays allocated until `clear`, and is accessed by atomic
+        // words only.
+        self.bitmap.get().map(|run| unsafe { run.cast().as_ref() })
+    }
+
+    /// Whether a port may be accessed.
+    #[must_use]
+    pub fn allows(&self, port: u64) -> bool {
+        let word = self.bitmap().and_then(|b| b.get(usize_of(port / 64)));
+        word.is_some_and(|w| w.load(Ordering::Relaxed) & 1 << (port % 64) == 0)
+    }
+
+    /// Allows a naturally aligned range of ports.
+    ///
+    /// # Errors
+    /// `Quota`, without effect.
+    pub fn allow(
+        &self,
+        frames: &mut Frames,
+        account: &Account,
+        port: u64,
+        order: u8,
+    ) -> Result<(), Status> {
+        if self.bitmap.get().is_none() {
+            self.bitmap.set(Some(account.alloc_run(frames, Self::PAGES_ORDER)?));
+            self.bitmap().into_iter().flatten().for_each(|w| w.store(u64::MAX, Ordering::Relaxed));
+        }
+        self.update(port, order, |word, mask| word & !mask);
+        Ok(())
+    }
+
+    /// Denies a naturally aligned range of ports again.
+    pub fn deny(&self, port: u64, order: u8) {
+        self.update(port, order, |word, mask| word | mask);
+    }
+
+    /// Gives up the bitmap: nothing is allowed any more.
+    pub fn clear(&self, account: &Account, out: &mut PageList) {
+        if let Some(run) = self.bitmap.take() {
+            out.push(run, account);
+            // SAFETY: the run has two pages.
+            out.push(unsafe { run.add(1) }, account);
+        }
+        self.stale.mark();
+    }
+
+    fn update(&self, port: u64, order: u8, change: fn(u64, u64) -> u64) {
+        let first = usize_of(port / 64);
+        let (words, mask) = match order {
+            0..6 => (1, ((1 << (1 << order)) - 1) << (port % 64)),
+            _ => (1 << (order.min(16) - 6), u64::MAX),
+        };
+        let words = self.bitmap().and_then(|b| b.get(first..first + words)).unwrap_or(&[]);
+        for word in words {
+            word.store(change(word.load(Ordering::Relaxed), mask), Ordering::Relaxed);
+        }
+        self.stale.mark();
+    }
+}
+
+#[cfg(test)]
+mod tests;

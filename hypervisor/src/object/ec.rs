@@ -1,0 +1,320 @@
+//! Execution contexts: threads of host code, and the common part of vCPUs.
+
+use core::cell::Cell;
+use core::ptr::NonNull;
+use core::sync::atomic::AtomicU8;
+
+use ipc::cap::{MemRights, ObjectType, Rights};
+use ipc::state::Mtd;
+use ipc::status::{Result, Status};
+use ipc::syscall::{EC_GLOBAL, EcOp, Number};
+use ipc::utcb::Utcb;
+
+use super::Obj;
+use super::create::Creation;
+use super::pd::Pd;
+use super::sc::{List, Sc};
+use super::sm::Sm;
+use super::vcpu::Vcpu;
+use crate::arch::regs::{FRAME_END, Regs, flag};
+use crate::arch::layout;
+use crate::cap::{Object, ObjectHeader};
+use crate::mem::frames::PageList;
+use crate::mem::pool;
+use crate::sched;
+use crate::syscall::{Caller, DONE, Handled};
+
+/// What an execution context is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// A handler that waits for a call.
+    Idle,
+    /// It has something to run, itself or through the partner that it called.
+    Runnable,
+    /// It waits for a semaphore, or it is a halted vCPU.
+    Blocked,
+    /// It was killed or stopped; it will not run again.
+    Dead,
+}
+
+/// What another CPU wants of an execution context; bits of [`Ec::remote`].
+pub mod remote {
+    /// A semaphore woke it; its result registers are set.
+    pub const WAKE: u8 = 1 << 0;
+    /// It is recalled.
+    pub const RECALL: u8 = 1 << 1;
+    /// A scheduling context was bound to it.
+    pub const START: u8 = 1 << 2;
+}
+
+/// A thread of host code, or the common part of a vCPU.
+///
+/// Unless stated otherwise a field belongs to the CPU `cpu`: only kernel code that runs there
+/// reads or writes it.
+#[repr(C)]
+pub struct Ec {
+    /// Common part; kernel lock.
+    pub header: ObjectHeader,
+    /// Saved registers.
+    pub regs: Regs,
+    /// Its protection domain; constant.
+    pub pd: Obj<Pd>,
+    /// Its message buffer, in kernel memory; constant. A vCPU has none.
+    pub utcb: Option<NonNull<Utcb>>,
+    /// Where its message buffer is mapped in its protection domain; constant.
+    pub utcb_address: u64,
+    /// The CPU that it is bound to; constant.
+    pub cpu: u16,
+    /// It has a scheduling context of its own and serves no portals; constant.
+    pub global: bool,
+    /// First selector of its event portals; constant.
+    pub events: u64,
+    /// What it is doing.
+    pub state: Cell<State>,
+    /// Whom it serves, where it is a handler.
+    pub caller: Cell<Option<Obj<Ec>>>,
+    /// Whom it called and waits for.
+    pub partner: Cell<Option<Obj<Ec>>>,
+    /// An event whose handler was busy: to be delivered before anything else.
+    pub pending_event: Cell<Option<u8>>,
+    /// Position of a revocation between its steps.
+    pub ticket: Cell<u64>,
+    /// The event that was delivered last.
+    pub last_event: Cell<u8>,
+    /// The scheduling context bound to it.
+    pub sc: Cell<Option<Obj<Sc>>>,
+    /// Scheduling contexts that cannot run before it is woken.
+    pub waiting: List,
+    /// The semaphore that it waits for.
+    pub waits_for: Cell<Option<Obj<Sm>>>,
+    /// Whether it still stands in that semaphore's queue; that semaphore's lock.
+    pub queued: Cell<bool>,
+    /// Neighbours in that queue; that semaphore's lock.
+    pub queue_next: Cell<Option<Obj<Ec>>>,
+    /// See `queue_next`.
+    pub queue_prev: Cell<Option<Obj<Ec>>>,
+    /// TSC value at which its wait ends; 0 while it is not in the CPU's list of timeouts.
+    pub deadline: Cell<u64>,
+    /// Neighbours in that list.
+    pub timeout_next: Cell<Option<Obj<Ec>>>,
+    /// See `timeout_next`.
+    pub timeout_prev: Cell<Option<Obj<Ec>>>,
+    /// Requests of other CPUs. Whoever sets the first bit puts it into the CPU's inbox (release),
+    /// the CPU takes all bits at once (acquire).
+    pub remote: AtomicU8,
+    /// Next in the inbox; the inbox lock.
+    pub inbox_next: Cell<Option<Obj<Ec>>>,
+    /// Neighbours in the list of its protection domain; kernel lock.
+    pub siblings: Cell<(Option<Obj<Ec>>, Option<Obj<Ec>>)>,
+}
+
+// SAFETY: the header is the first field and the structure is `repr(C)`.
+unsafe impl Object for Ec {
+    const TYPE: ObjectType = ObjectType::Ec;
+}
+
+/// What a new execution context starts with.
+pub struct Start {
+    /// Common part.
+    pub header: ObjectHeader,
+    /// Protection domain.
+    pub pd: Obj<Pd>,
+    /// Message buffer and the address it is mapped at.
+    pub utcb: Option<(NonNull<Utcb>, u64)>,
+    /// CPU.
+    pub cpu: u16,
+    /// Event base.
+    pub events: u64,
+    /// Global, or a handler behind portals.
+    pub global: bool,
+}
+
+impl Ec {
+    /// A new execution context with cleared registers.
+    #[must_use]
+    pub fn new(start: Start) -> Self {
+        let (utcb, utcb_address) = match start.utcb {
+            Some((pointer, address)) => (Some(pointer), address),
+            None => (None, 0),
+        };
+        Self {
+            header: start.header,
+            regs: Regs::default(),
+            pd: start.pd,
+            utcb,
+            utcb_address,
+            cpu: start.cpu,
+            global: start.global,
+            events: start.events,
+            state: Cell::new(if start.global { State::Runnable } else { State::Idle }),
+            caller: Cell::new(None),
+            partner: Cell::new(None),
+            pending_event: Cell::new(None),
+            ticket: Cell::new(0),
+            last_event: Cell::new(0),
+            sc: Cell::new(None),
+            waiting: List::default(),
+            waits_for: Cell::new(None),
+            queued: Cell::new(false),
+            queue_next: Cell::new(None),
+            queue_prev: Cell::new(None),
+            deadline: Cell::new(0),
+            timeout_next: Cell::new(None),
+            timeout_prev: Cell::new(None),
+            remote: AtomicU8::new(0),
+            inbox_next: Cell::new(None),
+            siblings: Cell::new((None, None)),
+        }
+    }
+
+    /// Where TSS.RSP0 points while this execution context runs.
+    #[inline(always)]
+    #[must_use]
+    pub fn frame_end(&self) -> u64 {
+        crate::num::u64_of((&raw const self.regs).addr() + FRAME_END)
+    }
+
+    /// Whether it runs a guest.
+    #[inline]
+    #[must_use]
+    pub fn is_vcpu(&self) -> bool {
+        self.regs.has(flag::VCPU)
+    }
+
+    /// Whether it was killed or stopped.
+    #[inline]
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.state.get() == State::Dead
+    }
+}
+
+/// An EC or a vCPU behind a selector of the caller.
+///
+/// # Errors
+/// `BadCap`, `BadRight`.
+pub fn lookup_any(c: &Caller<'_>, selector: u64, need: Rights) -> Result<Obj<Ec>> {
+    let objects = &c.ec.pd.spaces.objects;
+    match objects.lookup::<Ec>(selector, need) {
+        Err(Status::BadCap) => Ok(Obj::of(&objects.lookup::<Vcpu>(selector, need)?.ec)),
+        other => other.map(Obj::of),
+    }
+}
+
+/// The CPU number of a call, where that CPU runs.
+///
+/// # Errors
+/// `BadCpu`.
+pub fn online_cpu(c: &Caller<'_>) -> Result<u16> {
+    let cpu = Number(c.args.number).get_cpu();
+    sched::is_online(cpu).then_some(cpu).ok_or(Status::BadCpu)
+}
+
+/// The event base of a call.
+///
+/// # Errors
+/// `BadParam` where the events reach beyond the object space.
+pub fn event_base(c: &Caller<'_>, events: u64) -> Result<u64> {
+    let base = Number(c.args.number).get_selector();
+    if base + events > ipc::cap::Selector::COUNT { Err(Status::BadParam) } else { Ok(base) }
+}
+
+/// System call `CreateEc`.
+///
+/// # Errors
+/// As [`Creation::begin`]; `BadCpu`; `BadParam`: flags, addresses, event base; `Exists`: the UTCB
+/// address is in use; `Quota`.
+pub fn create(c: &Caller<'_>) -> Handled {
+    let mut creation = Creation::begin(c)?;
+    let flags = Number(c.args.number).get_flags();
+    let cpu = online_cpu(c)?;
+    let events = event_base(c, ipc::event::HOST_EVENTS)?;
+    let (utcb_address, stack, entry) = (c.args.rdx, c.args.r10, c.args.r8);
+    let global = flags & EC_GLOBAL != 0;
+    if flags & !EC_GLOBAL != 0
+        || !layout::is_user(utcb_address)
+        || utcb_address % layout::PAGE != 0
+        || (global && !layout::is_user(entry))
+    {
+        return Err(Status::BadParam);
+    }
+    let pd = creation.pd;
+    let account = &pd.spaces.account;
+    let page = account.alloc_page(creation.frames())?;
+    let mapped = pd.spaces.map_kernel_frame(
+        creation.frames(),
+        utcb_address,
+        pool::phys(page),
+        MemRights::RW,
+    );
+    let placed = mapped.and_then(|()| {
+        let ec = Ec::new(Start {
+            header: creation.header::<Ec>(),
+            pd,
+            utcb: Some((page.cast(), utcb_address)),
+            cpu,
+            global,
+            events,
+        });
+        ec.regs.rip.set(entry);
+        ec.regs.rsp.set(stack);
+        ec.regs.rdi.set(utcb_address);
+        ec.regs.rflags.set(crate::arch::regs::USER_RFLAGS);
+        creation.place_plain(ec).inspect_err(|_| {
+            let mut tables = PageList::new();
+            pd.spaces.memory.space.unmap_kernel_frame(account, utcb_address, &mut tables);
+            // SAFETY: nobody used the mapping, and CPUs do not cache entries that were not there.
+            unsafe { tables.free(creation.frames()) };
+        })
+    });
+    match placed {
+        Ok(ec) => {
+            pd.link(ec);
+            creation.done()
+        }
+        Err(status) => {
+            // SAFETY: the page was mapped at most for the time of this call, in which nobody could
+            // know of it; a walk by speculation finds zeroes.
+            unsafe { pd.spaces.account.free_page(creation.frames(), page) };
+            Err(status)
+        }
+    }
+}
+
+/// System call `CtrlEc`.
+///
+/// # Errors
+/// `BadCap`, `BadRight`; `BadParam`: no such operation, or unknown MTD bits; `BadCpu`: the vCPU is
+/// bound to another CPU; `BadState`: the EC is dead.
+pub fn control(c: &Caller<'_>) -> Handled {
+    let ec = lookup_any(c, c.args.rdi, Rights::EC_CTRL)?;
+    if ec.is_dead() {
+        return Err(Status::BadState);
+    }
+    match EcOp::from_number(Number(c.args.number).get_flags()).ok_or(Status::BadParam)? {
+        EcOp::Recall if ec.cpu == c.cpu.sched.id => {
+            sched::recall(c.cpu, ec);
+            sched::yield_if_needed(c.cpu, c.ec)
+        }
+        EcOp::Recall => {
+            sched::kick(ec, remote::RECALL);
+            DONE
+        }
+        op @ (EcOp::GetState | EcOp::SetState) => {
+            let vcpu = Vcpu::of(ec).ok_or(Status::BadCap)?;
+            let mtd = Mtd::from_bits(c.args.rsi).ok_or(Status::BadParam)?;
+            let utcb = c.ec.utcb.ok_or(Status::BadState)?;
+            // A vCPU of this CPU does not run while its caller does.
+            if ec.cpu != c.cpu.sched.id {
+                return Err(Status::BadCpu);
+            }
+            if op == EcOp::GetState {
+                crate::vcpu::store(vcpu, mtd, utcb);
+            } else {
+                crate::vcpu::load(vcpu, mtd, utcb);
+                sched::wake(c.cpu, ec);
+            }
+            DONE
+        }
+    }
+}

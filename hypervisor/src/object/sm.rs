@@ -1,0 +1,198 @@
+//! Semaphores: a counter, a word of pending badges, and a queue of those who wait.
+
+use ipc::cap::{ObjectType, Rights};
+use ipc::status::Status;
+use ipc::syscall::{DOWN_ZERO, Number};
+use spin::mutex::SpinMutex;
+
+use super::Obj;
+use super::create::Creation;
+use super::ec::Ec;
+use super::pd::Pd;
+use crate::arch::instr;
+use crate::cap::{Object, ObjectHeader};
+use crate::interrupt::deliver;
+use crate::sched;
+use crate::syscall::{Caller, DONE, Handled, Outcome};
+
+/// Largest counter value.
+pub const MAX_COUNT: u64 = u32::MAX as u64;
+
+/// What the semaphore's lock protects, besides the queue links in the execution contexts.
+pub struct Inner {
+    count: u64,
+    pending: u64,
+    head: Option<Obj<Ec>>,
+    tail: Option<Obj<Ec>>,
+}
+
+/// A semaphore. Signals may come from any CPU.
+#[repr(C)]
+pub struct Sm {
+    /// Common part.
+    pub header: ObjectHeader,
+    /// The PD it is charged to; constant.
+    pub pd: Obj<Pd>,
+    /// Orders signals against waits; held for a few instructions, never across CPUs' queues.
+    inner: SpinMutex<Inner>,
+}
+
+// SAFETY: the header is the first field and the structure is `repr(C)`.
+unsafe impl Object for Sm {
+    const TYPE: ObjectType = ObjectType::Sm;
+}
+
+/// Outcome of a signal.
+#[must_use]
+pub enum Signal {
+    /// Nobody waited; the counter was incremented.
+    Counted,
+    /// This execution context was taken off the queue and has to be woken with these badges.
+    Woken(Obj<Ec>, u64),
+}
+
+impl Sm {
+    /// A new semaphore.
+    #[must_use]
+    pub const fn new(header: ObjectHeader, pd: Obj<Pd>, count: u64) -> Self {
+        Self {
+            header,
+            pd,
+            inner: SpinMutex::new(Inner { count, pending: 0, head: None, tail: None }),
+        }
+    }
+
+    /// Signals: gives the badge to the first who waits, else increments the counter.
+    ///
+    /// # Errors
+    /// [`Status::Overflow`] where the counter is at its maximum; the badge is noted all the same.
+    #[inline]
+    pub fn up(&self, badge: u64) -> Result<Signal, Status> {
+        let mut inner = self.inner.lock();
+        inner.pending |= badge;
+        if let Some(ec) = inner.head {
+            inner.remove(ec);
+            let badges = core::mem::take(&mut inner.pending);
+            return Ok(Signal::Woken(ec, badges));
+        }
+        if inner.count == MAX_COUNT {
+            return Err(Status::Overflow);
+        }
+        inner.count += 1;
+        Ok(Signal::Counted)
+    }
+
+    /// Takes a signal: the pending badges, or `None` after `ec` was put into the queue.
+    #[inline]
+    pub fn down(&self, ec: Obj<Ec>, zero: bool) -> Option<u64> {
+        let mut inner = self.inner.lock();
+        if inner.count > 0 {
+            inner.count = if zero { 0 } else { inner.count - 1 };
+            return Some(core::mem::take(&mut inner.pending));
+        }
+        inner.append(ec);
+        None
+    }
+
+    /// Takes `ec` out of the queue; `false` where a signal was faster.
+    pub fn cancel(&self, ec: Obj<Ec>) -> bool {
+        let mut inner = self.inner.lock();
+        if !ec.queued.get() {
+            return false;
+        }
+        inner.remove(ec);
+        true
+    }
+
+    /// Takes the first who waits out of the queue without a signal: the semaphore is dying.
+    pub fn evict(&self) -> Option<Obj<Ec>> {
+        let mut inner = self.inner.lock();
+        let ec = inner.head?;
+        inner.remove(ec);
+        Some(ec)
+    }
+}
+
+impl Inner {
+    fn append(&mut self, ec: Obj<Ec>) {
+        ec.queued.set(true);
+        ec.queue_next.set(None);
+        ec.queue_prev.set(self.tail);
+        match self.tail.replace(ec) {
+            Some(last) => last.queue_next.set(Some(ec)),
+            None => self.head = Some(ec),
+        }
+    }
+
+    fn remove(&mut self, ec: Obj<Ec>) {
+        match ec.queue_prev.get() {
+            Some(prev) => prev.queue_next.set(ec.queue_next.get()),
+            None => self.head = ec.queue_next.get(),
+        }
+        match ec.queue_next.get() {
+            Some(next) => next.queue_prev.set(ec.queue_prev.get()),
+            None => self.tail = ec.queue_prev.get(),
+        }
+        ec.queue_next.set(None);
+        ec.queue_prev.set(None);
+        ec.queued.set(false);
+    }
+}
+
+/// System call `CreateSm`.
+///
+/// # Errors
+/// As [`Creation::begin`]; `BadParam`: the count; `Quota`.
+pub fn create(c: &Caller<'_>) -> Handled {
+    let mut creation = Creation::begin(c)?;
+    if c.args.rdx > MAX_COUNT {
+        return Err(Status::BadParam);
+    }
+    let sm = Sm::new(creation.header::<Sm>(), creation.pd, c.args.rdx);
+    creation.place_plain(sm)?;
+    creation.done()
+}
+
+/// System call `Up`.
+///
+/// # Errors
+/// `BadCap`, `BadRight`: the semaphore; `Overflow`.
+#[inline]
+pub fn up(c: &Caller<'_>) -> Handled {
+    let (sm, badge) = c.ec.pd.spaces.objects.lookup_badged::<Sm>(c.args.rdi, Rights::SM_UP)?;
+    let signal = sm.up(badge)?;
+    if matches!(signal, Signal::Counted) {
+        return DONE;
+    }
+    deliver(c.cpu, signal);
+    if sched::take_reschedule(c.cpu) {
+        c.ec.regs.rax.set(u64::from(Status::Ok.number()));
+        sched::preempt(c.cpu);
+        return Ok(Outcome::Switched);
+    }
+    DONE
+}
+
+/// System call `Down`.
+///
+/// # Errors
+/// `BadCap`, `BadRight`: the semaphore; `BadParam`: unknown flags; `Timeout`; `Aborted`: the
+/// semaphore died.
+pub fn down(c: &Caller<'_>) -> Handled {
+    let sm = c.ec.pd.spaces.objects.lookup::<Sm>(c.args.rdi, Rights::SM_DOWN)?;
+    let flags = Number(c.args.number).get_flags();
+    if flags & !DOWN_ZERO != 0 {
+        return Err(Status::BadParam);
+    }
+    if let Some(badges) = sm.down(c.ec, flags & DOWN_ZERO != 0) {
+        return Ok(Outcome::Done(badges, 0));
+    }
+    let deadline = c.args.rsi;
+    if deadline != 0 && deadline <= instr::rdtsc() && sm.cancel(c.ec) {
+        return Err(Status::Timeout);
+    }
+    c.ec.waits_for.set(Some(Obj::of(sm)));
+    sched::set_deadline(c.cpu, c.ec, deadline);
+    sched::block(c.cpu, c.ec);
+    Ok(Outcome::Switched)
+}

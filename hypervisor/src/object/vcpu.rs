@@ -1,0 +1,183 @@
+//! vCPUs: execution contexts that run a guest.
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use ipc::cap::{ObjectType, Rights};
+use ipc::status::Status;
+
+use super::Obj;
+use super::create::Creation;
+use super::ec::{self, Ec};
+use super::pd::Pd;
+use crate::arch::regs::flag;
+use crate::arch::virt::{Guest, NestedFormat, Page, Platform};
+use crate::cap::{self, Object, ObjectHeader};
+use crate::mem::paging::{Format, LeafSize};
+use crate::mem::pool;
+use spin::Once;
+use crate::syscall::{Caller, Handled};
+
+static PLATFORM: Once<Platform> = Once::new();
+
+/// What all CPUs and guests share; at boot.
+pub fn set_platform(platform: Platform) {
+    PLATFORM.call_once(|| platform);
+}
+
+/// What all CPUs and guests share; `None` where the machine runs no guests.
+#[must_use]
+pub fn platform() -> Option<&'static Platform> {
+    PLATFORM.get()
+}
+
+/// The nested page table of a VM, as an object.
+#[repr(C)]
+pub struct GuestSpace {
+    /// Common part.
+    pub header: ObjectHeader,
+    /// Tables and what is mapped; kernel lock.
+    pub space: cap::GuestSpace,
+    /// Changes after a mapping was taken away: a guest that last ran with another value flushes
+    /// the nested TLB. Orders nothing; the rendezvous of the revocation does.
+    generation: AtomicU64,
+    /// The PD it is charged to; the guest space accounts for it in its `uses`.
+    pub pd: Obj<Pd>,
+}
+
+// SAFETY: the header is the first field and the structure is `repr(C)`.
+unsafe impl Object for GuestSpace {
+    const TYPE: ObjectType = ObjectType::Guest;
+}
+
+impl GuestSpace {
+    /// The generation for an entry on this CPU.
+    #[inline]
+    pub fn generation(&self, cpu: u16) -> u64 {
+        if self.space.memory.space.stale.take(cpu.into()) {
+            self.generation.fetch_add(1, Ordering::Relaxed);
+        }
+        self.generation.load(Ordering::Relaxed)
+    }
+}
+
+/// An execution context that runs a guest.
+#[repr(C)]
+pub struct Vcpu {
+    /// The execution context; its flags have VCPU set.
+    pub ec: Ec,
+    /// The guest's memory; the vCPU accounts for it in its `uses`.
+    pub space: Obj<GuestSpace>,
+    /// The backend; only the vCPU's own CPU touches it.
+    guest: UnsafeCell<Guest>,
+}
+
+// SAFETY: the header of `ec` is at offset 0 and the structures are `repr(C)`.
+unsafe impl Object for Vcpu {
+    const TYPE: ObjectType = ObjectType::Vcpu;
+}
+
+impl Vcpu {
+    /// A new vCPU.
+    #[must_use]
+    pub const fn new(ec: Ec, space: Obj<GuestSpace>, guest: Guest) -> Self {
+        Self { ec, space, guest: UnsafeCell::new(guest) }
+    }
+
+    /// The vCPU that an execution context is part of.
+    #[must_use]
+    pub fn of(ec: Obj<Ec>) -> Option<Obj<Self>> {
+        // SAFETY: only vCPUs have the flag, and their `ec` is at offset 0.
+        ec.is_vcpu().then(|| unsafe { Obj::new(ec.pointer().cast()) })
+    }
+
+    /// The backend.
+    ///
+    /// # Safety
+    /// Called on the vCPU's own CPU, and no other reference from here is alive.
+    #[expect(clippy::mut_from_ref, reason = "the CPU owns the backend, see Safety")]
+    pub unsafe fn guest(&self) -> &mut Guest {
+        // SAFETY: the caller keeps the contract.
+        unsafe { &mut *self.guest.get() }
+    }
+}
+
+/// System call `CreateGuest`.
+///
+/// # Errors
+/// As [`Creation::begin`]; `NotSupported`: the machine runs no guests; `Quota`.
+pub fn create_space(c: &Caller<'_>) -> Handled {
+    let mut creation = Creation::begin(c)?;
+    let platform = platform().ok_or(Status::NotSupported)?;
+    let pd = creation.pd;
+    let format = match platform.nested() {
+        NestedFormat::Npt => Format::Npt,
+    };
+    let leaf = if platform.largest_leaf() >= 18 { LeafSize::Huge } else { LeafSize::Large };
+    // SAFETY: the account lives in the PD, which the object's use keeps.
+    let space =
+        unsafe { cap::GuestSpace::new(creation.frames(), &pd.spaces.account, format, leaf) }?;
+    let object = GuestSpace {
+        header: creation.header::<GuestSpace>(),
+        space,
+        generation: AtomicU64::new(1),
+        pd,
+    };
+    if let Err((status, object)) = creation.place(object) {
+        // SAFETY: nobody has seen the space.
+        unsafe { object.space.free_roots(creation.frames()) };
+        return Err(status);
+    }
+    creation.done()
+}
+
+/// System call `CreateVcpu`.
+///
+/// # Errors
+/// As [`Creation::begin`]; `NotSupported`; `BadCpu`; `BadCap`, `BadRight`: the guest space;
+/// `BadParam`: the event base; `Quota`.
+pub fn create(c: &Caller<'_>) -> Handled {
+    let mut creation = Creation::begin(c)?;
+    let platform = platform().ok_or(Status::NotSupported)?;
+    let cpu = ec::online_cpu(c)?;
+    let events = ec::event_base(c, ipc::event::VCPU_EVENTS)?;
+    let space = c.ec.pd.spaces.objects.lookup::<GuestSpace>(c.args.rdx, Rights::GUEST_BIND)?;
+    let pd = creation.pd;
+    let account = &pd.spaces.account;
+    let first = account.alloc_page(creation.frames())?;
+    let second = account.alloc_page(creation.frames());
+    let placed = second.and_then(|second| {
+        // SAFETY: both pages are fresh and belong to the guest from now on.
+        let pages = [first, second].map(|p| unsafe { Page::new(p.cast(), pool::phys(p)) });
+        let ec = Ec::new(ec::Start {
+            header: creation.header::<Vcpu>(),
+            pd,
+            utcb: None,
+            cpu,
+            global: true,
+            events,
+        });
+        ec.regs.set(flag::VCPU | flag::PENDING);
+        ec.pending_event.set(Some(ipc::event::Exit::Startup.number()));
+        // SAFETY: the pages are the guest's own, and the space outlives it.
+        let guest = unsafe { Guest::new(platform, pages, space.space.memory.space.root()) };
+        creation.place_plain(Vcpu::new(ec, Obj::of(space), guest))
+    });
+    match placed {
+        Ok(vcpu) => {
+            space.header.add_use();
+            pd.link(Obj::of(&vcpu.ec));
+            creation.done()
+        }
+        Err(status) => {
+            // SAFETY: nobody has seen the pages.
+            unsafe {
+                account.free_page(creation.frames(), first);
+                if let Ok(second) = second {
+                    account.free_page(creation.frames(), second);
+                }
+            }
+            Err(status)
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The system calls: the whole table, and the one place that writes results.
+
+use ipc::status::{Result, Status};
+use ipc::syscall::{Call, Number};
+
+use crate::arch::percpu::{self, PerCpu};
+use crate::arch::regs::Args;
+use crate::ipc as message;
+use crate::object::{Obj, ec, interrupt, pd, pt, sc, sm, vcpu};
+use crate::{cap_call, sched};
+
+/// What a system call leaves to do. An error is written into the caller's `rax`.
+#[must_use]
+pub enum Outcome {
+    /// Done; the values go to `rsi` and `rdx`.
+    Done(u64, u64),
+    /// The caller's registers are set, or will be when it is woken.
+    Switched,
+    /// Not finished: the caller executes the call again.
+    Again,
+}
+
+/// Result of a system call handler.
+pub type Handled = Result<Outcome>;
+
+/// Done, without values.
+pub const DONE: Handled = Ok(Outcome::Done(0, 0));
+
+/// The caller of a system call: its CPU, its execution context, its arguments.
+pub struct Caller<'a> {
+    /// This CPU.
+    pub cpu: &'a PerCpu,
+    /// The execution context that made the call.
+    pub ec: Obj<ec::Ec>,
+    /// Its arguments.
+    pub args: &'a Args,
+}
+
+#[inline(always)]
+fn dispatch(c: &Caller<'_>) -> Handled {
+    let Some(call) = Number(c.args.number).call() else { return Err(Status::BadCall) };
+    match call {
+        Call::Call => message::call(c.cpu, c.ec, c.args),
+        Call::Reply => message::reply(c.cpu, c.ec, c.args.rsi),
+        Call::Down => sm::down(c),
+        Call::Up => sm::up(c),
+        Call::CreatePd => pd::create(c),
+        Call::CreateEc => ec::create(c),
+        Call::CreateVcpu => vcpu::create(c),
+        Call::CreateSc => sc::create(c),
+        Call::CreatePt => pt::create(c),
+        Call::CreateSm => sm::create(c),
+        Call::CreateGuest => vcpu::create_space(c),
+        Call::Delegate => cap_call::delegate(c),
+        Call::Revoke => cap_call::revoke(c),
+        Call::Query => cap_call::query(c),
+        Call::CtrlEc => ec::control(c),
+        Call::CtrlSc => sc::control(c),
+        Call::CtrlPt => pt::control(c),
+        Call::CtrlPd => pd::control(c),
+        Call::CtrlInterrupt => interrupt::control(c),
+    }
+}
+
+/// Called by the entry path.
+#[unsafe(no_mangle)]
+extern "sysv64" fn portico_syscall(
+    rdi: u64,
+    rsi: u64,
+    rdx: u64,
+    r10: u64,
+    r8: u64,
+    number: u64,
+) {
+    let cpu = percpu::this();
+    let Some(ec) = cpu.sched.current.get() else { return };
+    let args = Args { number, rdi, rsi, rdx, r10, r8 };
+    match dispatch(&Caller { cpu, ec, args: &args }) {
+        Ok(Outcome::Switched) => {}
+        Ok(Outcome::Done(first, second)) => finish(cpu, ec, Status::Ok, first, second),
+        Err(status) => finish(cpu, ec, status, 0, 0),
+        Ok(Outcome::Again) => again(cpu, ec, &args),
+    }
+}
+
+#[inline(always)]
+fn finish(cpu: &PerCpu, ec: Obj<ec::Ec>, status: Status, first: u64, second: u64) {
+    // The call may have destroyed its caller.
+    if cpu.sched.current.get() != Some(ec) {
+        return;
+    }
+    ec.regs.rax.set(u64::from(status.number()));
+    ec.regs.rdi.set(0);
+    ec.regs.rsi.set(first);
+    ec.regs.rdx.set(second);
+}
+
+#[cold]
+fn again(cpu: &PerCpu, ec: Obj<ec::Ec>, args: &Args) {
+    if cpu.sched.current.get() == Some(ec) {
+        ec.regs.restart(args);
+        sched::preemption_point(cpu);
+    }
+}

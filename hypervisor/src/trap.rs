@@ -1,0 +1,46 @@
+//! Interrupts and exceptions, as the entry paths hand them over.
+
+use crate::arch::entry::KernelFrame;
+use crate::arch::percpu;
+use crate::num::low8;
+use crate::{interrupt, ipc, sched};
+
+/// An interrupt or exception arrived while user code ran; its registers are saved.
+#[unsafe(no_mangle)]
+extern "sysv64" fn portico_trap() {
+    let cpu = percpu::this();
+    let Some(ec) = cpu.sched.current.get() else { return };
+    let vector = low8(ec.regs.vector.get());
+    if vector < 32 {
+        ipc::event(cpu, ec, vector);
+        return;
+    }
+    interrupt::handle(cpu, vector);
+    if sched::take_reschedule(cpu) {
+        sched::preempt(cpu);
+    }
+}
+
+/// The current execution context has flags.
+#[unsafe(no_mangle)]
+extern "sysv64" fn portico_settle() {
+    sched::settle(percpu::this());
+}
+
+/// An exception in kernel mode: a defect of the kernel, or of the machine.
+#[unsafe(no_mangle)]
+extern "sysv64" fn portico_kernel_fault(frame: *const KernelFrame) -> ! {
+    // SAFETY: the stub passes the frame that the processor pushed.
+    let frame = unsafe { &*frame };
+    fatal(format_args!("exception {} in kernel mode: {frame:x?}, cr2 {:#x}", frame.vector, crate::arch::tlb::cr2()))
+}
+
+/// A machine check: nothing that the processor did can be trusted.
+pub fn machine_check() -> ! {
+    fatal(format_args!("machine check"))
+}
+
+fn fatal(why: core::fmt::Arguments<'_>) -> ! {
+    crate::log::emergency(format_args!("PANIC: {why}"));
+    crate::arch::instr::halt_forever()
+}

@@ -1,0 +1,27 @@
+//! Typed service protocols between components: serde types, postcard on the wire.
+//!
+//! A service is declared once, with the `message!` and `service!` macros in a module of its own
+//! here. From the declaration follow the types on the wire, a trait that the server implements,
+//! and what the typed client of `sysroot` needs. Sizes are checked at compile time, protocol and
+//! version in every call. A malformed message gets an error reply and nothing else.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`wire`] | serde values in message words |
+//! | [`service`] | what a service is; the server's side of a call |
+//! | [`start`] | the start block, by which the root task tells a component what it was given |
+//! | [`root`] | the root task's own service |
+//! | [`console`] | the console service |
+//! | [`ring`] | byte rings in shared memory |
+
+#[macro_use]
+mod macros;
+pub mod console;
+pub mod ring;
+pub mod root;
+pub mod service;
+pub mod start;
+pub mod wire;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! System call numbers and the register convention.
+//!
+//! A component executes `syscall` with
+//!
+//! | register | in | out |
+//! |---|---|---|
+//! | `rax` | bits 0..8 [`Call`], 8..16 flags, 16..32 CPU number, 32..64 a second selector | [`crate::status::Status`] |
+//! | `rdi` | first argument: usually the selector the call is about | first result after a message: see the call |
+//! | `rsi` | second argument | first result |
+//! | `rdx` | third argument | second result |
+//! | `r10` | fourth argument | undefined |
+//! | `r8` | fifth argument | undefined |
+//! | `rbx`, `rbp`, `rsp`, `r12`–`r15` | preserved | preserved |
+//! | `rcx`, `r9`, `r11` | destroyed | undefined |
+//!
+//! A portal handler starts at the portal's entry with `rdi` = portal id, `rsi` = message
+//! descriptor (a [`crate::utcb::Message`], or an [`crate::state::Mtd`] for an event), `rsp` as it
+//! was at the last `Reply` of its execution context, and every other register zero.
+
+numbered! {
+    /// The system calls.
+    pub enum Call: u8 {
+        /// Call a portal: `rdi` portal, `rsi` message. Out: `rsi` message of the reply.
+        Call = 0,
+        /// Reply to the current caller and wait for the next call: `rsi` message or MTD, `rsp` the
+        /// stack for the next call. Does not return.
+        Reply = 1,
+        /// Wait on a semaphore: `rdi` semaphore, `rsi` absolute TSC deadline (0: none). Flag
+        /// [`DOWN_ZERO`] sets the counter to zero instead of decrementing it. Out: `rsi` the
+        /// badges that came in since the last `Down`.
+        Down = 2,
+        /// Signal a semaphore: `rdi` semaphore. The capability's badge is added to the pending
+        /// word.
+        Up = 3,
+        /// Create a protection domain: `rdi` destination, `rsi` PD that gives the quota, `rdx`
+        /// quota in pages.
+        CreatePd = 4,
+        /// Create an execution context: `rdi` destination, `rsi` PD, `rdx` UTCB address, `r10`
+        /// stack pointer, `r8` entry point (global only); CPU number; second selector: event base.
+        /// Flag [`EC_GLOBAL`] makes it one that gets a scheduling context of its own, otherwise it
+        /// serves portals.
+        CreateEc = 5,
+        /// Create a vCPU: `rdi` destination, `rsi` PD, `rdx` guest space; CPU number; second
+        /// selector: event base.
+        CreateVcpu = 6,
+        /// Create a scheduling context: `rdi` destination, `rsi` PD, `rdx` EC or vCPU, `r10`
+        /// priority (0 to 127), `r8` budget in TSC ticks. The EC becomes runnable.
+        CreateSc = 7,
+        /// Create a portal: `rdi` destination, `rsi` PD, `rdx` EC that handles it, `r10` entry
+        /// point, `r8` id. Its MTD is empty.
+        CreatePt = 8,
+        /// Create a semaphore: `rdi` destination, `rsi` PD, `rdx` initial count.
+        CreateSm = 9,
+        /// Create a guest space: `rdi` destination, `rsi` PD.
+        CreateGuest = 10,
+        /// Delegate capabilities: `rdi` destination PD (or guest space for memory), `rsi`
+        /// [`crate::cap::Range`], `rdx` first unit in the caller's space, `r10` first unit in the
+        /// destination, `r8` badge for a semaphore capability.
+        Delegate = 11,
+        /// Revoke what was delegated from a range of the caller's space: `rdi`
+        /// [`crate::cap::Range`] whose rights are taken away, `rsi` first unit.
+        Revoke = 12,
+        /// Ask what the caller holds: `rdi` [`crate::cap::Range`] (space only), `rsi` unit. Out:
+        /// `rsi` [`crate::cap::Held`], `rdx` first unit of the range (badge for a semaphore).
+        Query = 13,
+        /// Control an EC or vCPU: `rdi` EC, operation in flags ([`EcOp`]).
+        CtrlEc = 14,
+        /// Read a scheduling context's consumed time: `rdi` SC. Out: `rsi` TSC ticks.
+        CtrlSc = 15,
+        /// Set id and MTD of a portal: `rdi` portal, `rsi` id, `rdx` MTD.
+        CtrlPt = 16,
+        /// Account of a PD: `rdi` PD, `rsi` pages to move to it, `rdx` PD they come from (0: none,
+        /// only read). Out: `rsi` pages in use, `rdx` limit.
+        CtrlPd = 17,
+        /// Interrupt: `rdi` interrupt, operation in flags ([`InterruptOp`]); bind: CPU number,
+        /// `rsi` semaphore, `rdx` badge, `r10` trigger ([`TRIGGER_LEVEL`], [`POLARITY_LOW`],
+        /// [`MESSAGE_SIGNALLED`]). Out for message-signalled: `rsi` address, `rdx` data.
+        CtrlInterrupt = 18,
+    }
+}
+
+/// `Down`: set the counter to zero instead of decrementing it.
+pub const DOWN_ZERO: u8 = 1;
+
+/// `CreateEc`: the EC is global.
+pub const EC_GLOBAL: u8 = 1;
+
+/// `CtrlInterrupt`: level-triggered, masked from delivery until acknowledged.
+pub const TRIGGER_LEVEL: u64 = 1;
+/// `CtrlInterrupt`: active low.
+pub const POLARITY_LOW: u64 = 2;
+/// `CtrlInterrupt`: message-signalled; the results are what to write into the device.
+pub const MESSAGE_SIGNALLED: u64 = 4;
+
+numbered! {
+    /// Operations of `CtrlEc`.
+    pub enum EcOp: u8 {
+        /// Force the EC or vCPU to its recall event as soon as it would run user or guest code.
+        Recall = 0,
+        /// Copy the groups of MTD `rsi` of a vCPU that is not running into the caller's UTCB.
+        GetState = 1,
+        /// Take the groups of MTD `rsi` from the caller's UTCB into a vCPU that is not running.
+        SetState = 2,
+    }
+}
+
+numbered! {
+    /// Operations of `CtrlInterrupt`.
+    pub enum InterruptOp: u8 {
+        /// Bind to a semaphore and unmask.
+        Bind = 0,
+        /// Acknowledge: a level-triggered interrupt may come again.
+        Ack = 1,
+        /// Mask and unbind.
+        Unbind = 2,
+    }
+}
+
+/// The word that goes into `rax`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Number(pub u64);
+
+impl Number {
+    /// A call without flags.
+    #[inline]
+    #[must_use]
+    pub const fn new(call: Call) -> Self {
+        Self(call as u64)
+    }
+
+    /// With flags or an operation.
+    #[inline]
+    #[must_use]
+    pub const fn flags(self, flags: u8) -> Self {
+        Self(self.0 | (flags as u64) << 8)
+    }
+
+    /// With a CPU number.
+    #[inline]
+    #[must_use]
+    pub const fn cpu(self, cpu: u16) -> Self {
+        Self(self.0 | (cpu as u64) << 16)
+    }
+
+    /// With a second selector.
+    #[inline]
+    #[must_use]
+    pub const fn selector(self, selector: u32) -> Self {
+        Self(self.0 | (selector as u64) << 32)
+    }
+
+    /// The call; `None` where the number names none.
+    #[inline]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the field is bits 0..8")]
+    pub const fn call(self) -> Option<Call> {
+        Call::from_number(self.0 as u8)
+    }
+
+    /// Flags.
+    #[inline]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the field is bits 8..16")]
+    pub const fn get_flags(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+
+    /// CPU number.
+    #[inline]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the field is bits 16..32")]
+    pub const fn get_cpu(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// Second selector.
+    #[inline]
+    #[must_use]
+    pub const fn get_selector(self) -> u64 {
+        self.0 >> 32
+    }
+}
