@@ -16,6 +16,7 @@ pub mod boot;
 pub mod cap;
 pub mod cap_call;
 pub mod destroy;
+#[cfg(target_os = "none")]
 pub mod init;
 pub mod interrupt;
 pub mod ipc;

@@ -5,6 +5,7 @@ use super::bytes::Physical;
 use super::memory::{self, Input, Range, Region};
 use super::multiboot2::{self, BootInfo, MemoryMap, Tag};
 use crate::arch::ioapic::{Description, MAX_IOAPICS};
+use crate::arch::{apic, cpu, start};
 use crate::num::{low32, u64_of};
 use core::fmt;
 use heapless::{String, Vec};
@@ -141,18 +142,6 @@ impl fmt::Display for BootError {
     }
 }
 
-impl From<multiboot2::Error> for BootError {
-    fn from(error: multiboot2::Error) -> Self {
-        Self::BootInfo(error)
-    }
-}
-
-impl From<memory::Error> for BootError {
-    fn from(error: memory::Error) -> Self {
-        Self::Memory(error)
-    }
-}
-
 /// What the processor says about itself and the image.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
@@ -168,12 +157,10 @@ pub struct Facts {
     pub physical_bits: u8,
 }
 
-#[cfg(target_os = "none")]
 impl Facts {
     /// What this CPU, the boot CPU, says; the image is at `load_base`.
     #[must_use]
     pub fn collect(load_base: u64) -> Self {
-        use crate::arch::{apic, cpu, start};
         let features = cpu::features();
         Self {
             image: Range::new(load_base, start::image_layout().end),
@@ -194,7 +181,7 @@ pub fn discover(
     boot_info: u64,
     facts: &Facts,
 ) -> Result<Machine, BootError> {
-    let info = BootInfo::read(physical, boot_info)?;
+    let info = BootInfo::read(physical, boot_info).map_err(BootError::BootInfo)?;
     let loaded = Loaded::collect(&info)?;
     let mut machine = Machine {
         cpus: Vec::new(),
@@ -241,7 +228,7 @@ pub fn discover(
         physical_bits: facts.physical_bits,
         pool_size: loaded.pool_size,
     };
-    let plan = memory::plan(loaded.memory.entries(), &input)?;
+    let plan = memory::plan(loaded.memory.entries(), &input).map_err(BootError::Memory)?;
     machine.regions = plan.regions;
     machine.pool = plan.pool;
     machine.trampoline = plan.trampoline;
@@ -311,24 +298,16 @@ impl<'a> Loaded<'a> {
 
 /// The size in `kernel-memory=` on a command line: bytes, or with K, M or G.
 fn kernel_memory(line: &str) -> Result<Option<u64>, BootError> {
-    let option = |word: &'_ str| word.strip_prefix("kernel-memory=").map(str::len);
-    let Some(word) = line
-        .split_ascii_whitespace()
-        .find(|word| option(word).is_some())
-    else {
+    let mut words = line.split_ascii_whitespace();
+    let Some(value) = words.find_map(|word| word.strip_prefix("kernel-memory=")) else {
         return Ok(None);
     };
-    let value = word.strip_prefix("kernel-memory=").unwrap_or_default();
-    let (digits, shift) = match value.strip_suffix(['K', 'M', 'G']) {
-        Some(digits) if value.ends_with('K') => (digits, 10),
-        Some(digits) if value.ends_with('M') => (digits, 20),
-        Some(digits) => (digits, 30),
-        None => (value, 0),
-    };
-    digits
-        .parse()
-        .ok()
-        .and_then(|size: u64| size.checked_mul(1 << shift))
+    let units = [("K", 10), ("M", 20), ("G", 30), ("", 0)];
+    let number = |(unit, shift)| Some((value.strip_suffix(unit)?, shift));
+    units
+        .into_iter()
+        .find_map(number)
+        .and_then(|(digits, shift)| digits.parse::<u64>().ok()?.checked_mul(1 << shift))
         .map(Some)
         .ok_or(BootError::KernelMemoryOption)
 }
@@ -437,7 +416,6 @@ impl Machine {
 
     /// Logs what was found, for a person to read.
     pub fn report(&self) {
-        let mib = |bytes: u64| bytes >> 20;
         if !self.loader.is_empty() {
             crate::log!(
                 "loaded by {}, image at {:#x}",
@@ -447,8 +425,8 @@ impl Machine {
         }
         crate::log!(
             "memory: {} MiB, of which {} MiB at {:#x} for the kernel",
-            mib(self.ram),
-            mib(self.pool.size()),
+            self.ram >> 20,
+            self.pool.size() >> 20,
             self.pool.start
         );
         crate::log!(

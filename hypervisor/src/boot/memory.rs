@@ -302,20 +302,12 @@ impl Map {
             piece.kind = kind;
         }
         // Neighbours of one kind become one piece.
-        let mut last: Option<Piece> = None;
         let mut merged: Vec<Piece, MAX_PIECES> = Vec::new();
         for &piece in &self.pieces {
-            match &mut last {
-                Some(l) if l.kind == piece.kind => l.range.end = piece.range.end,
-                _ => {
-                    if let Some(done) = last.replace(piece) {
-                        merged.push(done).map_err(|_| Error::TooFragmented)?;
-                    }
-                }
+            match merged.last_mut() {
+                Some(last) if last.kind == piece.kind => last.range.end = piece.range.end,
+                _ => merged.push(piece).map_err(|_| Error::TooFragmented)?,
             }
-        }
-        if let Some(done) = last {
-            merged.push(done).map_err(|_| Error::TooFragmented)?;
         }
         self.pieces = merged;
         Ok(())

@@ -27,22 +27,31 @@ pub fn check_spaces(spaces: &PdSpaces, revocations: &Revocations) -> Result<(), 
     check_index(&spaces.ports.index, Kind::Port, busy)?;
     match spaces.ports.space.bitmap() {
         None if spaces.ports.index.any().is_none() => Ok(()),
-        Some(bitmap) if spaces.ports.index.any().is_some() => {
-            let expected = (0..PortSpace::PORTS).step_by(64).map(|port| denied(spaces, port));
-            if bitmap.iter().map(|word| word.load(Ordering::Relaxed)).eq(expected) {
+        Some(bitmap) => {
+            let expected = (0..PortSpace::PORTS)
+                .step_by(64)
+                .map(|port| denied(spaces, port));
+            if bitmap
+                .iter()
+                .map(|word| word.load(Ordering::Relaxed))
+                .eq(expected)
+            {
                 Ok(())
             } else {
                 Err("bitmap differs from the port capabilities")
             }
         }
-        _ => Err("bitmap without need, or none"),
+        None => Err("port capabilities without a bitmap"),
     }
 }
 
 /// The word of the I/O bitmap for 64 ports.
 fn denied(spaces: &PdSpaces, port: u64) -> u64 {
     let mut word = u64::MAX;
-    let mut next = spaces.ports.covering(port).or_else(|| spaces.ports.index.ceil(port));
+    let mut next = spaces
+        .ports
+        .covering(port)
+        .or_else(|| spaces.ports.index.ceil(port));
     while let Some(node) = next
         && node.base < port + 64
     {
@@ -73,13 +82,19 @@ fn check_memory(memory: &Memory, kind: Kind, busy: bool) -> Result<(), &'static 
             return;
         }
         mapped += 1 << (9 * level);
-        let expected = memory.covering(page).map(|n| table.expected(&n.mapping(), level, page));
+        let expected = memory
+            .covering(page)
+            .map(|n| table.expected(&n.mapping(), level, page));
         if expected != Some(entry) {
             result = Err("page table differs from the memory capabilities");
         }
     })?;
     result?;
-    if mapped == held { Ok(()) } else { Err("memory capability without a mapping") }
+    if mapped == held {
+        Ok(())
+    } else {
+        Err("memory capability without a mapping")
+    }
 }
 
 /// Checks an index and its nodes. Returns the number of units held.
@@ -104,7 +119,9 @@ fn check_node(node: Handle, kind: Kind, busy: bool) -> Result<(), &'static str> 
     if node.kind != kind || node.rights() == 0 {
         return Err("node of another kind or without rights");
     }
-    if node.base & (node.size() - 1) != 0 || (kind != Kind::Object && node.target & (node.size() - 1) != 0) {
+    if node.base & (node.size() - 1) != 0
+        || (kind != Kind::Object && node.target & (node.size() - 1) != 0)
+    {
         return Err("misaligned node");
     }
     match node.owner() {
@@ -115,7 +132,10 @@ fn check_node(node: Handle, kind: Kind, busy: bool) -> Result<(), &'static str> 
     if let Some(parent) = node.parent.get() {
         let within = match kind {
             Kind::Object => node.target == parent.target,
-            _ => parent.target <= node.target && node.target + node.size() <= parent.target + parent.size(),
+            _ => {
+                parent.target <= node.target
+                    && node.target + node.size() <= parent.target + parent.size()
+            }
         };
         let same = match kind {
             Kind::Host | Kind::Guest => parent.kind == Kind::Host,
@@ -136,10 +156,18 @@ fn check_node(node: Handle, kind: Kind, busy: bool) -> Result<(), &'static str> 
     } else if node.depth != 0 || node.next.get().is_some() || node.prev.get().is_some() {
         return Err("root with siblings or depth");
     }
-    if node.child.get().is_some_and(|c| c.parent.get() != Some(node) || c.prev.get().is_some()) {
+    if node
+        .child
+        .get()
+        .is_some_and(|c| c.parent.get() != Some(node) || c.prev.get().is_some())
+    {
         return Err("child of another parent");
     }
-    if node.next.get().is_some_and(|n| n.prev.get() != Some(node) || n.parent.get() != node.parent.get()) {
+    if node
+        .next
+        .get()
+        .is_some_and(|n| n.prev.get() != Some(node) || n.parent.get() != node.parent.get())
+    {
         return Err("broken list of siblings");
     }
     Ok(())

@@ -30,7 +30,11 @@ impl<E> Links<E> {
     /// Links of an entry that is in no tree.
     #[must_use]
     pub const fn new() -> Self {
-        Self { left: Cell::new(None), right: Cell::new(None), height: Cell::new(0) }
+        Self {
+            left: Cell::new(None),
+            right: Cell::new(None),
+            height: Cell::new(0),
+        }
     }
 
     /// Whether the entry is in a tree.
@@ -53,7 +57,9 @@ pub struct Index<E> {
 
 impl<E> Default for Index<E> {
     fn default() -> Self {
-        Self { root: Cell::new(None) }
+        Self {
+            root: Cell::new(None),
+        }
     }
 }
 
@@ -64,7 +70,9 @@ impl<E: Entry> Index<E> {
     /// An empty tree.
     #[must_use]
     pub const fn new() -> Self {
-        Self { root: Cell::new(None) }
+        Self {
+            root: Cell::new(None),
+        }
     }
 
     /// Some entry, O(1); `None` where there is none.
@@ -157,7 +165,11 @@ impl<E: Entry> Index<E> {
         {
             let left = order < (e.key(), e.id());
             push(&mut path, (e, left));
-            at = if left { e.links().left.get() } else { e.links().right.get() };
+            at = if left {
+                e.links().left.get()
+            } else {
+                e.links().right.get()
+            };
         }
         path
     }
@@ -204,7 +216,9 @@ fn height<E: Entry>(entry: Option<E>) -> u8 {
 
 fn measure<E: Entry>(entry: E) {
     let links = entry.links();
-    links.height.set(1 + height(links.left.get()).max(height(links.right.get())));
+    links
+        .height
+        .set(1 + height(links.left.get()).max(height(links.right.get())));
 }
 
 /// Restores the balance of an entry whose subtrees are balanced. Returns the new top.
@@ -232,7 +246,9 @@ fn balance<E: Entry>(top: E) -> E {
 }
 
 fn rotate_left<E: Entry>(top: E) -> E {
-    let Some(up) = top.links().right.get() else { return top };
+    let Some(up) = top.links().right.get() else {
+        return top;
+    };
     top.links().right.set(up.links().left.get());
     up.links().left.set(Some(top));
     measure(top);
@@ -241,7 +257,9 @@ fn rotate_left<E: Entry>(top: E) -> E {
 }
 
 fn rotate_right<E: Entry>(top: E) -> E {
-    let Some(up) = top.links().left.get() else { return top };
+    let Some(up) = top.links().left.get() else {
+        return top;
+    };
     top.links().left.set(up.links().right.get());
     up.links().right.set(Some(top));
     measure(top);

@@ -40,7 +40,11 @@ pub(super) fn check_place(seed: &Seed) -> Result<(), Status> {
 /// Whether ports are in range and aligned.
 pub(super) fn check_ports(base: u64, order: u8) -> Result<(), Status> {
     let aligned = order <= 16 && base & ((1 << order) - 1) == 0;
-    if aligned && base < PortSpace::PORTS { Ok(()) } else { Err(Status::BadParam) }
+    if aligned && base < PortSpace::PORTS {
+        Ok(())
+    } else {
+        Err(Status::BadParam)
+    }
 }
 
 /// Makes a capability and what it stands for: a filled slot, a mapping, open ports. The place was
@@ -70,7 +74,10 @@ fn attach(frames: &mut Frames, node: Handle) -> Result<(), Status> {
             node.header().caps.set(node.header().caps.get() + 1);
         }
         (Kind::Port, Owner::Pd(spaces)) => {
-            spaces.ports.space.allow(frames, account, node.base, node.order)?;
+            spaces
+                .ports
+                .space
+                .allow(frames, account, node.base, node.order)?;
             spaces.ports.index.insert(node);
         }
         _ => {
@@ -94,14 +101,14 @@ pub(super) fn detach(node: Handle, pages: &mut PageList) -> bool {
         (Kind::Port, Owner::Pd(spaces)) => {
             spaces.ports.index.remove(node);
             spaces.ports.space.deny(node.base, node.order);
-            if spaces.ports.index.any().is_none() {
-                spaces.ports.space.clear(account, pages);
-            }
-            true
+            false
         }
         _ => {
             owner.memory().index.remove(node);
-            owner.memory().space.unmap(account, node.base, node.order, pages);
+            owner
+                .memory()
+                .space
+                .unmap(account, node.base, node.order, pages);
             true
         }
     }
@@ -126,11 +133,18 @@ pub unsafe fn install_object<T: Object>(
     // SAFETY: the object is allocated and starts with its header.
     debug_assert_eq!(unsafe { object.as_ref() }.ty, T::TYPE);
     let what = What::Object { object, badge: 0 };
-    install(frames, spaces, what, selector, 0, (rights & Rights::FULL).bits())
+    install(
+        frames,
+        spaces,
+        what,
+        selector,
+        0,
+        (rights & Rights::FULL).bits(),
+    )
 }
 
 /// First capability for `2^order` pages of physical memory from page number `phys` on, mapped at
-/// page number `page` with these rights. Both are multiples of `2^order`; any order is possible.
+/// page number `page` with these rights, reading among them. Both are multiples of `2^order`; any order is possible.
 ///
 /// # Errors
 /// `BadParam`, `Exists`, `Quota`; without effect.
@@ -144,7 +158,8 @@ pub fn install_memory(
     rights: MemRights,
 ) -> Result<(), Status> {
     let what = What::Memory { phys, memory };
-    if order >= 36 || phys & ((1 << order) - 1) != 0 || phys >> 40 != 0 {
+    let readable = rights.contains(MemRights::READ) && MemRights::all().contains(rights);
+    if order >= 36 || phys & ((1 << order) - 1) != 0 || phys >> 40 != 0 || !readable {
         return Err(Status::BadParam);
     }
     install(frames, spaces, what, page, order, rights.bits())
@@ -171,7 +186,14 @@ fn install(
     order: u8,
     rights: u8,
 ) -> Result<(), Status> {
-    let seed = Seed { owner: Owner::Pd(spaces), parent: None, what, base, order, rights };
+    let seed = Seed {
+        owner: Owner::Pd(spaces),
+        parent: None,
+        what,
+        base,
+        order,
+        rights,
+    };
     check_place(&seed)?;
     place(frames, &seed).map(|_| ())
 }

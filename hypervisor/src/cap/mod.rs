@@ -25,7 +25,7 @@ pub use install::{install_memory, install_object, install_ports};
 pub use objspace::ObjectSpace;
 pub use outcome::{Outcome, Progress};
 pub use query::{Translation, query, translate};
-pub use revoke::{Revocations, destroy_guest, destroy_spaces, revoke};
+pub use revoke::{Revocations, Ticket, destroy_guest, destroy_spaces, revoke};
 pub use spaces::{GuestSpace, PdSpaces};
 pub use word::CapWord;
 

@@ -100,12 +100,7 @@ impl ObjectSpace {
     /// the lock is released).
     #[inline(always)]
     #[must_use]
-    pub fn lookup_raw(
-        &self,
-        selector: u64,
-        ty: ObjectType,
-        rights: Rights,
-    ) -> Option<NonNull<()>> {
+    pub fn lookup_raw(&self, selector: u64, ty: ObjectType, rights: Rights) -> Option<NonNull<()>> {
         // Acquire: pairs with the release in `insert`; the object is seen initialised.
         CapWord(self.slot(selector)?.cap.load(Ordering::Acquire)).select(ty, rights)
     }
@@ -138,7 +133,10 @@ impl ObjectSpace {
             let word = CapWord(slot.cap.load(Ordering::Acquire));
             if let Some(object) = word.select(T::TYPE, rights) {
                 // SAFETY: as in `lookup`.
-                return Ok((unsafe { object.cast().as_ref() }, slot.badge.load(Ordering::Relaxed)));
+                return Ok((
+                    unsafe { object.cast().as_ref() },
+                    slot.badge.load(Ordering::Relaxed),
+                ));
             }
         }
         Err(self.refusal(selector, T::TYPE))
@@ -148,7 +146,10 @@ impl ObjectSpace {
     #[must_use]
     pub fn get(&self, selector: u64) -> (CapWord, u64) {
         self.slot(selector).map_or((CapWord::EMPTY, 0), |slot| {
-            (CapWord(slot.cap.load(Ordering::Acquire)), slot.badge.load(Ordering::Relaxed))
+            (
+                CapWord(slot.cap.load(Ordering::Acquire)),
+                slot.badge.load(Ordering::Relaxed),
+            )
         })
     }
 
@@ -207,11 +208,15 @@ impl ObjectSpace {
 
     /// Empties a slot that is in use. Its leaf goes to `out` where it was the last one.
     pub(super) fn remove(&self, account: &Account, selector: u64, out: &mut PageList) {
-        let Some(slot) = self.slot(selector) else { return };
+        let Some(slot) = self.slot(selector) else {
+            return;
+        };
         slot.cap.store(0, Ordering::Release);
         slot.badge.store(0, Ordering::Relaxed);
         slot.node.set(None);
-        let Some(entry) = self.entry(selector) else { return };
+        let Some(entry) = self.entry(selector) else {
+            return;
+        };
         // SAFETY: pointers in the root lead to leaves.
         let leaf = unsafe { &*entry.load(Ordering::Relaxed) };
         let Some(first) = leaf.0.first() else { return };
@@ -237,7 +242,9 @@ impl ObjectSpace {
 
     fn entry(&self, selector: u64) -> Option<&AtomicPtr<Leaf>> {
         // SAFETY: the root lives as long as the space.
-        unsafe { self.root.as_ref() }.0.get(usize_of(selector >> LEAF_SHIFT))
+        unsafe { self.root.as_ref() }
+            .0
+            .get(usize_of(selector >> LEAF_SHIFT))
     }
 
     fn leaf_for(
@@ -263,13 +270,17 @@ impl ObjectSpace {
     /// What is wrong.
     pub(super) fn check(&self) -> Result<(), &'static str> {
         for first in (0..Selector::COUNT).step_by(LEAF_SLOTS) {
-            let entry = self.entry(first).map(|e| e.load(Ordering::Relaxed).cast_const());
+            let entry = self
+                .entry(first)
+                .map(|e| e.load(Ordering::Relaxed).cast_const());
             if entry == Some(&raw const EMPTY) {
                 continue;
             }
             let mut used = 0;
             for selector in first..first + (LEAF_SLOTS as u64) {
-                let Some(slot) = self.slot(selector) else { continue };
+                let Some(slot) = self.slot(selector) else {
+                    continue;
+                };
                 let (word, badge) = self.get(selector);
                 match slot.node.get() {
                     Some(node) if node.base != selector => return Err("slot of another selector"),

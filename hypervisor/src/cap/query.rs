@@ -22,9 +22,18 @@ pub fn query(spaces: &PdSpaces, space: Space, unit: u64) -> Result<(Held, u64), 
         }
         Space::Port => spaces.ports.covering(unit),
     };
-    let Some(node) = node else { return Ok((Held::new(ObjectType::Null, 0, 0), 0)) };
+    let Some(node) = node else {
+        return Ok((Held::new(ObjectType::Null, 0, 0), 0));
+    };
     let held = Held::new(node.object_type(), node.rights(), node.order);
-    Ok((held, if space == Space::Object { node.badge() } else { node.base }))
+    Ok((
+        held,
+        if space == Space::Object {
+            node.badge()
+        } else {
+            node.base
+        },
+    ))
 }
 
 /// What a translated item is called by its receiver.
@@ -60,13 +69,15 @@ pub fn translate(
             let rights = node.rights() & request.rights;
             let range = match request.space {
                 Space::Object => Range::object(Rights::from_bits_retain(rights)),
-                Space::Memory => {
-                    Range::memory(request.order, MemRights::from_bits_retain(rights))
-                }
+                Space::Memory => Range::memory(request.order, MemRights::from_bits_retain(rights)),
                 Space::Port => Range::port(request.order),
             };
             let base = ancestor.base + (target - ancestor.target);
-            return Ok(Some(Translation { range, base, badge: node.badge() }));
+            return Ok(Some(Translation {
+                range,
+                base,
+                badge: node.badge(),
+            }));
         }
         at = ancestor.parent.get();
     }

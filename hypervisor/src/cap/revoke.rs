@@ -18,6 +18,15 @@ use super::outcome::{Outcome, Progress};
 use super::spaces::{GuestSpace, PdSpaces};
 use crate::mem::frames::Frames;
 
+/// What an execution context keeps of a revocation that is to go on: which walk works for it, and
+/// for which arguments. The default is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ticket {
+    walk: u64,
+    range: u64,
+    base: u64,
+}
+
 /// State of revocations between their steps. There is one, under the kernel lock.
 #[derive(Default)]
 pub struct Revocations {
@@ -47,7 +56,10 @@ impl Revocations {
     /// Nothing under way.
     #[must_use]
     pub const fn new() -> Self {
-        Self { walk: None, last: 0 }
+        Self {
+            walk: None,
+            last: 0,
+        }
     }
 
     /// Whether a revocation of rights is half done: then a node may have more rights than its
@@ -57,13 +69,14 @@ impl Revocations {
         self.walk.is_some()
     }
 
-    fn is_complete(&self, ticket: u64) -> bool {
-        ticket != 0 && (ticket < self.last || self.walk.is_none())
+    fn is_complete(&self, walk: u64) -> bool {
+        walk != 0 && (walk < self.last || self.walk.is_none())
     }
 
     /// Ends the walk where it concerns spaces that lose everything anyway.
     fn forget(&mut self, spaces: &PdSpaces) {
-        self.walk.take_if(|walk| walk.spaces == NonNull::from(spaces));
+        self.walk
+            .take_if(|walk| walk.spaces == NonNull::from(spaces));
     }
 
     /// Keeps the walk off a node that is about to go.
@@ -98,8 +111,9 @@ struct Step<'a> {
 /// holder's own capabilities must lie within the range.
 ///
 /// `budget` bounds the work of the call (about one unit per capability). After
-/// [`Progress::More`], call again with the same arguments; `ticket` belongs to the caller (an
-/// execution context), is 0 before the first call and 0 again when done.
+/// [`Progress::More`], call again with the same arguments. `ticket` belongs to the execution
+/// context that calls: it is kept between the steps, and must be reset where the context does
+/// anything else in between. A ticket for other arguments counts as none.
 ///
 /// # Errors
 /// `BadParam` where the range is malformed or misaligned, or cuts an own capability in two with
@@ -110,7 +124,7 @@ pub fn revoke(
     spaces: &PdSpaces,
     range: Range,
     base: u64,
-    ticket: &mut u64,
+    ticket: &mut Ticket,
     budget: u32,
 ) -> Result<Outcome, Status> {
     let request = Request::new(range)?;
@@ -118,28 +132,44 @@ pub fn revoke(
     if request.translate {
         return Err(Status::BadParam);
     }
-    let mut step = Step { frames, revocations, out: Outcome::new(), budget };
+    let mut step = Step {
+        frames,
+        revocations,
+        out: Outcome::new(),
+        budget,
+    };
+    if (ticket.range, ticket.base) != (range.0, base) {
+        *ticket = Ticket::default();
+    }
     let within = request.node(spaces, base);
     let whole = within.filter(|n| n.base == base && n.order == request.order);
-    if *ticket == 0 {
+    if ticket.walk == 0 {
         if request.own && within.is_some() && whole.is_none() {
             return Err(Status::BadParam);
         }
         if let Some(node) = whole
             && node.without(request.rights) == 0
         {
-            let done = if request.own { step.prune(node) } else { step.prune_below(node) };
+            let done = if request.own {
+                step.prune(node)
+            } else {
+                step.prune_below(node)
+            };
             return Ok(step.end(done));
         }
     }
     loop {
-        if step.revocations.is_complete(*ticket) {
-            *ticket = 0;
+        if step.revocations.is_complete(ticket.walk) {
+            *ticket = Ticket::default();
             return Ok(step.end(true));
         }
-        if *ticket == 0 && step.revocations.walk.is_none() {
+        if ticket.walk == 0 && step.revocations.walk.is_none() {
             step.revocations.last += 1;
-            *ticket = step.revocations.last;
+            *ticket = Ticket {
+                walk: step.revocations.last,
+                range: range.0,
+                base,
+            };
             step.revocations.walk = Some(Walk {
                 spaces: NonNull::from(spaces),
                 space: request.space,
@@ -168,8 +198,16 @@ pub fn destroy_spaces(
 ) -> Outcome {
     spaces.close();
     revocations.forget(spaces);
-    let mut step = Step { frames, revocations, out: Outcome::new(), budget };
-    let done = spaces.objects.nodes(0).all(|node| step.budget > 0 && step.prune(node))
+    let mut step = Step {
+        frames,
+        revocations,
+        out: Outcome::new(),
+        budget,
+    };
+    let done = spaces
+        .objects
+        .nodes(0)
+        .all(|node| step.budget > 0 && step.prune(node))
         && step.prune_all(|| spaces.memory.index.any())
         && step.prune_all(|| spaces.ports.index.any());
     step.end(done)
@@ -183,7 +221,12 @@ pub fn destroy_guest(
     budget: u32,
 ) -> Outcome {
     space.close();
-    let mut step = Step { frames, revocations, out: Outcome::new(), budget };
+    let mut step = Step {
+        frames,
+        revocations,
+        out: Outcome::new(),
+        budget,
+    };
     let done = step.prune_all(|| space.memory.index.any());
     step.end(done)
 }
@@ -312,15 +355,27 @@ impl Walk {
         let (from, to) = (self.from, self.to);
         let next = match self.space {
             Space::Object => spaces.objects.node(from),
-            Space::Memory => spaces.memory.covering(from).or_else(|| spaces.memory.index.ceil(from)),
-            Space::Port => spaces.ports.covering(from).or_else(|| spaces.ports.index.ceil(from)),
+            Space::Memory => spaces
+                .memory
+                .covering(from)
+                .or_else(|| spaces.memory.index.ceil(from)),
+            Space::Port => spaces
+                .ports
+                .covering(from)
+                .or_else(|| spaces.ports.index.ceil(from)),
         };
-        let Some(root) = next.filter(|node| from < to && node.base < to) else { return false };
+        let Some(root) = next.filter(|node| from < to && node.base < to) else {
+            return false;
+        };
         let (start, end) = (root.base.max(from), root.end().min(to));
         self.from = end;
         self.targets = root.target + (start - root.base)..root.target + (end - root.base);
         self.root = Some(root);
-        self.at = if self.own { Some(root) } else { root.child.get() };
+        self.at = if self.own {
+            Some(root)
+        } else {
+            root.child.get()
+        };
         true
     }
 }

@@ -45,7 +45,10 @@ impl Ports {
 
     pub(super) fn is_vacant(&self, port: u64, order: u8) -> bool {
         self.covering(port).is_none()
-            && self.index.ceil(port).is_none_or(|node| node.base >= port + (1 << order))
+            && self
+                .index
+                .ceil(port)
+                .is_none_or(|node| node.base >= port + (1 << order))
     }
 }
 
@@ -122,7 +125,10 @@ impl PdSpaces {
         };
         Ok(Self {
             objects,
-            memory: Memory { space, index: Index::new() },
+            memory: Memory {
+                space,
+                index: Index::new(),
+            },
             ports: Ports::default(),
             account,
             closed: Cell::new(false),
@@ -145,18 +151,22 @@ impl PdSpaces {
         if self.is_closed() {
             return Err(Status::BadCap);
         }
-        self.memory.space.map_kernel_frame(frames, &self.account, addr, phys, rights)
+        self.memory
+            .space
+            .map_kernel_frame(frames, &self.account, addr, phys, rights)
     }
 
     /// Undoes [`Self::map_kernel_frame`]; the TLBs must be flushed before the page is freed.
     pub fn unmap_kernel_frame(&self, addr: u64, out: &mut Outcome) {
         let mut pages = PageList::new();
-        self.memory.space.unmap_kernel_frame(&self.account, addr, &mut pages);
+        self.memory
+            .space
+            .unmap_kernel_frame(&self.account, addr, &mut pages);
         out.add_pages(pages);
         out.flush = true;
     }
 
-    /// Frees the roots of the spaces, the last that is left of them. All other pages are the
+    /// Frees the roots of the spaces and the I/O bitmap, the last that is left of them. All other pages are the
     /// account's objects.
     ///
     /// # Safety
@@ -168,6 +178,7 @@ impl PdSpaces {
         unsafe {
             self.memory.space.destroy(frames, &self.account);
             self.objects.destroy(frames, &self.account);
+            self.ports.space.destroy(frames, &self.account);
         }
     }
 
@@ -212,7 +223,10 @@ impl GuestSpace {
     ) -> Result<Self, Status> {
         let space = AddressSpace::guest(frames, account, format, max_leaf)?;
         Ok(Self {
-            memory: Memory { space, index: Index::new() },
+            memory: Memory {
+                space,
+                index: Index::new(),
+            },
             account: NonNull::from(account),
             closed: Cell::new(false),
         })

@@ -71,8 +71,11 @@ pub(super) fn prepare(
     machine: &mut Machine,
 ) -> Result<(Image, u64), Error> {
     let range = machine.modules.first().map(|m| m.range).ok_or(Error::Unreachable)?;
-    let file = identity.bytes(range.start, range.size()).ok_or(Error::Unreachable)?;
-    let image = image::parse(file).map_err(Error::Image)?;
+    // Nothing refers to the file after this, so that it may be changed below.
+    let image = {
+        let file = identity.bytes(range.start, range.size()).ok_or(Error::Unreachable)?;
+        image::parse(file).map_err(Error::Image)?
+    };
     let extra_pages: u64 = image.segments.iter().map(|s| s.memory_pages() - s.file_pages()).sum();
     let extra = machine.take_free(extra_pages * PAGE).ok_or(Error::NoMemory)?;
     // SAFETY: free memory below 4 GiB, which the boot page tables map one to one.

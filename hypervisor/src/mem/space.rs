@@ -1,8 +1,7 @@
 //! What a protection domain or a guest sees of memory and ports, as the hardware reads it.
 
-use core::cell::Cell;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use ipc::cap::MemRights;
 use ipc::status::Status;
@@ -76,7 +75,8 @@ impl AddressSpace {
         // SAFETY: the root table was just allocated and is valid.
         let root = unsafe { space.table.root().as_ref() };
         for (i, &entry) in layout.kernel.iter().enumerate() {
-            root.word(KERNEL_ENTRIES + i).store(entry, Ordering::Relaxed);
+            root.word(KERNEL_ENTRIES + i)
+                .store(entry, Ordering::Relaxed);
         }
         Ok(space)
     }
@@ -92,7 +92,10 @@ impl AddressSpace {
         max_leaf: LeafSize,
     ) -> Result<Self, Status> {
         let root = account.alloc_page(frames)?;
-        Ok(Self { table: PageTable::new(root, format, max_leaf), stale: Stale::default() })
+        Ok(Self {
+            table: PageTable::new(root, format, max_leaf),
+            stale: Stale::default(),
+        })
     }
 
     /// Physical address of the root table.
@@ -118,7 +121,9 @@ impl AddressSpace {
         order < 36
             && page & ((1 << order) - 1) == 0
             && page >= limits.start
-            && page.checked_add(1 << order).is_some_and(|end| end <= limits.end)
+            && page
+                .checked_add(1 << order)
+                .is_some_and(|end| end <= limits.end)
     }
 
     /// Maps a vacant range.
@@ -195,7 +200,10 @@ impl AddressSpace {
     /// # Safety
     /// Everything was unmapped, no CPU has the space loaded, and it is not used again.
     pub unsafe fn destroy(&self, frames: &mut Frames, account: &Account) {
-        debug_assert_eq!(self.table.check(&mut |_, _, _| debug_assert!(false)), Ok(()));
+        debug_assert_eq!(
+            self.table.check(&mut |_, _, _| debug_assert!(false)),
+            Ok(())
+        );
         // SAFETY: the root is charged to the account; the caller promises that it is unused.
         unsafe { account.free_page(frames, self.table.root()) };
     }
@@ -204,8 +212,9 @@ impl AddressSpace {
 /// Access to ports: the I/O bitmap of a protection domain.
 #[derive(Default)]
 pub struct PortSpace {
-    bitmap: Cell<Option<NonNull<Page>>>,
-    /// CPUs that have to copy the bitmap anew before this domain runs on them.
+    bitmap: AtomicPtr<Page>,
+    /// CPUs that have not seen the newest ports: one that copies the bitmap copies it anew, one
+    /// that lets the processor read it looks whether there is one now.
     pub stale: Stale,
 }
 
@@ -216,12 +225,17 @@ impl PortSpace {
     const PAGES_ORDER: u8 = 1;
     const WORDS: usize = 2 * Page::WORDS;
 
-    /// The bitmap as the processor reads it; `None` where no port is allowed.
+    /// The bitmap as the processor reads it; `None` where no port ever was allowed.
     #[must_use]
     pub fn bitmap(&self) -> Option<&[AtomicU64; Self::WORDS]> {
-        // SAFETY: the run of two pages stays allocated until `clear`, and is accessed by atomic
-        // words only.
-        self.bitmap.get().map(|run| unsafe { run.cast().as_ref() })
+        // Acquire: the bitmap is seen initialised.
+        let run = self
+            .bitmap
+            .load(Ordering::Acquire)
+            .cast::<[AtomicU64; Self::WORDS]>();
+        // SAFETY: the run of two pages stays allocated until `destroy`, and is accessed by
+        // atomic words only.
+        unsafe { run.as_ref() }
     }
 
     /// Whether a port may be accessed.
@@ -242,9 +256,11 @@ impl PortSpace {
         port: u64,
         order: u8,
     ) -> Result<(), Status> {
-        if self.bitmap.get().is_none() {
-            self.bitmap.set(Some(account.alloc_run(frames, Self::PAGES_ORDER)?));
-            self.bitmap().into_iter().flatten().for_each(|w| w.store(u64::MAX, Ordering::Relaxed));
+        if self.bitmap().is_none() {
+            let run = account.alloc_run(frames, Self::PAGES_ORDER)?;
+            // SAFETY: the run was just allocated, and all ones are valid words.
+            unsafe { run.write_bytes(0xff, 1 << Self::PAGES_ORDER) };
+            self.bitmap.store(run.as_ptr(), Ordering::Release);
         }
         self.update(port, order, |word, mask| word & !mask);
         Ok(())
@@ -255,14 +271,16 @@ impl PortSpace {
         self.update(port, order, |word, mask| word | mask);
     }
 
-    /// Gives up the bitmap: nothing is allowed any more.
-    pub fn clear(&self, account: &Account, out: &mut PageList) {
-        if let Some(run) = self.bitmap.take() {
-            out.push(run, account);
-            // SAFETY: the run has two pages.
-            out.push(unsafe { run.add(1) }, account);
+    /// Frees the bitmap. It is kept till then, as CPUs read it without a lock.
+    ///
+    /// # Safety
+    /// No CPU uses the space, and it is not used again.
+    pub unsafe fn destroy(&self, frames: &mut Frames, account: &Account) {
+        let run = self.bitmap.swap(core::ptr::null_mut(), Ordering::Relaxed);
+        if let Some(run) = NonNull::new(run) {
+            // SAFETY: the run is charged to the account and, as promised, unused.
+            unsafe { account.free_run(frames, run, Self::PAGES_ORDER) };
         }
-        self.stale.mark();
     }
 
     fn update(&self, port: u64, order: u8, change: fn(u64, u64) -> u64) {
@@ -271,9 +289,15 @@ impl PortSpace {
             0..6 => (1, ((1 << (1 << order)) - 1) << (port % 64)),
             _ => (1 << (order.min(16) - 6), u64::MAX),
         };
-        let words = self.bitmap().and_then(|b| b.get(first..first + words)).unwrap_or(&[]);
+        let words = self
+            .bitmap()
+            .and_then(|b| b.get(first..first + words))
+            .unwrap_or(&[]);
         for word in words {
-            word.store(change(word.load(Ordering::Relaxed), mask), Ordering::Relaxed);
+            word.store(
+                change(word.load(Ordering::Relaxed), mask),
+                Ordering::Relaxed,
+            );
         }
         self.stale.mark();
     }

@@ -1,4 +1,5 @@
 //! A pool for tests: one lazily committed allocation of the process, cut into regions.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::alloc::{Layout, alloc_zeroed};
 use std::sync::{Mutex, OnceLock};
@@ -10,18 +11,21 @@ use super::pool::{self, PAGE_SIZE};
 /// Fake physical base: not equal to any virtual address.
 const PHYS: u64 = 0x1_4000_0000;
 const PAGES: u64 = 1 << 19;
+const ALIGN: usize = 1 << 21;
 
 /// Free regions: (first page, pages).
 fn regions() -> &'static Mutex<Vec<(u64, u64)>> {
     static REGIONS: OnceLock<Mutex<Vec<(u64, u64)>>> = OnceLock::new();
     REGIONS.get_or_init(|| {
         let size = usize::try_from(PAGES * PAGE_SIZE).unwrap();
-        let layout = Layout::from_size_align(size, 1 << 21).unwrap();
+        // A larger alignment would make the allocator clear all of it now.
+        let layout = Layout::from_size_align(size + ALIGN, 16).unwrap();
         // SAFETY: the layout is not empty; the allocation is leaked, so it is the pool for good.
         unsafe {
             let virt = alloc_zeroed(layout);
             assert!(!virt.is_null());
-            pool::init(PHYS, PAGES * PAGE_SIZE, virt.expose_provenance() as u64);
+            let virt = virt.expose_provenance().next_multiple_of(ALIGN);
+            pool::init(PHYS, PAGES * PAGE_SIZE, virt as u64);
         }
         Mutex::new(vec![(0, PAGES)])
     })
@@ -40,14 +44,22 @@ impl Region {
     pub(crate) fn new(pages: u64) -> Box<Self> {
         let pages = pages.next_multiple_of(16);
         let mut free = regions().lock().unwrap_or_else(|e| e.into_inner());
-        let slot = free.iter_mut().find(|(_, n)| *n >= pages).expect("test pool exhausted");
+        let slot = free
+            .iter_mut()
+            .find(|(_, n)| *n >= pages)
+            .expect("test pool exhausted");
         let first = slot.0;
         slot.0 += pages;
         slot.1 -= pages;
         // SAFETY: the region was taken from the list of free ones.
         let frames = unsafe { Frames::new(PHYS + first * PAGE_SIZE, pages) };
         let root = Account::new(frames.free_pages());
-        Box::new(Self { first, pages, frames, root })
+        Box::new(Self {
+            first,
+            pages,
+            frames,
+            root,
+        })
     }
 }
 

@@ -18,7 +18,7 @@ use super::sm::Sm;
 use super::vcpu::Vcpu;
 use crate::arch::regs::{FRAME_END, Regs, flag};
 use crate::arch::layout;
-use crate::cap::{Object, ObjectHeader};
+use crate::cap::{Object, ObjectHeader, Ticket};
 use crate::mem::frames::PageList;
 use crate::mem::pool;
 use crate::sched;
@@ -78,7 +78,7 @@ pub struct Ec {
     /// An event whose handler was busy: to be delivered before anything else.
     pub pending_event: Cell<Option<u8>>,
     /// Position of a revocation between its steps.
-    pub ticket: Cell<u64>,
+    pub ticket: Cell<Ticket>,
     /// The event that was delivered last.
     pub last_event: Cell<u8>,
     /// The scheduling context bound to it.
@@ -150,7 +150,7 @@ impl Ec {
             caller: Cell::new(None),
             partner: Cell::new(None),
             pending_event: Cell::new(None),
-            ticket: Cell::new(0),
+            ticket: Cell::default(),
             last_event: Cell::new(0),
             sc: Cell::new(None),
             waiting: List::default(),

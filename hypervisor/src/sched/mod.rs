@@ -450,3 +450,6 @@ pub fn leave_space(cpu: &PerCpu, pd: Obj<Pd>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

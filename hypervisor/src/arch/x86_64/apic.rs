@@ -100,8 +100,6 @@ pub unsafe fn init(vectors: Vectors, nmi_pin: Option<u8>) {
     unsafe { init_cpu() };
     if !has.tsc_deadline {
         write(register::INITIAL_COUNT, u32::MAX);
-        // Both ends are taken alike, so that the time that a register access takes cancels out.
-        let sample = || (read(register::CURRENT_COUNT), instr::rdtsc());
         let (first, start) = sample();
         tsc::wait_us(10_000, || false);
         let (last, end) = sample();
@@ -109,6 +107,19 @@ pub unsafe fn init(vectors: Vectors, nmi_pin: Option<u8>) {
         let (count, ticks) = (first.wrapping_sub(last), end.wrapping_sub(start).max(1));
         RATIO.store((u64::from(count) << 32) / ticks, Ordering::Relaxed);
     }
+}
+
+/// The timer's count and the TSC at the same time: the one of some attempts that
+/// was disturbed least.
+fn sample() -> (u32, u64) {
+    let attempt = |_| {
+        let before = instr::rdtsc();
+        let count = read(register::CURRENT_COUNT);
+        let after = instr::rdtsc();
+        (after.wrapping_sub(before), count, after)
+    };
+    let best = (0..8).map(attempt).min_by_key(|&(duration, ..)| duration);
+    best.map_or((0, 0), |(_, count, tsc)| (count, tsc))
 }
 
 /// Sets up the local APIC of this CPU: enabled, timer unmasked but not armed, pins masked but NMI.

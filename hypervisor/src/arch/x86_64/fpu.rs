@@ -6,7 +6,7 @@
 
 use core::arch::asm;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use raw_cpuid::cpuid;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
@@ -38,6 +38,10 @@ enum Method {
 // Written once by `detect` before other CPUs run; they order nothing.
 static METHOD: AtomicU8 = AtomicU8::new(Method::Fxsave as u8);
 static COMPONENTS: AtomicU64 = AtomicU64::new(component::X87 | component::SSE);
+/// Loading state leaves the x87 instruction and data pointers of whoever was there before.
+static STICKY_POINTERS: AtomicBool = AtomicBool::new(false);
+/// Where such pointers lead instead.
+static ANYTHING: u32 = 0;
 
 /// Whether a value obeys the rules of XSETBV: x87 always, AVX with SSE, AVX-512 whole and with AVX.
 #[must_use]
@@ -62,8 +66,19 @@ fn select(supported: u64, end: impl Fn(u32) -> u32) -> u64 {
     chosen
 }
 
+/// Whether processors of this kind load and store the x87 pointers only while an exception is
+/// pending: AMD's, unless they say otherwise (APM volume 3, CPUID Fn8000_0008 EBX bit 2).
+fn has_sticky_pointers() -> bool {
+    let vendor = cpuid!(0u32);
+    // "Auth" and "Hygo".
+    let amd = matches!(vendor.ebx, 0x6874_7541 | 0x6f67_7948);
+    let says = cpuid!(0x8000_0000u32).eax >= 0x8000_0008;
+    amd && !(says && cpuid!(0x8000_0008u32).ebx & 1 << 2 != 0)
+}
+
 /// Chooses the method and the components. Once, on the boot CPU.
 pub fn detect() {
+    STICKY_POINTERS.store(has_sticky_pointers(), Relaxed);
     if cpuid!(1u32).ecx & 1 << 26 == 0 {
         return;
     }
@@ -167,6 +182,11 @@ impl Fpu {
         // SAFETY: the page holds state that `new` or `save` wrote, so nothing in it is illegal.
         unsafe {
             asm!("clts", options(nomem, nostack, preserves_flags));
+            if STICKY_POINTERS.load(Relaxed) {
+                // A load of our own replaces them.
+                asm!("fnclex", "emms", "fild dword ptr [{}]", in(reg) &raw const ANYTHING,
+                    options(nostack, preserves_flags));
+            }
             if METHOD.load(Relaxed) == Method::Fxsave as u8 {
                 asm!("fxrstor64 [{}]", in(reg) area, options(nostack, preserves_flags));
             } else {

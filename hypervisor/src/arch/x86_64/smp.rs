@@ -111,7 +111,6 @@ const ARRIVAL_US: u64 = 1_000_000;
 ///
 /// # Safety
 /// The boot page tables are in use; `page` is free RAM below 1 MiB; the image is at `load_base`.
-#[cfg(target_os = "none")]
 pub unsafe fn install(page: u64, load_base: u64) {
     use core::ptr::{copy_nonoverlapping, with_exposed_provenance_mut};
     unsafe extern "C" {

@@ -184,7 +184,6 @@ pub struct ImageLayout {
 }
 
 /// Where permissions change in this image.
-#[cfg(target_os = "none")]
 #[must_use]
 pub fn image_layout() -> ImageLayout {
     unsafe extern "C" {
@@ -207,7 +206,6 @@ pub fn image_layout() -> ImageLayout {
 ///
 /// # Safety
 /// `root` maps kernel image and stack; nothing on the old stack or below 4 GiB is used any more.
-#[cfg(target_os = "none")]
 pub unsafe fn enter(
     root: u64,
     stack_top: u64,

@@ -1,3 +1,10 @@
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "tests"
+)]
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
@@ -33,7 +40,11 @@ impl Entry for &'static Item {
 }
 
 fn item(key: u64, id: u64) -> &'static Item {
-    Box::leak(Box::new(Item { key, id, links: Links::new() }))
+    Box::leak(Box::new(Item {
+        key,
+        id,
+        links: Links::new(),
+    }))
 }
 
 #[test]
@@ -55,6 +66,7 @@ fn sorted_input_stays_balanced() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn like_an_ordered_set(steps in prop::collection::vec((0..60_u64, 0..4_u64, 0..80_u64), 1..300)) {
         let index = Index::new();

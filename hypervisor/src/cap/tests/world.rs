@@ -2,21 +2,25 @@
 
 use core::ptr::NonNull;
 
-use ipc::cap::{ObjectType, Range, Rights};
+use ipc::cap::{MemRights, ObjectType, Range, Rights};
 use ipc::status::Status;
 
 use crate::cap::check::{check_guest, check_spaces};
 use crate::cap::node::{Handle, Kind};
 use crate::cap::{
     Destination, GuestSpace, Object, ObjectHeader, Outcome, PdSpaces, Progress, Revocations,
-    delegate, destroy_guest, destroy_spaces, install_memory, install_object, install_ports, revoke,
+    Ticket, delegate, destroy_guest, destroy_spaces, install_memory, install_object, install_ports,
+    revoke,
 };
 use crate::mem::account::Account;
 use crate::mem::paging::{Format, LeafSize, MemoryType};
 use crate::mem::space::HostLayout;
 use crate::mem::testing::Region;
 
-pub(super) const LAYOUT: HostLayout = HostLayout { kernel: [1, 2, 3], max_leaf: LeafSize::Huge };
+pub(super) const LAYOUT: HostLayout = HostLayout {
+    kernel: [1, 2, 3],
+    max_leaf: LeafSize::Huge,
+};
 const QUOTA: u64 = 200;
 
 macro_rules! object {
@@ -34,7 +38,10 @@ macro_rules! object {
 
         impl New for $name {
             fn new(id: usize) -> Self {
-                Self { header: ObjectHeader::new(Self::TYPE), id }
+                Self {
+                    header: ObjectHeader::new(Self::TYPE),
+                    id,
+                }
             }
         }
     };
@@ -60,6 +67,7 @@ pub(super) struct View {
     pub(super) memory: u8,
 }
 
+#[allow(clippy::vec_box, reason = "nodes keep the addresses")]
 pub(super) struct World {
     // Dropped before the region.
     pub(super) pds: Vec<Box<PdSpaces>>,
@@ -119,7 +127,8 @@ impl World {
         memory: MemoryType,
     ) {
         let frames = &mut self.region.frames;
-        install_memory(frames, &self.pds[pd], page, phys, order, memory).unwrap();
+        let rights = MemRights::all();
+        install_memory(frames, &self.pds[pd], page, phys, order, memory, rights).unwrap();
     }
 
     pub(super) fn install_ports(&mut self, pd: usize, port: u64, order: u8) {
@@ -140,7 +149,15 @@ impl World {
         badge: u64,
     ) -> Result<(), Status> {
         let dst = Destination::Pd(&self.pds[dst]);
-        delegate(&mut self.region.frames, &self.pds[src], dst, range, from, to, badge)
+        delegate(
+            &mut self.region.frames,
+            &self.pds[src],
+            dst,
+            range,
+            from,
+            to,
+            badge,
+        )
     }
 
     pub(super) fn delegate_guest(
@@ -152,7 +169,15 @@ impl World {
         to: u64,
     ) -> Result<(), Status> {
         let dst = Destination::Guest(&self.guests[guest]);
-        delegate(&mut self.region.frames, &self.pds[src], dst, range, from, to, 0)
+        delegate(
+            &mut self.region.frames,
+            &self.pds[src],
+            dst,
+            range,
+            from,
+            to,
+            0,
+        )
     }
 
     /// One step. Returns the progress and the objects that died.
@@ -161,7 +186,7 @@ impl World {
         pd: usize,
         range: Range,
         base: u64,
-        ticket: &mut u64,
+        ticket: &mut Ticket,
         budget: u32,
     ) -> Result<(Progress, Vec<usize>), Status> {
         let out = revoke(
@@ -185,13 +210,13 @@ impl World {
         base: u64,
         budget: u32,
     ) -> Result<Vec<usize>, Status> {
-        let mut ticket = 0;
+        let mut ticket = Ticket::default();
         let mut dead = Vec::new();
         loop {
             let (progress, died) = self.revoke_step(pd, range, base, &mut ticket, budget)?;
             dead.extend(died);
             if progress == Progress::Done {
-                assert_eq!(ticket, 0);
+                assert_eq!(ticket, Ticket::default());
                 dead.sort_unstable();
                 return Ok(dead);
             }
@@ -223,7 +248,12 @@ impl World {
     pub(super) fn empty(&mut self, pd: usize, budget: u32) -> Vec<usize> {
         let mut dead = Vec::new();
         loop {
-            let World { region, revocations, pds, .. } = self;
+            let World {
+                region,
+                revocations,
+                pds,
+                ..
+            } = self;
             let out = destroy_spaces(&mut region.frames, revocations, &pds[pd], budget);
             let progress = out.progress;
             dead.extend(self.drain(out));
@@ -302,7 +332,12 @@ impl World {
     pub(super) fn finish(mut self) {
         self.check();
         for guest in 0..self.guests.len() {
-            let World { region, revocations, guests, .. } = &mut self;
+            let World {
+                region,
+                revocations,
+                guests,
+                ..
+            } = &mut self;
             let out = destroy_guest(&mut region.frames, revocations, &guests[guest], u32::MAX);
             assert_eq!(out.progress, Progress::Done);
             self.drain(out);
@@ -315,7 +350,10 @@ impl World {
         for pd in 0..self.pds.len() {
             self.destroy(pd, 3);
         }
-        assert!(self.objects.iter().all(Option::is_none), "objects without capabilities live");
+        assert!(
+            self.objects.iter().all(Option::is_none),
+            "objects without capabilities live"
+        );
         assert_eq!(self.region.root.used(), 0);
         assert_eq!(self.region.root.limit(), self.region.frames.free_pages());
     }
@@ -332,6 +370,10 @@ fn view(node: Handle) -> View {
         rights: node.rights(),
         target: if is_object { id() } else { node.target },
         badge: node.badge(),
-        memory: if is_object { 0 } else { node.memory_type() as u8 },
+        memory: if is_object {
+            0
+        } else {
+            node.memory_type() as u8
+        },
     }
 }

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
 use core::ptr::NonNull;
 
 use proptest::prelude::*;
@@ -72,6 +74,34 @@ fn largest_class() {
     assert_eq!(root.used(), 0);
 }
 
+#[test]
+fn freed_slots_of_full_pages_are_used_again() {
+    let mut region = Region::new(64);
+    let Region { frames, root, .. } = &mut *region;
+    let mut objects: Vec<_> = (0..3 * 7)
+        .map(|_| root.alloc(frames, [0_u64; 64]).unwrap())
+        .collect();
+    assert_eq!(root.used(), 3);
+    for picks in [vec![3], vec![2, 9, 16], vec![0, 1, 7, 8, 20]] {
+        for &i in &picks {
+            // SAFETY: the object was allocated and is replaced below.
+            unsafe { Account::free(frames, objects[i]) };
+        }
+        for &i in &picks {
+            objects[i] = root.alloc(frames, [0; 64]).unwrap();
+        }
+        assert_eq!(root.used(), 3);
+    }
+    objects.sort();
+    objects.dedup();
+    assert_eq!(objects.len(), 21);
+    for object in objects {
+        // SAFETY: the object was allocated above.
+        unsafe { Account::free(frames, object) };
+    }
+    assert_eq!(root.used(), 0);
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Object {
     Small(NonNull<[u64; 8]>),
@@ -112,6 +142,7 @@ impl Object {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     /// Two accounts, objects of several classes: contents stay intact, no page is kept without an
     /// object, and no object shares a page with one of another account.
     #[test]

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
 use proptest::prelude::*;
 
 use super::{MAX_ORDER, PageList};
@@ -28,9 +30,10 @@ fn runs_are_aligned_zeroed_and_merged_again() {
     }
     assert_eq!(region.frames.free_pages(), total);
     for _ in 0..15 {
-        let run = region.frames.alloc(MAX_ORDER).expect("merged");
+        let run = region.frames.alloc(MAX_ORDER).unwrap();
         // SAFETY: the run was just allocated.
-        assert!(unsafe { run.as_ref() }.words().all(|w| w.load(super::Ordering::Relaxed) == 0));
+        let page = unsafe { run.as_ref() };
+        assert!(page.words().all(|w| w.load(super::Ordering::Relaxed) == 0));
     }
     assert!(region.frames.alloc(MAX_ORDER).is_none());
     assert!(region.frames.alloc(MAX_ORDER + 1).is_none());
@@ -55,7 +58,11 @@ fn page_list_returns_pages_to_their_accounts() {
     assert!(core::ptr::eq(account.as_ptr(), root));
     // SAFETY: popped pages are ours.
     unsafe {
-        assert!(page.as_ref().words().all(|w| w.load(super::Ordering::Relaxed) == 0));
+        assert!(
+            page.as_ref()
+                .words()
+                .all(|w| w.load(super::Ordering::Relaxed) == 0)
+        );
         root.free_page(frames, page);
         list.free(frames);
     }
@@ -63,6 +70,7 @@ fn page_list_returns_pages_to_their_accounts() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     /// Runs never overlap, and the count of free pages is right.
     #[test]
     fn random_use(steps in prop::collection::vec((any::<bool>(), 0..=MAX_ORDER, any::<usize>()), 1..200)) {

@@ -8,6 +8,7 @@
 use ipc::state::{Activity, Inject, InjectKind};
 use raw_cpuid::cpuid;
 
+use super::registers::{Backend, Reg, Seg};
 use crate::arch::fpu;
 
 /// Bits of CR0.
@@ -153,14 +154,14 @@ pub(super) const fn rflags(value: u64) -> Option<u64> {
     if value & !rflags::ALL != 0 { None } else { Some(value | rflags::FIXED) }
 }
 
-/// DR6 that takes effect.
-pub(super) const fn dr6(value: u64) -> Option<u64> {
-    if value >> 32 != 0 { None } else { Some(value & !(1 << 12) | 0xffff_0ff0) }
+/// DR6 that takes effect; its upper half is zero.
+pub(super) const fn dr6(value: u64) -> u64 {
+    value & !(1 << 12) | 0xffff_0ff0
 }
 
-/// DR7 that takes effect.
-pub(super) const fn dr7(value: u64) -> Option<u64> {
-    if value >> 32 != 0 { None } else { Some(value & 0xffff_27ff | 1 << 10) }
+/// DR7 that takes effect; its upper half is zero.
+pub(super) const fn dr7(value: u64) -> u64 {
+    value & 0xffff_27ff | 1 << 10
 }
 
 /// PAT: each of the eight bytes is a memory type, which is 0, 1 or 4 to 7.
@@ -180,6 +181,23 @@ pub(super) struct Mode {
 }
 
 impl Mode {
+    /// The mode that a vCPU is in.
+    #[inline]
+    pub(super) fn of<B: Backend>(vcpu: &B) -> Self {
+        Self {
+            cr0: vcpu.get(Reg::Cr0),
+            cr4: vcpu.get(Reg::Cr4),
+            efer: vcpu.get(Reg::Efer),
+            rflags: vcpu.get(Reg::Rflags),
+            cs_attributes: vcpu.segment(Seg::Cs).attributes,
+        }
+    }
+
+    /// Whether it runs 64-bit code.
+    const fn is_64(&self) -> bool {
+        self.efer & efer::LMA != 0 && self.cs_attributes & attribute::LONG != 0
+    }
+
     /// EFER with the LMA that follows from the rest; `None` for a mode that does not exist.
     pub(super) const fn settle(&self) -> Option<u64> {
         let paging = self.cr0 & cr0::PG != 0;
@@ -205,19 +223,21 @@ const fn has_error_code(vector: u8) -> bool {
 
 /// Whether a VMM may inject `event` into a vCPU in this state (APM volume 2, 15.20). The guest must
 /// be able to take it, which one vendor's processors check and the other's do not.
-pub(super) const fn event(event: Inject, flags: u64, blocking: Activity, cr0: u64) -> bool {
+pub(super) const fn event(event: Inject, mode: &Mode, blocking: Activity) -> bool {
     let error = event.error().is_some();
     let shadow = blocking.contains(Activity::INTERRUPT_SHADOW);
     match event.kind() {
-        Some(InjectKind::Interrupt) => !error && !shadow && flags & rflags::IF != 0,
+        Some(InjectKind::Interrupt) => !error && !shadow && mode.rflags & rflags::IF != 0,
         Some(InjectKind::Nmi) => {
             let blocked = blocking.contains(Activity::NMI_BLOCKED);
             !error && !shadow && !blocked && event.vector() == 2
         }
         Some(InjectKind::Exception) => {
             let vector = event.vector();
-            let expected = has_error_code(vector) && cr0 & cr0::PE != 0;
-            vector < 32 && vector != 2 && error == expected
+            let expected = has_error_code(vector) && mode.cr0 & cr0::PE != 0;
+            // 64-bit code has neither INTO nor BOUND.
+            let exists = vector < 32 && vector != 2 && !(mode.is_64() && matches!(vector, 4 | 5));
+            exists && error == expected
         }
         Some(InjectKind::SoftwareInterrupt) => !error,
         None => false,

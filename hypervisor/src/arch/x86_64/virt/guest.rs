@@ -6,9 +6,10 @@ use ipc::event::Exit;
 use ipc::state::{Inject, Mtd, State};
 use x86_64::registers::debug::{DebugAddressRegister, Dr0, Dr1, Dr2, Dr3};
 
+use super::allow::{self, Mode};
 use super::registers::{Backend, Reg};
 use super::state::{self, Gprs};
-use super::{Cpu, CpuBackend, Outcome, Page, Platform, Vendor, allow, reset, svm};
+use super::{Cpu, CpuBackend, Outcome, Page, Platform, Vendor, reset, svm};
 use crate::arch::fpu::{self, Fpu};
 use crate::arch::msr;
 
@@ -111,8 +112,11 @@ impl Guest {
         nested_root: u64,
     ) -> Self {
         let mut backend = match platform.vendor {
-            // SAFETY: the caller gives the page.
-            Vendor::Svm => GuestBackend::Svm(unsafe { svm::Vcpu::new(platform, control, nested_root) }),
+            Vendor::Svm => {
+                // SAFETY: the caller gives the page.
+                let vcpu = unsafe { svm::Vcpu::new(platform, control, nested_root) };
+                GuestBackend::Svm(vcpu)
+            }
         };
         let mut common = Common {
             gprs: Gprs::default(),
@@ -204,12 +208,9 @@ impl Guest {
             common.unchecked = false;
             let event = common.inject.event();
             let fits = !event.is_valid()
-                || with!(backend, vcpu => allow::event(
-                    event,
-                    vcpu.get(Reg::Rflags),
-                    vcpu.blocking(),
-                    vcpu.get(Reg::Cr0),
-                ));
+                || with!(backend, vcpu => {
+                    allow::event(event, &Mode::of(vcpu), vcpu.blocking())
+                });
             if !fits {
                 common.set_event(Inject::NONE);
                 return common.entry_failed(Mtd::INJECT, event.0);
@@ -248,6 +249,12 @@ impl Guest {
     #[must_use]
     pub const fn is_halted(&self) -> bool {
         self.common.halted
+    }
+
+    /// The groups that the next run would name.
+    #[cfg(test)]
+    pub(super) const fn refused(&self) -> Mtd {
+        self.common.refused
     }
 
     /// TSC value at which the vCPU is to exit with [`Exit::Deadline`]; 0 for none.

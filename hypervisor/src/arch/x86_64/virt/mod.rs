@@ -113,18 +113,13 @@ pub struct Platform {
     limits: allow::Limits,
     /// Family, model and stepping, which a processor has in RDX after RESET.
     signature: u64,
-    /// Bitmap of ports that exit.
-    io: Page,
-    /// Bitmap of MSRs that exit.
-    msr: Page,
+    /// Physical address of the bitmap of ports that exit.
+    io: u64,
+    /// Physical address of the bitmap of MSRs that exit.
+    msr: u64,
     /// Pages of 1 GiB can be mapped.
     huge: bool,
 }
-
-// SAFETY: the bitmaps are written in `new` only.
-unsafe impl Send for Platform {}
-// SAFETY: as above.
-unsafe impl Sync for Platform {}
 
 impl Platform {
     /// Size of the run for the port bitmap: 2^2 pages.
@@ -146,8 +141,8 @@ impl Platform {
             vendor,
             limits: allow::Limits::detect(),
             signature: u64::from(cpuid!(1u32).eax),
-            io,
-            msr,
+            io: io.phys(),
+            msr: msr.phys(),
             huge: cpuid!(0x8000_0001u32).edx >> 26 & 1 != 0,
         }
     }

@@ -1,6 +1,6 @@
 //! Transfer of state between a vCPU and a message buffer, group by group.
 
-use ipc::state::{Activity, Inject, Mtd, Segment, State};
+use ipc::state::{Activity, Inject, Mtd, State};
 
 use super::allow::{self, Limits, Mode};
 use super::guest::Common;
@@ -29,6 +29,39 @@ pub(super) struct Gprs {
     pub(super) r15: u64,
 }
 
+/// Copies fields of the same names.
+macro_rules! copy {
+    ($to:ident, $from:ident: $($field:ident)+) => { $( $to.$field = $from.$field; )+ };
+}
+
+/// Copies registers of the vCPU to fields of the state.
+macro_rules! get {
+    ($state:ident, $vcpu:ident: $($field:ident $reg:ident),+) => {
+        $( $state.$field = $vcpu.get(Reg::$reg); )+
+    };
+}
+
+/// The same with segment registers.
+macro_rules! get_segments {
+    ($state:ident, $vcpu:ident: $($field:ident $seg:ident),+) => {
+        $( $state.$field = $vcpu.segment(Seg::$seg); )+
+    };
+}
+
+/// The reverse of `get`.
+macro_rules! set {
+    ($vcpu:ident, $state:ident: $($field:ident $reg:ident),+) => {
+        $( $vcpu.set(Reg::$reg, $state.$field); )+
+    };
+}
+
+/// The reverse of `get_segments`.
+macro_rules! set_segments {
+    ($vcpu:ident, $state:ident: $($field:ident $seg:ident),+) => {
+        $( $vcpu.set_segment(Seg::$seg, $state.$field); )+
+    };
+}
+
 /// Groups that nearly every exit transfers; the others are looked at only if one of them is there.
 const COMMON: Mtd = Mtd::GPR_ACDB
     .union(Mtd::GPR_BSD)
@@ -49,30 +82,16 @@ const INJECT_BITS: u64 = 0xffff_ffff_8000_3fff;
 pub(super) fn store<B: Backend>(vcpu: &B, common: &Common, mtd: Mtd, state: &mut State) {
     let g = &common.gprs;
     if mtd.contains(Mtd::GPR_ACDB) {
-        state.rax = g.rax;
-        state.rcx = g.rcx;
-        state.rdx = g.rdx;
-        state.rbx = g.rbx;
+        copy!(state, g: rax rcx rdx rbx);
     }
     if mtd.contains(Mtd::GPR_BSD) {
-        state.rsp = g.rsp;
-        state.rbp = g.rbp;
-        state.rsi = g.rsi;
-        state.rdi = g.rdi;
+        copy!(state, g: rsp rbp rsi rdi);
     }
     if mtd.contains(Mtd::GPR_R8) {
-        state.r8 = g.r8;
-        state.r9 = g.r9;
-        state.r10 = g.r10;
-        state.r11 = g.r11;
-        state.r12 = g.r12;
-        state.r13 = g.r13;
-        state.r14 = g.r14;
-        state.r15 = g.r15;
+        copy!(state, g: r8 r9 r10 r11 r12 r13 r14 r15);
     }
     if mtd.contains(Mtd::RIP) {
-        state.rip = vcpu.get(Reg::Rip);
-        state.rflags = vcpu.get(Reg::Rflags);
+        get!(state, vcpu: rip Rip, rflags Rflags);
         state.instruction_length = common.exit.length;
     }
     if mtd.contains(Mtd::QUAL) {
@@ -94,49 +113,31 @@ pub(super) fn store<B: Backend>(vcpu: &B, common: &Common, mtd: Mtd, state: &mut
 #[inline(never)]
 fn store_system<B: Backend>(vcpu: &B, common: &Common, mtd: Mtd, state: &mut State) {
     if mtd.contains(Mtd::CS_SS) {
-        state.cs = vcpu.segment(Seg::Cs);
-        state.ss = vcpu.segment(Seg::Ss);
+        get_segments!(state, vcpu: cs Cs, ss Ss);
     }
     if mtd.contains(Mtd::DATA_SEG) {
-        state.ds = vcpu.segment(Seg::Ds);
-        state.es = vcpu.segment(Seg::Es);
-        state.fs = vcpu.segment(Seg::Fs);
-        state.gs = vcpu.segment(Seg::Gs);
+        get_segments!(state, vcpu: ds Ds, es Es, fs Fs, gs Gs);
     }
     if mtd.contains(Mtd::SYS_SEG) {
-        state.tr = vcpu.segment(Seg::Tr);
-        state.ldtr = vcpu.segment(Seg::Ldtr);
-        state.gdtr = vcpu.segment(Seg::Gdtr);
-        state.idtr = vcpu.segment(Seg::Idtr);
+        get_segments!(state, vcpu: tr Tr, ldtr Ldtr, gdtr Gdtr, idtr Idtr);
     }
     if mtd.contains(Mtd::CR) {
-        state.cr0 = vcpu.get(Reg::Cr0);
-        state.cr2 = vcpu.get(Reg::Cr2);
-        state.cr3 = vcpu.get(Reg::Cr3);
-        state.cr4 = vcpu.get(Reg::Cr4);
+        get!(state, vcpu: cr0 Cr0, cr2 Cr2, cr3 Cr3, cr4 Cr4);
     }
     if mtd.contains(Mtd::CR8) {
         state.cr8 = vcpu.get(Reg::Cr8);
     }
     if mtd.contains(Mtd::DR) {
-        state.dr6 = vcpu.get(Reg::Dr6);
-        state.dr7 = vcpu.get(Reg::Dr7);
+        get!(state, vcpu: dr6 Dr6, dr7 Dr7);
     }
     if mtd.contains(Mtd::EFER_PAT) {
-        state.efer = vcpu.get(Reg::Efer);
-        state.pat = vcpu.get(Reg::Pat);
+        get!(state, vcpu: efer Efer, pat Pat);
     }
     if mtd.contains(Mtd::SYSCALL_MSR) {
-        state.star = vcpu.get(Reg::Star);
-        state.lstar = vcpu.get(Reg::Lstar);
-        state.cstar = vcpu.get(Reg::Cstar);
-        state.fmask = vcpu.get(Reg::Fmask);
-        state.kernel_gs_base = vcpu.get(Reg::KernelGsBase);
+        get!(state, vcpu: star Star, lstar Lstar, cstar Cstar, fmask Fmask, kernel_gs_base KernelGsBase);
     }
     if mtd.contains(Mtd::SYSENTER_MSR) {
-        state.sysenter_cs = vcpu.get(Reg::SysenterCs);
-        state.sysenter_esp = vcpu.get(Reg::SysenterEsp);
-        state.sysenter_eip = vcpu.get(Reg::SysenterEip);
+        get!(state, vcpu: sysenter_cs SysenterCs, sysenter_esp SysenterEsp, sysenter_eip SysenterEip);
     }
     if mtd.contains(Mtd::XSTATE) {
         state.xcr0 = common.xcr0;
@@ -163,26 +164,13 @@ pub(super) fn load<B: Backend>(
 ) {
     let g = &mut common.gprs;
     if mtd.contains(Mtd::GPR_ACDB) {
-        g.rax = state.rax;
-        g.rcx = state.rcx;
-        g.rdx = state.rdx;
-        g.rbx = state.rbx;
+        copy!(g, state: rax rcx rdx rbx);
     }
     if mtd.contains(Mtd::GPR_BSD) {
-        g.rsp = state.rsp;
-        g.rbp = state.rbp;
-        g.rsi = state.rsi;
-        g.rdi = state.rdi;
+        copy!(g, state: rsp rbp rsi rdi);
     }
     if mtd.contains(Mtd::GPR_R8) {
-        g.r8 = state.r8;
-        g.r9 = state.r9;
-        g.r10 = state.r10;
-        g.r11 = state.r11;
-        g.r12 = state.r12;
-        g.r13 = state.r13;
-        g.r14 = state.r14;
-        g.r15 = state.r15;
+        copy!(g, state: r8 r9 r10 r11 r12 r13 r14 r15);
     }
     let mut refused = Mtd::empty();
     let mode = mtd & MODE;
@@ -211,11 +199,12 @@ pub(super) fn load<B: Backend>(
         if state.inject & !INJECT_BITS == 0 {
             common.inject = Inject(state.inject);
             common.unchecked = true;
-            common.halted &= !common.inject.is_valid();
         } else {
             refused |= Mtd::INJECT;
         }
     }
+    // Whoever has an event to take is not halted.
+    common.halted &= !common.inject.is_valid();
     common.refused |= refused;
 }
 
@@ -232,13 +221,7 @@ fn set_rip<B: Backend>(vcpu: &mut B, rip: u64, rflags: u64) {
 /// The groups of [`MODE`], in any combination.
 #[inline(never)]
 fn load_mode<B: Backend>(vcpu: &mut B, limits: &Limits, mtd: Mtd, state: &State) -> Mtd {
-    let mut mode = Mode {
-        cr0: vcpu.get(Reg::Cr0),
-        cr4: vcpu.get(Reg::Cr4),
-        efer: vcpu.get(Reg::Efer),
-        rflags: vcpu.get(Reg::Rflags),
-        cs_attributes: vcpu.segment(Seg::Cs).attributes,
-    };
+    let mut mode = Mode::of(vcpu);
     if mtd.contains(Mtd::RIP) {
         match allow::rflags(state.rflags) {
             Some(rflags) => mode.rflags = rflags,
@@ -263,19 +246,19 @@ fn load_mode<B: Backend>(vcpu: &mut B, limits: &Limits, mtd: Mtd, state: &State)
         }
         mode.efer = state.efer;
     }
-    let Some(efer) = mode.settle() else { return mtd };
+    let Some(efer) = mode.settle() else {
+        return mtd;
+    };
 
     if mtd.contains(Mtd::RIP) {
         set_rip(vcpu, state.rip, mode.rflags);
     }
     if mtd.contains(Mtd::CS_SS) {
-        vcpu.set_segment(Seg::Cs, state.cs);
-        vcpu.set_segment(Seg::Ss, state.ss);
+        set_segments!(vcpu, state: cs Cs, ss Ss);
     }
     if mtd.contains(Mtd::CR) {
         vcpu.set(Reg::Cr0, mode.cr0);
-        vcpu.set(Reg::Cr2, state.cr2);
-        vcpu.set(Reg::Cr3, state.cr3);
+        set!(vcpu, state: cr2 Cr2, cr3 Cr3);
         vcpu.set(Reg::Cr4, mode.cr4);
     }
     if mtd.contains(Mtd::EFER_PAT) {
@@ -297,80 +280,46 @@ fn load_system<B: Backend>(
     state: &State,
 ) -> Mtd {
     let mut refused = Mtd::empty();
-    let based = |segments: &[Segment]| segments.iter().all(|s| limits.canonical(s.base));
-    if mtd.contains(Mtd::DATA_SEG) {
-        if based(&[state.fs, state.gs]) {
-            vcpu.set_segment(Seg::Ds, state.ds);
-            vcpu.set_segment(Seg::Es, state.es);
-            vcpu.set_segment(Seg::Fs, state.fs);
-            vcpu.set_segment(Seg::Gs, state.gs);
-        } else {
-            refused |= Mtd::DATA_SEG;
+    // Whether a group is to be taken.
+    let mut take = |group: Mtd, allowed: bool| {
+        let wanted = mtd.contains(group);
+        if wanted && !allowed {
+            refused |= group;
         }
+        wanted && allowed
+    };
+    let canonical = |addresses: &[u64]| addresses.iter().all(|&a| limits.canonical(a));
+
+    if take(Mtd::DATA_SEG, canonical(&[state.fs.base, state.gs.base])) {
+        set_segments!(vcpu, state: ds Ds, es Es, fs Fs, gs Gs);
     }
-    if mtd.contains(Mtd::SYS_SEG) {
-        if based(&[state.tr, state.ldtr, state.gdtr, state.idtr]) {
-            vcpu.set_segment(Seg::Tr, state.tr);
-            vcpu.set_segment(Seg::Ldtr, state.ldtr);
-            vcpu.set_segment(Seg::Gdtr, state.gdtr);
-            vcpu.set_segment(Seg::Idtr, state.idtr);
-        } else {
-            refused |= Mtd::SYS_SEG;
-        }
+    let bases = [state.tr.base, state.ldtr.base, state.gdtr.base, state.idtr.base];
+    if take(Mtd::SYS_SEG, canonical(&bases)) {
+        set_segments!(vcpu, state: tr Tr, ldtr Ldtr, gdtr Gdtr, idtr Idtr);
     }
-    if mtd.contains(Mtd::CR8) {
-        if state.cr8 <= 0xf {
-            vcpu.set(Reg::Cr8, state.cr8);
-        } else {
-            refused |= Mtd::CR8;
-        }
+    if take(Mtd::CR8, state.cr8 <= 0xf) {
+        vcpu.set(Reg::Cr8, state.cr8);
     }
-    if mtd.contains(Mtd::DR) {
-        match (allow::dr6(state.dr6), allow::dr7(state.dr7)) {
-            (Some(dr6), Some(dr7)) => {
-                vcpu.set(Reg::Dr6, dr6);
-                vcpu.set(Reg::Dr7, dr7);
-            }
-            _ => refused |= Mtd::DR,
-        }
+    if take(Mtd::DR, (state.dr6 | state.dr7) >> 32 == 0) {
+        vcpu.set(Reg::Dr6, allow::dr6(state.dr6));
+        vcpu.set(Reg::Dr7, allow::dr7(state.dr7));
     }
-    if mtd.contains(Mtd::SYSCALL_MSR) {
-        let addresses = [state.lstar, state.cstar, state.kernel_gs_base];
-        if addresses.iter().all(|&a| limits.canonical(a)) {
-            vcpu.set(Reg::Star, state.star);
-            vcpu.set(Reg::Lstar, state.lstar);
-            vcpu.set(Reg::Cstar, state.cstar);
-            vcpu.set(Reg::Fmask, u64::from(low32(state.fmask)));
-            vcpu.set(Reg::KernelGsBase, state.kernel_gs_base);
-        } else {
-            refused |= Mtd::SYSCALL_MSR;
-        }
+    let addresses = [state.lstar, state.cstar, state.kernel_gs_base];
+    if take(Mtd::SYSCALL_MSR, canonical(&addresses)) {
+        set!(vcpu, state: star Star, lstar Lstar, cstar Cstar, kernel_gs_base KernelGsBase);
+        vcpu.set(Reg::Fmask, u64::from(low32(state.fmask)));
     }
-    if mtd.contains(Mtd::SYSENTER_MSR) {
-        let addresses = [state.sysenter_esp, state.sysenter_eip];
-        if addresses.iter().all(|&a| limits.canonical(a)) {
-            vcpu.set(Reg::SysenterCs, u64::from(low32(state.sysenter_cs)));
-            vcpu.set(Reg::SysenterEsp, state.sysenter_esp);
-            vcpu.set(Reg::SysenterEip, state.sysenter_eip);
-        } else {
-            refused |= Mtd::SYSENTER_MSR;
-        }
+    if take(Mtd::SYSENTER_MSR, canonical(&[state.sysenter_esp, state.sysenter_eip])) {
+        set!(vcpu, state: sysenter_esp SysenterEsp, sysenter_eip SysenterEip);
+        vcpu.set(Reg::SysenterCs, u64::from(low32(state.sysenter_cs)));
     }
     // No supervisor component is switched, so XSS stays zero.
-    if mtd.contains(Mtd::XSTATE) {
-        if limits.xcr0(state.xcr0) && state.xss == 0 {
-            common.xcr0 = state.xcr0;
-        } else {
-            refused |= Mtd::XSTATE;
-        }
+    if take(Mtd::XSTATE, limits.xcr0(state.xcr0) && state.xss == 0) {
+        common.xcr0 = state.xcr0;
     }
-    if mtd.contains(Mtd::TSC) {
-        if limits.tsc_aux(state.tsc_aux) {
-            vcpu.set(Reg::TscOffset, state.tsc_offset);
-            common.tsc_aux = state.tsc_aux;
-        } else {
-            refused |= Mtd::TSC;
-        }
+    if take(Mtd::TSC, limits.tsc_aux(state.tsc_aux)) {
+        vcpu.set(Reg::TscOffset, state.tsc_offset);
+        common.tsc_aux = state.tsc_aux;
     }
     if mtd.contains(Mtd::DEADLINE) {
         common.deadline = state.deadline;

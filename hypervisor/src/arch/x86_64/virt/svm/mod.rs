@@ -4,10 +4,10 @@ pub(super) mod bitmaps;
 mod enter;
 mod exit;
 mod run;
-mod vcpu;
-mod vmcb;
 #[cfg(test)]
 mod tests;
+mod vcpu;
+mod vmcb;
 
 use raw_cpuid::cpuid;
 

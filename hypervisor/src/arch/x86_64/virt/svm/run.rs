@@ -18,6 +18,8 @@ use crate::num::low32;
 const EVENT: u64 = 0xffff_ffff_8000_0fff;
 /// DR6: a single step ended.
 const DR6_STEP: u64 = 1 << 14;
+/// DR6: breakpoints that were hit.
+const DR6_BREAKPOINTS: u64 = 0xf;
 /// DR7: debug registers are protected. Delivery of a debug exception ends it.
 const DR7_PROTECT: u64 = 1 << 13;
 
@@ -85,10 +87,8 @@ impl Vcpu {
         match meaning {
             Meaning::Vmm(exit, nominal) => {
                 let instruction = nominal != 0 || code == exit::IOIO;
-                common.exit.qualification =
-                    exit::qualification(exit, self.vmcb(), &common.gprs);
-                common.exit.length =
-                    if instruction { exit::length(rip, next, nominal) } else { 0 };
+                common.exit.qualification = exit::qualification(exit, self.vmcb(), &common.gprs);
+                common.exit.length = if instruction { exit::length(rip, next, nominal) } else { 0 };
                 Outcome::Exit(exit)
             }
             Meaning::MachineCheck => Outcome::MachineCheck,
@@ -185,7 +185,7 @@ impl Vcpu {
             if !(moved && returning) {
                 vmcb.rflags = vmcb.rflags & !rflags::TF | own;
             }
-            done = own == 0 && code == exit::DEBUG && vmcb.dr6 & DR6_STEP != 0;
+            done = own == 0 && code == exit::DEBUG && vmcb.dr6 & DR6_BREAKPOINTS == 0;
             if done {
                 vmcb.dr6 &= !DR6_STEP;
                 vmcb.clean &= !clean::DEBUG;

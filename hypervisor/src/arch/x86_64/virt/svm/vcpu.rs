@@ -59,8 +59,8 @@ impl Vcpu {
         vmcb.misc1 = intercept::MISC1;
         vmcb.misc2 = intercept::MISC2;
         vmcb.misc3 = intercept::MISC3;
-        vmcb.io_bitmap = platform.io.phys();
-        vmcb.msr_bitmap = platform.msr.phys();
+        vmcb.io_bitmap = platform.io;
+        vmcb.msr_bitmap = platform.msr;
         vmcb.virtual_interrupt = vintr::MASKING | vintr::ALWAYS;
         vmcb.nested_control = 1;
         vmcb.nested_root = nested_root;
@@ -121,6 +121,35 @@ macro_rules! segment {
     };
 }
 
+/// Where a control block has the register `$reg`, as `$by` reference, and the clean bit that covers
+/// it.
+macro_rules! register {
+    ($vmcb:expr, $reg:expr, $($by:tt)+) => {
+        match $reg {
+            Reg::Rip => ($($by)+ $vmcb.rip, 0),
+            Reg::Rflags => ($($by)+ $vmcb.rflags, 0),
+            Reg::Cr0 => ($($by)+ $vmcb.cr0, clean::CONTROL),
+            Reg::Cr2 => ($($by)+ $vmcb.cr2, clean::CR2),
+            Reg::Cr3 => ($($by)+ $vmcb.cr3, clean::CONTROL),
+            // CR8 has a field of four bits, which the callers look after.
+            Reg::Cr4 | Reg::Cr8 => ($($by)+ $vmcb.cr4, clean::CONTROL),
+            Reg::Dr6 => ($($by)+ $vmcb.dr6, clean::DEBUG),
+            Reg::Dr7 => ($($by)+ $vmcb.dr7, clean::DEBUG),
+            Reg::Efer => ($($by)+ $vmcb.efer, clean::CONTROL),
+            Reg::Pat => ($($by)+ $vmcb.pat, clean::NESTED),
+            Reg::Star => ($($by)+ $vmcb.star, 0),
+            Reg::Lstar => ($($by)+ $vmcb.lstar, 0),
+            Reg::Cstar => ($($by)+ $vmcb.cstar, 0),
+            Reg::Fmask => ($($by)+ $vmcb.fmask, 0),
+            Reg::KernelGsBase => ($($by)+ $vmcb.kernel_gs_base, 0),
+            Reg::SysenterCs => ($($by)+ $vmcb.sysenter_cs, 0),
+            Reg::SysenterEsp => ($($by)+ $vmcb.sysenter_esp, 0),
+            Reg::SysenterEip => ($($by)+ $vmcb.sysenter_eip, 0),
+            Reg::TscOffset => ($($by)+ $vmcb.tsc_offset, clean::INTERCEPTS),
+        }
+    };
+}
+
 /// Attribute bits in the form of the ABI.
 const GRANULAR: u16 = 1 << 15;
 const DPL: u16 = 3 << 5;
@@ -132,63 +161,26 @@ impl Backend for Vcpu {
     fn get(&self, reg: Reg) -> u64 {
         let vmcb = self.vmcb();
         match reg {
-            Reg::Rip => vmcb.rip,
-            Reg::Rflags => vmcb.rflags,
-            Reg::Cr0 => vmcb.cr0,
-            Reg::Cr2 => vmcb.cr2,
-            Reg::Cr3 => vmcb.cr3,
-            Reg::Cr4 => vmcb.cr4,
             Reg::Cr8 => u64::from(vmcb.virtual_interrupt & vintr::TPR),
-            Reg::Dr6 => vmcb.dr6,
-            Reg::Dr7 => vmcb.dr7,
             Reg::Efer => vmcb.efer & !EFER_SVME,
-            Reg::Pat => vmcb.pat,
-            Reg::Star => vmcb.star,
-            Reg::Lstar => vmcb.lstar,
-            Reg::Cstar => vmcb.cstar,
-            Reg::Fmask => vmcb.fmask,
-            Reg::KernelGsBase => vmcb.kernel_gs_base,
-            Reg::SysenterCs => vmcb.sysenter_cs,
-            Reg::SysenterEsp => vmcb.sysenter_esp,
-            Reg::SysenterEip => vmcb.sysenter_eip,
-            Reg::TscOffset => vmcb.tsc_offset,
+            _ => *register!(vmcb, reg, &).0,
         }
     }
 
     #[inline(always)]
     fn set(&mut self, reg: Reg, value: u64) {
         let vmcb = self.vmcb_mut();
-        let (field, dirty) = match reg {
-            Reg::Rip => (&mut vmcb.rip, 0),
-            Reg::Rflags => (&mut vmcb.rflags, 0),
-            Reg::Cr0 => (&mut vmcb.cr0, clean::CONTROL),
-            Reg::Cr2 => (&mut vmcb.cr2, clean::CR2),
-            Reg::Cr3 => (&mut vmcb.cr3, clean::CONTROL),
-            Reg::Cr4 => (&mut vmcb.cr4, clean::CONTROL),
+        let value = match reg {
             Reg::Cr8 => {
                 let tpr = low32(value) & vintr::TPR;
                 vmcb.virtual_interrupt = vmcb.virtual_interrupt & !vintr::TPR | tpr;
                 vmcb.clean &= !clean::VIRTUAL_INTERRUPT;
                 return;
             }
-            Reg::Dr6 => (&mut vmcb.dr6, clean::DEBUG),
-            Reg::Dr7 => (&mut vmcb.dr7, clean::DEBUG),
-            Reg::Efer => {
-                vmcb.efer = value | EFER_SVME;
-                vmcb.clean &= !clean::CONTROL;
-                return;
-            }
-            Reg::Pat => (&mut vmcb.pat, clean::NESTED),
-            Reg::Star => (&mut vmcb.star, 0),
-            Reg::Lstar => (&mut vmcb.lstar, 0),
-            Reg::Cstar => (&mut vmcb.cstar, 0),
-            Reg::Fmask => (&mut vmcb.fmask, 0),
-            Reg::KernelGsBase => (&mut vmcb.kernel_gs_base, 0),
-            Reg::SysenterCs => (&mut vmcb.sysenter_cs, 0),
-            Reg::SysenterEsp => (&mut vmcb.sysenter_esp, 0),
-            Reg::SysenterEip => (&mut vmcb.sysenter_eip, 0),
-            Reg::TscOffset => (&mut vmcb.tsc_offset, clean::INTERCEPTS),
+            Reg::Efer => value | EFER_SVME,
+            _ => value,
         };
+        let (field, dirty) = register!(vmcb, reg, &mut);
         *field = value;
         vmcb.clean &= !dirty;
     }

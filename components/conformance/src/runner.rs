@@ -1,0 +1,128 @@
+//! Runs the tests and leaves the emulator with the result.
+
+use alloc::string::String;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use ipc::status::Status;
+use sysroot::port::Ports;
+use sysroot::{log, process, syscall, thread, time};
+
+use crate::check::{Failure, Outcome};
+use crate::{bench, tests};
+
+/// A test.
+pub(crate) struct Test {
+    /// Its name: group and property.
+    pub name: &'static str,
+    /// What it does.
+    pub run: fn() -> Outcome,
+}
+
+/// Declares the tests of a group.
+macro_rules! tests {
+    ($group:literal: $($name:ident),+ $(,)?) => {
+        pub(super) const TESTS: &[$crate::runner::Test] = &[
+            $( $crate::runner::Test { name: concat!($group, "::", stringify!($name)), run: $name } ),+
+        ];
+    };
+}
+pub(crate) use tests;
+
+/// How long a test may take.
+const LIMIT_MS: u64 = 20_000;
+
+/// Values that `isa-debug-exit` turns into exit codes of the emulator.
+const PASSED: u8 = 0x10;
+const FAILED: u8 = 0x11;
+
+/// Number of the running test and its deadline in milliseconds since boot; 0 for none. Relaxed:
+/// the watchdog only compares them with what it saw before.
+static DEADLINE: AtomicU64 = AtomicU64::new(0);
+/// Set when the result is out: the watchdog stands down.
+static OVER: AtomicBool = AtomicBool::new(false);
+
+/// Runs the component.
+pub(crate) fn main() {
+    // Components that start meanwhile shall not disturb what is measured.
+    time::sleep_ms(50);
+    if let Err(status) = watch() {
+        log!("the watchdog cannot start: {status}");
+    }
+    process::ready();
+    let good = if process::has_argument("bench") { bench::run() } else { run_tests() };
+    finish(good)
+}
+
+fn run_tests() -> bool {
+    let only = process::argument("only").unwrap_or("");
+    let (mut passed, mut failed, mut skipped) = (0u32, 0u32, 0u32);
+    let all = tests::GROUPS.iter().flat_map(|g| g.iter());
+    for test in all.filter(|t| t.name.contains(only)) {
+        DEADLINE.store(time::uptime_ms() + LIMIT_MS, Ordering::Relaxed);
+        let outcome = (test.run)();
+        DEADLINE.store(0, Ordering::Relaxed);
+        match outcome {
+            Ok(()) => {
+                passed += 1;
+                log!("TEST {} ... ok", test.name);
+            }
+            Err(Failure::Skip(why)) => {
+                skipped += 1;
+                log!("TEST {} ... skipped: {why}", test.name);
+            }
+            Err(Failure::Wrong(why)) => {
+                failed += 1;
+                log!("TEST {} ... FAILED: {why}", test.name);
+            }
+        }
+    }
+    if skipped > 0 {
+        log!("{skipped} skipped");
+    }
+    log!("{passed} passed, {failed} failed");
+    failed == 0
+}
+
+/// A thread that ends the run where a test hangs.
+fn watch() -> Result<(), Status> {
+    let start = process::start();
+    let cpu = start.cpus - 1;
+    let config = thread::Config { priority: 120, ..thread::Config::on(cpu) };
+    thread::spawn(config, || {
+        while !OVER.load(Ordering::Relaxed) {
+            time::sleep_ms(500);
+            let deadline = DEADLINE.load(Ordering::Relaxed);
+            if deadline != 0 && time::uptime_ms() > deadline {
+                log!("a test did not end in time");
+                finish(false);
+            }
+        }
+    })
+    .map(drop)
+}
+
+/// Leaves the emulator, or ends the component where there is none.
+fn finish(good: bool) -> ! {
+    if !OVER.swap(true, Ordering::Relaxed) {
+        // The lines shall get out first.
+        time::sleep_ms(200);
+        let exit = process::device("exit").and_then(|d| Ports::of(d, 0));
+        if let Some(port) = exit {
+            port.write8(0, if good { PASSED } else { FAILED });
+        }
+    }
+    process::exit(u32::from(!good))
+}
+
+/// A status as text, for messages.
+pub(crate) fn text(result: Result<(), Status>) -> String {
+    match result {
+        Ok(()) => String::from("Ok"),
+        Err(status) => String::from(status.name()),
+    }
+}
+
+/// Kernel memory that the component uses, in pages.
+pub(crate) fn used() -> Result<u64, Status> {
+    syscall::account(process::pd()).map(|a| a.used)
+}

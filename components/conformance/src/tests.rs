@@ -1,0 +1,41 @@
+//! The tests, by what they are about.
+
+mod basic;
+mod destroy;
+mod event;
+mod interrupt;
+mod ipc;
+mod memory;
+mod object;
+mod pd;
+mod port;
+mod semaphore;
+mod smp;
+mod time;
+mod transfer;
+mod vcpu;
+
+use crate::runner::Test;
+
+/// Where a thread stays when its part is done.
+extern "sysv64" fn never(_utcb: u64) -> ! {
+    sysroot::process::park()
+}
+
+/// All groups, in the order they run.
+pub(crate) const GROUPS: &[&[Test]] = &[
+    basic::TESTS,
+    pd::TESTS,
+    object::TESTS,
+    semaphore::TESTS,
+    time::TESTS,
+    ipc::TESTS,
+    transfer::TESTS,
+    memory::TESTS,
+    port::TESTS,
+    event::TESTS,
+    destroy::TESTS,
+    smp::TESTS,
+    interrupt::TESTS,
+    vcpu::TESTS,
+];

@@ -1,0 +1,197 @@
+//! Creation of execution contexts, scheduling contexts, portals and semaphores.
+
+use ipc::cap::{Rights, Selector};
+use ipc::proto::start::{THREAD_BLOCK, layout};
+use ipc::state::Mtd;
+use ipc::syscall::{Call, Number};
+use sysroot::arch::portal_entry;
+use sysroot::cap::{Cap, Ec, Portal};
+use sysroot::syscall::{self, EcStart};
+use sysroot::{process, selector};
+
+use super::ipc::Echo;
+use crate::check::Outcome;
+use crate::domain::{empty, own, raw, with_rights};
+use crate::runner::tests;
+
+tests!("object":
+    execution_context_addresses,
+    execution_context_cpu,
+    execution_context_flags_and_events,
+    utcb_page_in_use,
+    scheduling_context_parameters,
+    a_handler_gets_no_scheduling_context,
+    one_scheduling_context_each,
+    portal_parameters,
+    a_global_context_serves_no_portal,
+    portal_id_and_mtd_can_be_changed,
+    rights_to_bind,
+    destinations_in_use,
+    semaphore_count,
+);
+
+const UTCB: u64 = layout::THREADS.base + layout::THREADS.size / 2;
+
+fn start() -> EcStart {
+    EcStart { cpu: process::start().cpu, utcb: UTCB, stack: UTCB + THREAD_BLOCK, events: 0, entry: None }
+}
+
+fn create(start: EcStart) -> ipc::status::Result<Cap<Ec>> {
+    let at = selector::alloc()?;
+    // SAFETY: what is created here never runs.
+    let created = unsafe { syscall::create_ec(at, process::pd(), start) };
+    if created.is_err() {
+        selector::free(at);
+    }
+    created
+}
+
+fn execution_context_addresses() -> Outcome {
+    for utcb in [0, UTCB + 1, UTCB + 8, 0x7fff_ffff_f000, 0x8000_0000_0000, 1 << 63, u64::MAX - 4095] {
+        refused!(create(EcStart { utcb, ..start() }), BadParam);
+    }
+    for entry in [0x8000_0000_0000, u64::MAX] {
+        refused!(create(EcStart { entry: Some(entry), ..start() }), BadParam);
+    }
+    Ok(())
+}
+
+fn execution_context_cpu() -> Outcome {
+    for cpu in [process::start().cpus, 64, 255, u16::MAX] {
+        refused!(create(EcStart { cpu, ..start() }), BadCpu);
+    }
+    for cpu in 0..process::start().cpus {
+        let ec = ok!(create(EcStart { cpu, ..start() }));
+        selector::delete(ec.selector());
+    }
+    Ok(())
+}
+
+fn execution_context_flags_and_events() -> Outcome {
+    let cpu = process::start().cpu;
+    for flags in [2, 3, 0x80] {
+        let number = Number::new(Call::CreateEc).flags(flags).cpu(cpu);
+        let pd = process::pd().raw();
+        refused!(raw(number.0, [empty()?.0, pd, UTCB, UTCB, 0x1000]), BadParam);
+    }
+    refused!(create(EcStart { events: 0x1_0000, ..start() }), BadParam);
+    refused!(create(EcStart { events: u32::MAX, ..start() }), BadParam);
+    Ok(())
+}
+
+fn utcb_page_in_use() -> Outcome {
+    let ec = ok!(create(start()));
+    refused!(create(start()), Exists);
+    refused!(create(EcStart { utcb: layout::HEAP.base, ..start() }), Exists);
+    refused!(create(EcStart { utcb: layout::IMAGE.base, ..start() }), Exists);
+    selector::delete(ec.selector());
+    let ec = ok!(create(start()));
+    selector::delete(ec.selector());
+    Ok(())
+}
+
+fn scheduling_context_parameters() -> Outcome {
+    let entry = Some(layout::PARK);
+    let ec = ok!(create(EcStart { entry, ..start() }));
+    let (at, pd) = (empty()?, process::pd());
+    for priority in [128, 255] {
+        refused!(syscall::create_sc(at, pd, ec, priority, 1000), BadParam);
+    }
+    let number = Number::new(Call::CreateSc).0;
+    refused!(raw(number, [at.0, pd.raw(), ec.raw(), 0x100, 1000]), BadParam);
+    refused!(syscall::create_sc(at, pd, ec, 1, 0), BadParam);
+    selector::delete(ec.selector());
+    Ok(())
+}
+
+fn a_handler_gets_no_scheduling_context() -> Outcome {
+    let ec = ok!(create(start()));
+    refused!(syscall::create_sc(empty()?, process::pd(), ec, 1, 1000), BadState);
+    selector::delete(ec.selector());
+    Ok(())
+}
+
+fn one_scheduling_context_each() -> Outcome {
+    let ec: Cap<Ec> = Cap::new(Selector(process::start().objects.ec.into()));
+    refused!(syscall::create_sc(empty()?, process::pd(), ec, 1, 1000), BadState);
+    Ok(())
+}
+
+fn portal_parameters() -> Outcome {
+    let mut d = own();
+    let ec = ok!(d.handler(process::start().cpu));
+    let (at, pd) = (empty()?, process::pd());
+    for entry in [0x8000_0000_0000, u64::MAX] {
+        // SAFETY: refused.
+        refused!(unsafe { syscall::create_pt(at, pd, ec, entry, 0) }, BadParam);
+    }
+    Ok(())
+}
+
+fn a_global_context_serves_no_portal() -> Outcome {
+    let ec: Cap<Ec> = Cap::new(Selector(process::start().objects.ec.into()));
+    let entry = portal_entry::<Echo>();
+    // SAFETY: refused.
+    refused!(unsafe { syscall::create_pt(empty()?, process::pd(), ec, entry, 0) }, BadState);
+    Ok(())
+}
+
+fn portal_id_and_mtd_can_be_changed() -> Outcome {
+    let mut d = own();
+    let portal: Cap<Portal> = ok!(d.serve::<super::ipc::ReturnsId>(process::start().cpu, 7));
+    same!(super::ipc::first_word(portal)?, 7);
+    ok!(syscall::set_portal(portal, u64::MAX, Mtd::empty()));
+    same!(super::ipc::first_word(portal)?, u64::MAX);
+    let number = Number::new(Call::CtrlPt).0;
+    refused!(raw(number, [portal.raw(), 0, 1 << 63, 0, 0]), BadParam);
+    refused!(raw(number, [portal.raw(), 0, 1 << 19, 0, 0]), BadParam);
+    same!(super::ipc::first_word(portal)?, u64::MAX);
+    Ok(())
+}
+
+fn rights_to_bind() -> Outcome {
+    let mut d = own();
+    let (at, pd) = (empty()?, process::pd());
+    let handler = ok!(d.handler(process::start().cpu));
+    let weak = ok!(with_rights(&mut d, handler, Rights::EC_CTRL | Rights::EC_BIND_SC));
+    // SAFETY: refused.
+    refused!(unsafe { syscall::create_pt(at, pd, weak, portal_entry::<Echo>(), 0) }, BadRight);
+    let thread = ok!(d.thread(process::start().cpu, 0, super::never));
+    let weak = ok!(with_rights(&mut d, thread, Rights::EC_CTRL | Rights::EC_BIND_PT));
+    refused!(syscall::create_sc(at, pd, weak, 1, 1000), BadRight);
+    let weak = ok!(with_rights(&mut d, thread, Rights::EC_BIND_SC));
+    refused!(syscall::recall(weak), BadRight);
+    let portal = ok!(d.portal::<Echo>(handler, 0));
+    let weak = ok!(with_rights(&mut d, portal, Rights::PT_CALL | Rights::PT_EVENT));
+    refused!(syscall::set_portal(weak, 0, Mtd::empty()), BadRight);
+    let sc = ok!(d.start(thread, 1));
+    ok!(syscall::consumed(sc));
+    let weak = ok!(with_rights(&mut d, sc, Rights::from_bits_retain(2)));
+    refused!(syscall::consumed(weak), BadRight);
+    Ok(())
+}
+
+fn destinations_in_use() -> Outcome {
+    let mut d = own();
+    let (at, pd) = (process::pd().selector(), process::pd());
+    let handler = ok!(d.handler(process::start().cpu));
+    let thread = ok!(d.thread(process::start().cpu, 0, super::never));
+    refused!(syscall::create_sm(at, pd, 0), Exists);
+    refused!(syscall::create_sc(at, pd, thread, 1, 1000), Exists);
+    // SAFETY: refused.
+    unsafe {
+        refused!(syscall::create_pt(at, pd, handler, portal_entry::<Echo>(), 0), Exists);
+        refused!(syscall::create_ec(at, pd, start()), Exists);
+    }
+    Ok(())
+}
+
+fn semaphore_count() -> Outcome {
+    let at = empty()?;
+    for count in [1 << 32, u64::MAX] {
+        refused!(syscall::create_sm(at, process::pd(), count), BadParam);
+    }
+    ok!(syscall::create_sm(at, process::pd(), u64::from(u32::MAX)));
+    selector::delete(at);
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! Time: deadlines, budgets, accounting, preemption.
+
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use ipc::cap::Selector;
+use sysroot::cap::{Cap, Sc};
+use sysroot::{process, syscall, time};
+
+use crate::check::Outcome;
+use crate::domain::own;
+use crate::runner::tests;
+
+tests!("time":
+    deadlines_are_kept,
+    many_deadlines_at_once,
+    a_signal_beats_the_deadline,
+    consumed_time_grows_with_work_and_not_with_waiting,
+    equal_priorities_share,
+    a_higher_priority_is_never_kept_waiting,
+    a_lower_priority_does_not_run,
+);
+
+fn deadlines_are_kept() -> Outcome {
+    let mut d = own();
+    let sm = ok!(d.semaphore(0));
+    for ms in [1, 3, 10, 50] {
+        let deadline = time::deadline_in_ms(ms);
+        refused!(sm.down_until(deadline), Timeout);
+        let late = time::now().wrapping_sub(deadline);
+        // Not before, and not much later: the emulator shares its machine with others.
+        check!(time::now() >= deadline);
+        check!(late < time::ticks_of_ms(100));
+    }
+    refused!(sm.down_until(time::now()), Timeout);
+    refused!(sm.down_until(1), Timeout);
+    Ok(())
+}
+
+static COUNT: AtomicU64 = AtomicU64::new(0);
+static DONE: AtomicU64 = AtomicU64::new(0);
+
+extern "sysv64" fn sleeper(_utcb: u64) -> ! {
+    let number = COUNT.fetch_add(1, Ordering::SeqCst);
+    // The later they start, the earlier they wake.
+    let deadline = time::deadline_in_ms(80 - 10 * number);
+    time::sleep_ms(80 - 10 * number);
+    let in_time = u64::from(time::now() >= deadline);
+    DONE.fetch_add(in_time, Ordering::SeqCst);
+    super::never(0)
+}
+
+fn many_deadlines_at_once() -> Outcome {
+    let mut d = own();
+    COUNT.store(0, Ordering::SeqCst);
+    DONE.store(0, Ordering::SeqCst);
+    for _ in 0..8 {
+        ok!(d.spawn(process::start().cpu, process::start().priority, sleeper));
+    }
+    time::sleep_ms(200);
+    same!(DONE.load(Ordering::SeqCst), 8);
+    Ok(())
+}
+
+fn a_signal_beats_the_deadline() -> Outcome {
+    let mut d = own();
+    let sm = ok!(d.semaphore(1));
+    // Long ago, but the signal is there.
+    same!(ok!(sm.down_until(1)), 0);
+    refused!(sm.down_until(1), Timeout);
+    ok!(sm.up());
+    same!(ok!(sm.down_until(time::deadline_in_ms(10_000))), 0);
+    Ok(())
+}
+
+fn own_sc() -> Cap<Sc> {
+    Cap::new(Selector(process::start().objects.sc.into()))
+}
+
+fn spin_ms(ms: u64) {
+    let deadline = time::deadline_in_ms(ms);
+    while time::now() < deadline {
+        core::hint::spin_loop();
+    }
+}
+
+fn consumed_time_grows_with_work_and_not_with_waiting() -> Outcome {
+    let before = ok!(syscall::consumed(own_sc()));
+    time::sleep_ms(50);
+    let waited = ok!(syscall::consumed(own_sc()));
+    spin_ms(50);
+    let worked = ok!(syscall::consumed(own_sc()));
+    check!(waited - before < time::ticks_of_ms(25));
+    check!(worked - waited >= time::ticks_of_ms(10));
+    check!(worked - waited <= time::ticks_of_ms(60));
+    Ok(())
+}
+
+static STOP: AtomicBool = AtomicBool::new(false);
+static WORK: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
+fn work(number: usize) -> ! {
+    while !STOP.load(Ordering::Relaxed) {
+        if let Some(counter) = WORK.get(number) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    super::never(0)
+}
+
+extern "sysv64" fn worker_0(_utcb: u64) -> ! {
+    work(0)
+}
+
+extern "sysv64" fn worker_1(_utcb: u64) -> ! {
+    work(1)
+}
+
+fn reset() {
+    STOP.store(false, Ordering::SeqCst);
+    for counter in &WORK {
+        counter.store(0, Ordering::SeqCst);
+    }
+}
+
+fn counters() -> [u64; 2] {
+    let [a, b] = &WORK;
+    [a, b].map(|c| c.load(Ordering::SeqCst))
+}
+
+fn equal_priorities_share() -> Outcome {
+    let mut d = own();
+    reset();
+    let (cpu, priority) = (process::start().cpu, process::start().priority - 1);
+    ok!(d.spawn(cpu, priority, worker_0));
+    ok!(d.spawn(cpu, priority, worker_1));
+    time::sleep_ms(200);
+    STOP.store(true, Ordering::SeqCst);
+    let [a, b] = counters();
+    check!(a > 0 && b > 0);
+    // Within a factor of three, as budgets are 10 ms and the emulator stutters.
+    check!(a < 3 * b && b < 3 * a);
+    time::sleep_ms(25);
+    Ok(())
+}
+
+fn a_higher_priority_is_never_kept_waiting() -> Outcome {
+    let mut d = own();
+    reset();
+    ok!(d.spawn(process::start().cpu, process::start().priority - 1, worker_0));
+    // This thread is higher: it gets the CPU back at its deadline, while the other computes.
+    for _ in 0..10 {
+        let deadline = time::deadline_in_ms(3);
+        time::sleep_ms(3);
+        check!(time::now().saturating_sub(deadline) < time::ticks_of_ms(8));
+    }
+    STOP.store(true, Ordering::SeqCst);
+    check!(counters()[0] > 0);
+    time::sleep_ms(5);
+    Ok(())
+}
+
+fn a_lower_priority_does_not_run() -> Outcome {
+    let mut d = own();
+    reset();
+    ok!(d.spawn(process::start().cpu, process::start().priority - 1, worker_0));
+    spin_ms(50);
+    let none = counters()[0];
+    STOP.store(true, Ordering::SeqCst);
+    same!(none, 0);
+    time::sleep_ms(5);
+    Ok(())
+}

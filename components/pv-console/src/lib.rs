@@ -1,0 +1,17 @@
+//! The console component: owns the serial port, prints the log lines of all components, and gives
+//! each VM a character console of which one at a time is attached to the port.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`mux`] | who may print when; what typed characters mean. Pure logic |
+//! | [`uart`] | the 16550 |
+//! | [`session`] | what clients call: log lines, opening a console |
+//! | [`component`] | the loop that moves bytes |
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
+pub mod component;
+pub mod mux;
+pub mod session;
+pub mod uart;

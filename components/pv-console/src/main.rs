@@ -1,0 +1,8 @@
+//! Entry of the console component.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+#[cfg(target_os = "none")]
+sysroot::entry!(pv_console::component::main);
+
+#[cfg(not(target_os = "none"))]
+fn main() {}

@@ -1,0 +1,137 @@
+//! Accesses to guest-physical memory that is not RAM.
+
+use ipc::exit::MemoryAccess;
+use ipc::state::Mtd;
+
+use super::GPR;
+use crate::bus::{MemoryDevice, PortOutcome, Wild, memory_device};
+use crate::devices::lapic::Effect;
+use crate::emulate::{Bus, execute};
+use crate::host::Host;
+use crate::num::{byte_mask, low8, low32};
+use crate::report::{GuestFault, Stop, VmmError};
+use crate::vcpu::{Handling, Vcpu};
+use crate::vm::Vm;
+
+impl Handling<'_, '_> {
+    pub(super) fn memory(&mut self) -> Result<(), Stop> {
+        let [access, gpa, _] = self.state.qualification;
+        let access = MemoryAccess::from_bits_truncate(access);
+        if self.vm.ram().contains(gpa, 1) {
+            return Err(VmmError::NotMapped(gpa).into());
+        }
+        if self.event.is_valid() {
+            return Err(GuestFault::Delivery(gpa).into());
+        }
+        if access.contains(MemoryAccess::PAGE_WALK) {
+            return Err(GuestFault::PageTable(gpa).into());
+        }
+        if access.contains(MemoryAccess::FETCH) {
+            return Err(GuestFault::Fetch(gpa).into());
+        }
+        self.collect_eoi();
+        let mut outside = Outside::new(self.cpu, self.vm, self.host);
+        let done = execute(self.vm.ram(), self.state, &mut outside);
+        outside.finish();
+        self.cpu.publish(self.vm);
+        self.reply |= GPR | Mtd::RIP;
+        self.after_execution(done, gpa)
+    }
+
+    /// A write to the local APIC has consequences.
+    pub(super) fn apply(&mut self, effect: Effect) {
+        apply(self.cpu.index, self.vm, self.host, effect);
+    }
+}
+
+fn apply(vcpu: u32, vm: &Vm<'_>, host: &dyn Host, effect: Effect) {
+    let targets = match effect {
+        Effect::None | Effect::Eoi { level: None } => return,
+        Effect::Eoi { level: Some(vector) } => vm.devices().lock().eoi(vector, vm.apics()),
+        Effect::Send(message) => vm.apics().deliver(message),
+    };
+    vm.recall(host, targets, vcpu);
+}
+
+/// The devices, as an executed instruction reaches them.
+pub(super) struct Outside<'a, 'v> {
+    cpu: &'a mut Vcpu,
+    vm: &'a Vm<'v>,
+    host: &'a dyn Host,
+    outcome: PortOutcome,
+}
+
+impl<'a, 'v> Outside<'a, 'v> {
+    pub(super) fn new(cpu: &'a mut Vcpu, vm: &'a Vm<'v>, host: &'a dyn Host) -> Self {
+        Self { cpu, vm, host, outcome: PortOutcome::default() }
+    }
+
+    /// The instruction is done: passes interrupts on, and says what became of its port accesses.
+    pub(super) fn finish(self) -> PortOutcome {
+        let targets = self.vm.devices().lock().settle(self.vm.apics());
+        self.vm.recall(self.host, targets, self.cpu.index);
+        self.outcome
+    }
+
+    /// An access that nobody takes.
+    fn nothing(&self, gpa: u64, what: &str) {
+        const PAGE: u64 = !0xfff;
+        if self.vm.devices().lock().is_news(Wild::Page(gpa & PAGE)) {
+            self.host.log(format_args!("{what} of {gpa:#x}, where nothing is"));
+        }
+    }
+
+    fn note(&mut self, outcome: PortOutcome) -> u64 {
+        self.outcome.unknown |= outcome.unknown;
+        self.outcome.power = self.outcome.power.or(outcome.power);
+        outcome.value
+    }
+}
+
+/// The part of a register of four bytes that an access of `size` bytes at `offset` is.
+fn part(register: u32, offset: u64, size: u64) -> u64 {
+    u64::from(register) >> ((offset & 3) * 8) & byte_mask(size)
+}
+
+impl Bus for Outside<'_, '_> {
+    fn read(&mut self, gpa: u64, size: u64) -> u64 {
+        match memory_device(gpa) {
+            MemoryDevice::IoApic(offset) => {
+                part(self.vm.devices().lock().ioapic_read(offset & !3), offset, size)
+            }
+            MemoryDevice::Lapic(offset) if self.cpu.lapic.is_xapic() => {
+                part(self.cpu.lapic.read_mmio(offset & !3, self.host.tsc()), offset, size)
+            }
+            _ => {
+                self.nothing(gpa, "read");
+                u64::MAX
+            }
+        }
+    }
+
+    /// Registers of both APICs are written whole (Intel SDM vol. 3, 10.4.1).
+    fn write(&mut self, gpa: u64, _size: u64, value: u64) {
+        match memory_device(gpa) {
+            MemoryDevice::IoApic(offset) if offset & 3 == 0 => {
+                let targets =
+                    self.vm.devices().lock().ioapic_write(offset, value, self.vm.apics());
+                self.vm.recall(self.host, targets, self.cpu.index);
+            }
+            MemoryDevice::Lapic(offset) if offset & 3 == 0 && self.cpu.lapic.is_xapic() => {
+                let effect = self.cpu.lapic.write_mmio(offset, low32(value), self.host.tsc());
+                apply(self.cpu.index, self.vm, self.host, effect);
+            }
+            _ => self.nothing(gpa, "write"),
+        }
+    }
+
+    fn port_read(&mut self, port: u16, size: u64) -> u64 {
+        let outcome = self.vm.devices().lock().port_read(port, low8(size));
+        self.note(outcome)
+    }
+
+    fn port_write(&mut self, port: u16, size: u64, value: u64) {
+        let outcome = self.vm.devices().lock().port_write(port, low8(size), value);
+        self.note(outcome);
+    }
+}

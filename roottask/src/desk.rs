@@ -1,0 +1,263 @@
+//! The root task's service and the handler of its components' exceptions.
+//!
+//! Handlers run on their callers' time, on every CPU, and that time can end at any moment. So they
+//! take no locks: they leave what they learn in atomic places and ring the supervisor's bell.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use ipc::cap::Selector;
+use ipc::exit::Exception;
+use ipc::proto::root::{Exit, Log, Publish, Ready, Root, Server};
+use ipc::proto::service::{Fault, Incoming};
+use ipc::proto::start::layout;
+use ipc::state::{Mtd, State};
+use ipc::utcb::Message;
+use sysroot::cap::{Cap, Semaphore, Up};
+use sysroot::portal::{CallHandler, EventHandler};
+use sysroot::service::Served;
+
+use crate::output;
+use crate::plan::Session;
+use crate::policy::Report;
+
+/// What the handlers know of a component and learn from it. Relaxed where nothing else says so:
+/// the bell orders what is left here against the supervisor that looks for it.
+#[derive(Debug)]
+pub struct Place {
+    /// Its name.
+    pub name: String,
+    /// The first [`Report`] of its current life, as a word; 0 for none.
+    report: AtomicU64,
+    /// It has said that it is ready.
+    ready: AtomicBool,
+}
+
+/// What the handlers know of a session.
+#[derive(Debug)]
+pub struct Wire {
+    /// The session.
+    pub session: Session,
+    /// Selector of the portal on each CPU, as the provider handed it over; 0 for none.
+    portals: Vec<AtomicU64>,
+    /// The user has not got them yet.
+    fresh: AtomicBool,
+}
+
+/// Where components report.
+#[derive(Debug)]
+pub struct Desk {
+    /// By index of the component.
+    pub places: Vec<Place>,
+    /// All sessions.
+    pub wires: Vec<Wire>,
+    bell: Cap<Semaphore, Up>,
+}
+
+impl Desk {
+    /// A desk for components with these names.
+    pub fn new(
+        names: impl Iterator<Item = String>,
+        sessions: Vec<Session>,
+        cpus: u16,
+        bell: Cap<Semaphore, Up>,
+    ) -> Self {
+        let place = |name| Place {
+            name,
+            report: AtomicU64::new(0),
+            ready: AtomicBool::new(false),
+        };
+        let wire = |session| Wire {
+            session,
+            portals: (0..cpus).map(|_| AtomicU64::new(0)).collect(),
+            fresh: AtomicBool::new(false),
+        };
+        Self {
+            places: names.map(place).collect(),
+            wires: sessions.into_iter().map(wire).collect(),
+            bell,
+        }
+    }
+
+    fn place(&self, id: u64) -> Option<&Place> {
+        usize::try_from(id).ok().and_then(|n| self.places.get(n))
+    }
+
+    fn ring(&self) {
+        let _ = self.bell.up();
+    }
+
+    fn report(&self, place: &Place, report: Report) {
+        // Only the first one of a life counts.
+        let _ = place.report.compare_exchange(
+            0,
+            report.to_word(),
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+        self.ring();
+    }
+}
+
+impl Place {
+    /// Takes what it reported, which ends its life.
+    pub fn take_report(&self) -> Option<Report> {
+        let report = Report::from_word(self.report.swap(0, Ordering::Relaxed));
+        if report.is_some() {
+            self.ready.store(false, Ordering::Relaxed);
+        }
+        report
+    }
+
+    /// Whether it has said that it is ready.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+}
+
+impl Wire {
+    /// Selector of the portal on a CPU.
+    #[must_use]
+    pub fn portal(&self, cpu: u16) -> Option<Selector> {
+        let selector = self.portals.get(usize::from(cpu))?.load(Ordering::Acquire);
+        (selector != 0).then_some(Selector(selector))
+    }
+
+    /// Whether the provider has handed over all portals of the session.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        (0u16..).zip(&self.portals).all(|(cpu, portal)| {
+            self.session.cpus >> cpu & 1 == 0 || portal.load(Ordering::Acquire) != 0
+        })
+    }
+
+    /// Whether the portals changed since the last look. Whoever starts the user looks too.
+    pub fn take_fresh(&self) -> bool {
+        self.fresh.swap(false, Ordering::AcqRel)
+    }
+
+    /// Forgets the portals of a provider that died.
+    pub fn clear(&self) {
+        for portal in &self.portals {
+            portal.store(0, Ordering::Release);
+        }
+    }
+}
+
+impl Server for Desk {
+    fn log(&self, call: &mut Incoming, request: Log) -> Result<(), Fault> {
+        let place = self.place(call.session).ok_or(Fault::Internal)?;
+        let mut text = request.text;
+        // A line that holds control characters could imitate others.
+        if text.bytes().any(|b| b < b' ' && b != b'\t') {
+            text = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        }
+        if output::component(&place.name, &text) { Ok(()) } else { Err(Fault::Busy) }
+    }
+
+    fn exit(&self, call: &mut Incoming, request: Exit) -> Result<(), Fault> {
+        let place = self.place(call.session).ok_or(Fault::Internal)?;
+        self.report(place, Report::Exit(request.code));
+        Ok(())
+    }
+
+    fn publish(&self, call: &mut Incoming, request: Publish) -> Result<(), Fault> {
+        let provider = usize::try_from(call.session).map_err(|_| Fault::Internal)?;
+        let wire = self
+            .wires
+            .iter()
+            .find(|w| {
+                w.session.provider == provider && w.session.client == usize::from(request.client)
+            })
+            .ok_or(Fault::NotFound)?;
+        if request.cpus & !wire.session.cpus != 0 {
+            return Err(Fault::Invalid);
+        }
+        if usize::try_from(request.cpus.count_ones()) != Ok(call.received.len()) {
+            return Err(Fault::Capability);
+        }
+        let wanted = (0u16..).zip(&wire.portals).filter(|(cpu, _)| request.cpus >> cpu & 1 != 0);
+        for ((_, place), selector) in wanted.zip(call.objects()) {
+            place.store(selector.0, Ordering::Release);
+        }
+        wire.fresh.store(true, Ordering::Release);
+        call.keep = true;
+        self.ring();
+        Ok(())
+    }
+
+    fn ready(&self, call: &mut Incoming, _request: Ready) -> Result<(), Fault> {
+        let place = self.place(call.session).ok_or(Fault::Internal)?;
+        place.ready.store(true, Ordering::Relaxed);
+        self.ring();
+        Ok(())
+    }
+}
+
+/// The handler on one CPU: calls and exceptions.
+#[derive(Debug)]
+pub struct Clerk {
+    desk: &'static Desk,
+    calls: Served<Root, Desk>,
+}
+
+impl Clerk {
+    /// A handler for the desk.
+    #[must_use]
+    pub const fn new(desk: &'static Desk) -> Self {
+        Self { desk, calls: Served::new(desk) }
+    }
+}
+
+impl CallHandler for Clerk {
+    fn call(&self, id: u64, message: Message) -> Message {
+        self.calls.call(id, message)
+    }
+}
+
+impl EventHandler for Clerk {
+    /// Reports the exception and parks the thread, as the component is torn down by somebody else.
+    fn event(&self, id: u64, _mtd: Mtd, state: &mut State) -> Mtd {
+        let [word, address, _] = state.qualification;
+        let exception = Exception::from_word(word);
+        if let Some(place) = self.desk.place(id) {
+            output::from_handler(format_args!(
+                "root: component \"{}\": {} at rip {:#x}, address {:#x}, error {:#x}, rsp {:#x}",
+                place.name,
+                exception_name(exception.vector),
+                state.rip,
+                address,
+                exception.error.unwrap_or(0),
+                state.rsp,
+            ));
+            self.desk.report(place, Report::Fault(exception.vector));
+        }
+        state.rip = layout::PARK;
+        Mtd::RIP
+    }
+}
+
+/// Name of an exception (SDM vol. 3, 6.15).
+#[must_use]
+pub const fn exception_name(vector: u8) -> &'static str {
+    match vector {
+        0 => "division error",
+        1 => "debug exception",
+        3 => "breakpoint",
+        4 => "overflow",
+        5 => "bound exceeded",
+        6 => "invalid instruction",
+        7 => "use of the FPU",
+        10 => "invalid TSS",
+        11 => "missing segment",
+        12 => "stack fault",
+        13 => "protection fault",
+        14 => "page fault",
+        16 => "floating-point error",
+        17 => "alignment error",
+        19 => "SIMD error",
+        _ => "exception",
+    }
+}

@@ -1,0 +1,29 @@
+//! The root task: the first component. It holds everything at the start, creates all others with
+//! exactly what the configuration names, and then keeps only what it needs to supervise them.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`memory`], [`image`], [`plan`], [`policy`], [`firmware`] | decisions, without effects |
+//! | [`boot`] | from the first instruction to the supervisor's thread |
+//! | [`supervisor`] | the life of the system: starts, reports, restarts, the end |
+//! | [`spawn`], [`start_block`] | creating one component |
+//! | [`desk`] | the root task's service and the handler of its components' exceptions |
+//! | [`output`], [`serial`], [`power`], [`arch`] | log lines, switching off, the entry point |
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
+pub mod arch;
+pub mod boot;
+pub mod desk;
+pub mod firmware;
+pub mod image;
+pub mod memory;
+pub mod output;
+pub mod plan;
+pub mod policy;
+pub mod power;
+pub mod serial;
+pub mod spawn;
+pub mod start_block;
+pub mod supervisor;

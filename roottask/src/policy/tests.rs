@@ -1,0 +1,61 @@
+use config::Restart;
+
+use super::{Life, Report, State, Verdict, last_vm_is_off};
+
+#[test]
+fn reports_survive_their_word() {
+    for report in [Report::Exit(0), Report::Exit(u32::MAX), Report::Fault(0), Report::Fault(14)] {
+        assert_ne!(report.to_word(), 0);
+        assert_eq!(Report::from_word(report.to_word()), Some(report));
+    }
+    assert_eq!(Report::from_word(0), None);
+    assert_eq!(Report::from_word(2 << 32 | 256), None);
+}
+
+#[test]
+fn an_orderly_end_is_final() {
+    let mut life = Life::new(Restart::OnFailure { max: 3 });
+    life.started();
+    assert_eq!(life.ended(Report::Exit(0), 0, 1), Verdict::Ended);
+    assert!(life.is_over());
+}
+
+#[test]
+fn failures_are_followed_by_longer_and_longer_pauses_and_an_end() {
+    let mut life = Life::new(Restart::OnFailure { max: 8 });
+    let mut pauses = [0; 8];
+    for pause in &mut pauses {
+        life.started();
+        match life.ended(Report::Fault(14), 1000, 10) {
+            Verdict::Restart(ms) => *pause = ms,
+            other => assert_eq!(other, Verdict::Restart(0)),
+        }
+        assert_eq!(life.state, State::Backoff(1000 + *pause * 10));
+    }
+    assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+    life.started();
+    assert_eq!(life.ended(Report::Exit(1), 0, 1), Verdict::GivenUp);
+    assert!(life.is_over());
+}
+
+#[test]
+fn never_means_never() {
+    let mut life = Life::new(Restart::Never);
+    life.started();
+    assert_eq!(life.ended(Report::Exit(7), 0, 1), Verdict::Down);
+    assert_eq!(life.state, State::Failed);
+}
+
+#[test]
+fn the_last_vm() {
+    let mut a = Life::new(Restart::Never);
+    let mut b = Life::new(Restart::Never);
+    assert!(!last_vm_is_off([].into_iter()));
+    b.refused();
+    assert!(!last_vm_is_off([&a, &b].into_iter()));
+    a.started();
+    assert!(!last_vm_is_off([&a, &b].into_iter()));
+    let _ = a.ended(Report::Exit(0), 0, 1);
+    assert!(last_vm_is_off([&a, &b].into_iter()));
+    assert!(!last_vm_is_off([&b].into_iter()));
+}

@@ -1,0 +1,162 @@
+//! Writing down for a component what it was given.
+
+use config::{Component, System};
+use heapless::Vec;
+use ipc::cap::Selector;
+use ipc::info::Info;
+use ipc::proto::start::{
+    Area, Client, Device, Error, Interrupt, Mmio, Objects, Start, THREAD_BLOCK, Used, Vm, layout,
+};
+
+use crate::memory::LARGE_PAGE;
+use crate::plan::{Selectors, Session, cpu};
+
+/// What only exists once the component's memory has been taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Given {
+    /// Heap.
+    pub heap: u64,
+    /// Kernel image of the VM: physical address and size.
+    pub kernel: (u64, u64),
+    /// Initial RAM disk of the VM, likewise.
+    pub initrd: Option<(u64, u64)>,
+    /// Size of the root task's log rings, for the console.
+    pub log: Option<u64>,
+}
+
+/// Where the modules of a VM are mapped: at the same offset in a large page as in physical memory,
+/// so that it takes few capabilities.
+#[must_use]
+pub fn module_area(index: u64, (base, size): (u64, u64)) -> Area {
+    const SLOT: u64 = 4 << 30;
+    Area { base: layout::MODULES.base + index * SLOT + base % LARGE_PAGE, size }
+}
+
+/// Where the MMIO ranges of a component's devices are mapped, in order.
+pub fn mmio_areas(component: &Component) -> impl Iterator<Item = Mmio> + '_ {
+    let mut next = layout::DEVICES.base;
+    component.devices.iter().flat_map(|d| d.mmio.iter()).map(move |&(physical, size)| {
+        let base = next.next_multiple_of(LARGE_PAGE) + physical % LARGE_PAGE;
+        next = base.saturating_add(size);
+        Mmio { mapped: Area { base, size }, physical }
+    })
+}
+
+/// Trigger flags and GSI of an ISA interrupt line.
+#[must_use]
+pub fn isa_interrupt(info: &Info, line: u8) -> Option<(u32, u64)> {
+    let word = *info.isa_irqs.get(usize::from(line))?;
+    let (gsi, flags) = (word & 0xffff, u64::from(word >> 16 & 3));
+    (gsi < info.gsi_count).then_some((gsi, flags))
+}
+
+/// The start block of a component.
+///
+/// # Errors
+/// A list is longer than a start block holds, which [`crate::plan::check`] excludes.
+pub fn describe<'a>(
+    info: &Info,
+    system: &'a System,
+    sessions: impl Iterator<Item = Session> + Clone,
+    index: usize,
+    given: Given,
+) -> Result<Start<'a>, Error> {
+    let component = system.components.get(index).ok_or(Error)?;
+    let cpus = u16::try_from(info.cpus().len()).unwrap_or(1);
+    let selectors = Selectors::of(component, cpus);
+    let rings = given.log.unwrap_or(0);
+    let mut uses = Vec::new();
+    for (place, used) in component.uses.iter().enumerate() {
+        let provider = system.components.get(usize::from(used.provider)).ok_or(Error)?;
+        let portals = selectors.use_at(place, cpus);
+        let used = Used { service: &used.service, provider: &provider.name, portals };
+        uses.push(used).map_err(|_| Error)?;
+    }
+    let mut clients = Vec::new();
+    for session in sessions.filter(|s| s.provider == index) {
+        let user = system.components.get(session.user).ok_or(Error)?;
+        let used = user.uses.get(session.place).ok_or(Error)?;
+        let client = Client {
+            service: &used.service,
+            name: &user.name,
+            cpus: session.cpus,
+            vm: user.vm.is_some(),
+        };
+        clients.push(client).map_err(|_| Error)?;
+    }
+    let objects = Objects {
+        pd: Selectors::PD,
+        ec: Selectors::EC,
+        sc: Selectors::SC,
+        semaphore: Selectors::SEMAPHORE,
+        root: selectors.root,
+        events: selectors.events,
+        free: selectors.free,
+        free_count: u32::try_from(Selector::COUNT).unwrap_or(0).saturating_sub(selectors.free),
+    };
+    Ok(Start {
+        name: &component.name,
+        args: &component.args,
+        tsc_khz: info.tsc_khz,
+        boot_tsc: info.boot_tsc,
+        cpus,
+        cpu: cpu(component.cpu, cpus),
+        priority: component.priority,
+        objects,
+        heap: Area { base: layout::HEAP.base, size: given.heap },
+        threads: Area {
+            base: layout::THREADS.base + THREAD_BLOCK,
+            size: layout::THREADS.size - THREAD_BLOCK,
+        },
+        windows: Area {
+            base: layout::WINDOWS.base + rings,
+            size: layout::WINDOWS.size - rings,
+        },
+        uses,
+        clients,
+        devices: devices(info, component, selectors)?,
+        vm: component.vm.as_ref().map(|vm| machine(vm, cpus, given)).transpose()?,
+        log: given.log.map(|size| Area { base: layout::WINDOWS.base, size }),
+    })
+}
+
+fn devices<'a, const N: usize>(
+    info: &Info,
+    component: &'a Component,
+    selectors: Selectors,
+) -> Result<Vec<Device<'a>, N>, Error> {
+    let mut mmio = mmio_areas(component);
+    let mut next = selectors.interrupts;
+    let mut devices = Vec::new();
+    for device in &component.devices {
+        let mut interrupts = Vec::new();
+        for &line in &device.irqs {
+            let (_, trigger) = isa_interrupt(info, line).ok_or(Error)?;
+            let interrupt = Interrupt { line, selector: next, trigger };
+            interrupts.push(interrupt).map_err(|_| Error)?;
+            next += 1;
+        }
+        let device = Device {
+            name: &device.name,
+            ports: Vec::from_slice(&device.ports).map_err(|_| Error)?,
+            mmio: mmio.by_ref().take(device.mmio.len()).collect(),
+            interrupts,
+        };
+        devices.push(device).map_err(|_| Error)?;
+    }
+    Ok(devices)
+}
+
+fn machine(vm: &config::Vm, cpus: u16, given: Given) -> Result<Vm<'_>, Error> {
+    let mut vcpus = Vec::new();
+    for &n in &vm.vcpus {
+        vcpus.push(cpu(n, cpus)).map_err(|_| Error)?;
+    }
+    Ok(Vm {
+        ram: Area { base: layout::GUEST_RAM.base, size: vm.ram },
+        kernel: module_area(0, given.kernel),
+        initrd: given.initrd.map(|module| module_area(1, module)),
+        cmdline: &vm.cmdline,
+        vcpus,
+    })
+}

@@ -1,0 +1,339 @@
+//! The life of the system: starts components in order, notices how they end, starts them again.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use config::{MachineAction, System};
+use ipc::info::Info;
+use ipc::proto::console::Console;
+use ipc::proto::service::Protocol;
+use ipc::status::Status;
+use sysroot::arch::PARK_CODE;
+use sysroot::cap::{Cap, Semaphore};
+use sysroot::portal::{Config, Handler};
+use sysroot::{log, process, selector, syscall, time};
+
+use crate::desk::{Clerk, Desk};
+use crate::memory::{Memory, PAGE};
+use crate::policy::{Life, Report, State, Verdict, last_vm_is_off};
+use crate::spawn::{Child, Doors, Host, copy, find_module, zero};
+use crate::{output, plan, power};
+
+/// One component.
+struct Ward {
+    life: Life,
+    child: Option<Child>,
+    doors: Option<Doors>,
+}
+
+struct Supervisor {
+    info: &'static Info,
+    system: &'static System,
+    memory: Memory,
+    desk: &'static Desk,
+    clerks: Vec<Handler<Clerk>>,
+    wards: Vec<Ward>,
+    bell: Cap<Semaphore>,
+    park: u64,
+    rings: (u64, u64),
+    /// Index of the component that provides the console.
+    console: Option<usize>,
+    /// Whether the machine was told to stop.
+    over: bool,
+}
+
+/// Runs for good.
+pub fn run(info: &'static Info, memory: Memory) {
+    log!(
+        "root: {} CPUs, {} MiB free, {} modules",
+        info.cpus().len(),
+        memory.total() >> 20,
+        info.modules().len()
+    );
+    let Some(system) = load(info) else {
+        log!("root: nothing to do; halted");
+        return;
+    };
+    match Supervisor::new(info, system, memory) {
+        Ok(mut supervisor) => supervisor.run(),
+        Err(status) => log!("root: cannot set up supervision: {status}"),
+    }
+}
+
+/// The configuration, checked.
+fn load(info: &'static Info) -> Option<&'static System> {
+    let name = config::MODULE_NAME;
+    let Some((_, module)) = find_module(info, name) else {
+        log!("root: no boot module \"{name}\": there is no configuration");
+        return None;
+    };
+    match config::decode(module) {
+        Ok(system) => {
+            log!("root: config \"{}\": {} components", system.name, system.components.len());
+            Some(Box::leak(Box::new(system)))
+        }
+        Err(error) => {
+            log!("root: {error}");
+            None
+        }
+    }
+}
+
+impl Supervisor {
+    fn new(
+        info: &'static Info,
+        system: &'static System,
+        mut memory: Memory,
+    ) -> Result<Self, Status> {
+        let cpus = process::start().cpus;
+        let bell = syscall::create_sm(selector::alloc()?, process::pd(), 0)?;
+        let names = system.components.iter().map(|c| c.name.clone());
+        let sessions = plan::sessions(system, cpus);
+        let desk: &'static Desk =
+            Box::leak(Box::new(Desk::new(names, sessions, cpus, bell.restrict())));
+        let mut clerks = Vec::new();
+        for cpu in 0..cpus {
+            let clerk = Box::leak(Box::new(Clerk::new(desk)));
+            let handler = Handler::new(Config::on(cpu), clerk)?;
+            // SAFETY: it has no portal yet.
+            unsafe { sysroot::service::accept_objects(&handler)? };
+            clerks.push(handler);
+        }
+        let park = memory.take(PAGE, PAGE).ok_or(Status::Quota)?;
+        zero(park);
+        copy(park, 0, &PARK_CODE);
+        // A ring for each CPU's handler and for this thread.
+        let size = (output::STRIDE * (u64::from(cpus) + 1)).next_power_of_two();
+        let rings = memory.take_aligned(size, PAGE).ok_or(Status::Quota)?;
+        zero(rings);
+        let ward = |c: &config::Component| Ward {
+            life: Life::new(c.restart),
+            child: None,
+            doors: None,
+        };
+        let console = |c: &config::Component| c.provides.iter().any(|s| s == Console::NAME);
+        Ok(Self {
+            info,
+            system,
+            memory,
+            desk,
+            clerks,
+            wards: system.components.iter().map(ward).collect(),
+            bell,
+            park: park.base,
+            rings: (rings.base, rings.size),
+            console: system.components.iter().position(console),
+            over: false,
+        })
+    }
+
+    fn run(&mut self) {
+        loop {
+            self.take_reports();
+            self.start_what_can();
+            self.rewire();
+            self.hand_over_output();
+            self.finish();
+            let _ = self.bell.down_all(self.next_deadline());
+        }
+    }
+
+    fn name(&self, index: usize) -> &'static str {
+        self.system.components.get(index).map_or("", |c| c.name.as_str())
+    }
+
+    fn life(&self, index: usize) -> Option<&Life> {
+        self.wards.get(index).map(|w| &w.life)
+    }
+
+    /// Components that ended since the last look.
+    fn take_reports(&mut self) {
+        for index in 0..self.wards.len() {
+            let report = self.desk.places.get(index).and_then(crate::desk::Place::take_report);
+            if let Some(report) = report {
+                self.end(index, report);
+            }
+        }
+    }
+
+    fn end(&mut self, index: usize, report: Report) {
+        if self.console == Some(index) {
+            output::detach(u64::from(process::start().cpus) + 1);
+        }
+        let child = self.wards.get_mut(index).and_then(|w| w.child.take());
+        if let Some(child) = child {
+            self.host().destroy(child);
+        }
+        for wire in self.desk.wires.iter().filter(|w| w.session.provider == index) {
+            wire.clear();
+        }
+        let name = self.name(index);
+        let Some(ward) = self.wards.get_mut(index) else { return };
+        let verdict = ward.life.ended(report, time::now(), self.info.tsc_khz);
+        match report {
+            Report::Exit(0) => log!("root: component \"{name}\" ended"),
+            Report::Exit(code) => log!("root: component \"{name}\" failed with code {code}"),
+            Report::Fault(_) => log!("root: component \"{name}\" failed"),
+        }
+        match verdict {
+            Verdict::Ended => {}
+            Verdict::Restart(ms) => {
+                log!(
+                    "root: component \"{name}\" starts again in {ms} ms (restart {})",
+                    ward.life.restarts
+                );
+            }
+            Verdict::Down => log!("root: component \"{name}\" stays down"),
+            Verdict::GivenUp => log!(
+                "root: component \"{name}\" stays down after {} restarts",
+                ward.life.restarts
+            ),
+        }
+    }
+
+    fn host(&mut self) -> Host<'_> {
+        Host {
+            info: self.info,
+            memory: &mut self.memory,
+            clerks: &self.clerks,
+            wires: &self.desk.wires,
+            park: self.park,
+            rings: self.rings,
+        }
+    }
+
+    /// Starts every component whose turn it is.
+    fn start_what_can(&mut self) {
+        for index in 0..self.wards.len() {
+            let due = match self.life(index).map(|l| l.state) {
+                Some(State::Waiting) => true,
+                Some(State::Backoff(until)) => time::now() >= until,
+                _ => false,
+            };
+            if due {
+                self.try_start(index);
+            }
+        }
+    }
+
+    fn try_start(&mut self, index: usize) {
+        let mine = || self.desk.wires.iter().filter(|w| w.session.user == index);
+        let lost = mine().find(|w| self.life(w.session.provider).is_none_or(Life::is_over));
+        if let Some(wire) = lost {
+            log!(
+                "root: component \"{}\" not started: its provider \"{}\" does not run",
+                self.name(index),
+                self.name(wire.session.provider)
+            );
+            return self.refuse(index);
+        }
+        if mine().all(crate::desk::Wire::is_complete) {
+            self.start(index);
+        } else if let Some(ward) = self.wards.get_mut(index) {
+            ward.life.state = State::Waiting;
+        }
+    }
+
+    fn refuse(&mut self, index: usize) {
+        if let Some(ward) = self.wards.get_mut(index) {
+            ward.life.refused();
+        }
+    }
+
+    fn start(&mut self, index: usize) {
+        let name = self.name(index);
+        let doors = match self.wards.get_mut(index).and_then(|w| w.doors.take()) {
+            Some(doors) => Ok(doors),
+            None => Doors::new(&self.clerks, index),
+        };
+        let doors = match doors {
+            Ok(doors) => doors,
+            Err(status) => {
+                log!("root: component \"{name}\" not started: its portals: {status}");
+                return self.refuse(index);
+            }
+        };
+        let (system, is_console) = (self.system, self.console == Some(index));
+        let outcome = self.host().spawn(system, index, &doors, is_console);
+        let Some(ward) = self.wards.get_mut(index) else { return };
+        ward.doors = Some(doors);
+        match outcome {
+            Ok(child) => {
+                let image = system.components.get(index).map_or("", |c| c.image.as_str());
+                log!("root: started {name} ({image}) on CPU {}", child.cpu);
+                ward.life.started();
+                ward.child = Some(child);
+            }
+            Err(why) => {
+                log!("root: component \"{name}\" not started: {why}");
+                ward.life.refused();
+            }
+        }
+    }
+
+    /// Sessions whose provider came back go to users that kept running.
+    fn rewire(&mut self) {
+        for wire in &self.desk.wires {
+            if !wire.is_complete() || !wire.take_fresh() {
+                continue;
+            }
+            let Some(component) = self.system.components.get(wire.session.user) else { continue };
+            let child = self.wards.get_mut(wire.session.user).and_then(|w| w.child.take());
+            let Some(child) = child else { continue };
+            let outcome = self.host().wire_up(&child, component, wire);
+            let bell = child.bell;
+            if let Some(ward) = self.wards.get_mut(wire.session.user) {
+                ward.child = Some(child);
+            }
+            match outcome {
+                Ok(()) => {
+                    let _ = bell.up();
+                }
+                Err(status) => log!(
+                    "root: component \"{}\" does not get its session with \"{}\": {status}",
+                    self.name(wire.session.user),
+                    self.name(wire.session.provider)
+                ),
+            }
+        }
+    }
+
+    /// Lines go to the console as soon as it is ready.
+    fn hand_over_output(&self) {
+        let Some(index) = self.console else { return };
+        let ready = self.desk.places.get(index).is_some_and(crate::desk::Place::is_ready);
+        if ready
+            && !output::is_attached()
+            && let Some(child) = self.wards.get(index).and_then(|w| w.child.as_ref())
+        {
+            log!("root: console \"{}\" takes over", self.name(index));
+            output::attach(self.rings.0, child.bell);
+        }
+    }
+
+    /// What is to happen when the last VM is off.
+    fn finish(&mut self) {
+        if self.over {
+            return;
+        }
+        let components = self.system.components.iter().zip(&self.wards);
+        let mut vms = components.filter(|(c, _)| c.vm.is_some()).map(|(_, w)| &w.life);
+        if !last_vm_is_off(vms.by_ref()) {
+            return;
+        }
+        self.over = true;
+        log!("root: the last VM is off");
+        if self.system.on_last_vm_off == MachineAction::PowerOff {
+            power::off(self.info);
+        }
+    }
+
+    /// When the next component is to be started again.
+    fn next_deadline(&self) -> Option<u64> {
+        let until = |w: &Ward| match w.life.state {
+            State::Backoff(until) => Some(until),
+            _ => None,
+        };
+        self.wards.iter().filter_map(until).min()
+    }
+}

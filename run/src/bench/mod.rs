@@ -1,0 +1,109 @@
+//! `run/bench`: figures that we promise, measured.
+
+mod guest_boot;
+mod reported;
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use crate::repo::Repo;
+use crate::toolchain::Toolchain;
+
+/// One figure.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Figure {
+    /// What was measured.
+    pub name: String,
+    /// In what.
+    pub unit: String,
+    /// How much.
+    pub value: f64,
+}
+
+impl Figure {
+    fn new(name: impl Into<String>, unit: impl Into<String>, value: f64) -> Self {
+        Self {
+            name: name.into(),
+            unit: unit.into(),
+            value,
+        }
+    }
+}
+
+/// A benchmark: its name, and how its figures come about.
+type Benchmark = (&'static str, fn(&Bench) -> Result<Vec<Figure>>);
+
+const BENCHMARKS: &[Benchmark] = &[("guest-boot", guest_boot::run)];
+
+/// What the benchmarks work with.
+pub struct Bench {
+    /// The work tree.
+    pub repo: Repo,
+    /// Its toolchain.
+    pub toolchain: Toolchain,
+    /// Runs of each, of which the median counts.
+    pub runs: usize,
+}
+
+impl Bench {
+    /// Runs the benchmarks whose name contains the filter, and prints their figures.
+    ///
+    /// # Errors
+    /// One fails, or the results cannot be written.
+    pub fn run(&self, filter: &str, json: Option<&Path>) -> Result<()> {
+        let mut figures = Vec::new();
+        for (name, benchmark) in BENCHMARKS.iter().filter(|(name, _)| name.contains(filter)) {
+            figures.extend(benchmark(self).with_context(|| format!("benchmark {name}"))?);
+        }
+        print!("{}", table(&figures));
+        if let Some(path) = json {
+            let results: Vec<_> = figures
+                .iter()
+                .map(|f| json!({ "name": f.name, "unit": f.unit, "value": f.value }))
+                .collect();
+            let text = serde_json::to_string_pretty(&json!({ "results": results }))?;
+            std::fs::write(path, text + "\n")
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+fn table(figures: &[Figure]) -> String {
+    let width = figures.iter().map(|f| f.name.len()).max().unwrap_or(0);
+    figures
+        .iter()
+        .map(|f| format!("{:width$}  {:>12.3} {}\n", f.name, f.value, f.unit))
+        .collect()
+}
+
+/// The middle of several measurements.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Figure, median, table};
+
+    #[test]
+    fn median_is_the_middle() {
+        assert!((median(vec![3.0, 1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
+        assert!(median(Vec::new()).is_nan());
+    }
+
+    #[test]
+    fn table_is_aligned() {
+        let figures = [
+            Figure::new("a", "s", 1.5),
+            Figure::new("long", "exits", 20.0),
+        ];
+        assert_eq!(
+            table(&figures),
+            "a            1.500 s\nlong        20.000 exits\n"
+        );
+    }
+}

@@ -1,0 +1,49 @@
+//! The demo RAM disk: busybox and an init that starts a shell.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::cpio::Archive;
+use super::debian;
+use crate::repo::Repo;
+use crate::ui;
+
+/// Line that init prints when the guest is up.
+pub const GUEST_UP: &str = "GUEST-UP";
+
+const INIT: &str = include_str!("../../demo/init");
+
+/// Builds the RAM disk and returns its path. Uncompressed: it is small, and unpacking costs an
+/// emulated CPU more than the firmware takes to read the difference.
+///
+/// # Errors
+/// busybox cannot be fetched, or the file not be written.
+pub fn build(repo: &Repo) -> Result<PathBuf> {
+    let busybox = debian::tree(repo, "busybox-static")?.join("bin/busybox");
+    let program =
+        std::fs::read(&busybox).with_context(|| format!("cannot read {}", busybox.display()))?;
+    let applets = ui::run(Command::new(&busybox).arg("--list"), None)?;
+
+    let mut archive = Archive::new();
+    for folder in ["bin", "dev", "proc", "sys", "tmp", "root"] {
+        archive.directory(folder);
+    }
+    archive.program("init", INIT.as_bytes());
+    archive.program("bin/busybox", &program);
+    for applet in applets.lines().filter(|name| *name != "busybox") {
+        archive.link(&format!("bin/{applet}"), "busybox");
+    }
+    let path = repo.target.join("demo/initramfs.cpio");
+    let contents = archive.finish();
+    // Left alone where nothing changed: other runs may be reading it.
+    if std::fs::read(&path).is_ok_and(|old| old == contents) {
+        return Ok(path);
+    }
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(&path, contents).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}

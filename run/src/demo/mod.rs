@@ -1,0 +1,5 @@
+//! What a VM can run without the user bringing anything: Debian's kernel and a small RAM disk.
+
+pub mod cpio;
+pub mod debian;
+pub mod initramfs;

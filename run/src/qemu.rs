@@ -1,0 +1,219 @@
+//! QEMU's command line: the machine that everything runs on.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::ValueEnum;
+
+/// The emulator.
+pub const PROGRAM: &str = "qemu-system-x86_64";
+/// UEFI firmware with its variables in one file, which is not written to.
+pub const OVMF: &str = "/usr/share/ovmf/OVMF.fd";
+
+/// A first-generation EPYC with what the emulation adds to it. What it lacks (next RIP save, ...)
+/// would only bring warnings, so the check for it is off.
+const AMD: &str = "EPYC,+svm,+npt,+x2apic,+umip,+rdpid,+erms,+fsrm,+clwb,+wbnoinvd,+vgif,+svme-addr-chk,check=off";
+
+/// Value that the machine's test-exit port turns into QEMU's exit code `value << 1 | 1`.
+pub const EXIT_PASS: i32 = 0x10 << 1 | 1;
+
+/// Firmware of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Firmware {
+    /// SeaBIOS.
+    Bios,
+    /// OVMF.
+    Uefi,
+}
+
+/// Vendor of the CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Cpu {
+    /// SVM.
+    Amd,
+    /// VT-x.
+    Intel,
+}
+
+/// How the machine's CPU is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Accel {
+    /// Emulation.
+    Tcg,
+    /// Nested virtualization of the host.
+    Kvm,
+}
+
+/// A machine.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Firmware.
+    pub firmware: Firmware,
+    /// Number of CPUs.
+    pub smp: u16,
+    /// Bytes of RAM.
+    pub memory: u64,
+    /// Emulated or virtualized.
+    pub accel: Accel,
+    /// Further arguments for QEMU.
+    pub extra: Vec<String>,
+}
+
+/// What the machine starts.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// A boot image.
+    Iso(PathBuf),
+    /// A Linux kernel, without anything of ours.
+    Linux {
+        /// bzImage.
+        kernel: PathBuf,
+        /// Initial RAM disk.
+        initrd: Option<PathBuf>,
+        /// Command line.
+        cmdline: String,
+    },
+}
+
+/// Where the machine's serial port goes.
+#[derive(Clone, Debug)]
+pub enum Serial {
+    /// To pipes on QEMU's standard streams.
+    Pipes,
+    /// To the user's terminal, with QEMU's monitor behind Ctrl-A.
+    Terminal {
+        /// File that gets a copy.
+        log: Option<PathBuf>,
+    },
+}
+
+impl Machine {
+    /// An emulated machine with BIOS and nothing special about it.
+    #[must_use]
+    pub fn plain(smp: u16, memory: u64) -> Self {
+        Self {
+            firmware: Firmware::Bios,
+            smp,
+            memory,
+            accel: Accel::Tcg,
+            extra: Vec::new(),
+        }
+    }
+
+    /// The command that runs the machine.
+    #[must_use]
+    pub fn command(&self, start: &Start, serial: &Serial) -> Command {
+        // Where this tool is killed, so is the emulator.
+        let mut command = match Path::new(SETPRIV).exists() {
+            true => {
+                let mut command = Command::new(SETPRIV);
+                command.args(["--pdeathsig", "KILL", PROGRAM]);
+                command
+            }
+            false => Command::new(PROGRAM),
+        };
+        command.args(self.arguments(start, serial));
+        command
+    }
+
+    fn arguments(&self, start: &Start, serial: &Serial) -> Vec<String> {
+        let mut args: Vec<String> = Vec::new();
+        let mut add = |words: &[&str]| args.extend(words.iter().map(|w| (*w).to_owned()));
+        add(&[
+            "-nodefaults",
+            "-machine",
+            "q35",
+            "-display",
+            "none",
+            "-no-reboot",
+        ]);
+        match self.accel {
+            Accel::Tcg => add(&["-accel", "tcg,thread=multi", "-cpu", AMD]),
+            Accel::Kvm => add(&["-accel", "kvm", "-cpu", "host"]),
+        }
+        add(&[
+            "-smp",
+            &self.smp.to_string(),
+            "-m",
+            &format!("{}K", self.memory >> 10),
+        ]);
+        add(&["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
+        if self.firmware == Firmware::Uefi {
+            add(&["-bios", OVMF]);
+        }
+        match start {
+            Start::Iso(iso) => {
+                add(&[
+                    "-drive",
+                    &format!("if=none,id=boot,media=cdrom,format=raw,file={}", path(iso)),
+                ]);
+                add(&["-device", "ide-cd,drive=boot,bootindex=0"]);
+            }
+            Start::Linux {
+                kernel,
+                initrd,
+                cmdline,
+            } => {
+                add(&["-kernel", &kernel.to_string_lossy(), "-append", cmdline]);
+                if let Some(initrd) = initrd {
+                    add(&["-initrd", &initrd.to_string_lossy()]);
+                }
+            }
+        }
+        match serial {
+            Serial::Pipes => add(&["-chardev", "stdio,id=serial,signal=off"]),
+            Serial::Terminal { log } => {
+                let log = log
+                    .as_ref()
+                    .map_or(String::new(), |l| format!(",logfile={}", path(l)));
+                add(&[
+                    "-chardev",
+                    &format!("stdio,id=serial,mux=on,signal=off{log}"),
+                ]);
+                add(&["-mon", "chardev=serial,mode=readline"]);
+            }
+        }
+        add(&["-serial", "chardev:serial"]);
+        args.extend(self.extra.iter().cloned());
+        args
+    }
+}
+
+/// From util-linux, part of every Debian.
+const SETPRIV: &str = "/usr/bin/setpriv";
+
+/// A path within an option: commas are doubled.
+fn path(path: &Path) -> String {
+    path.to_string_lossy().replace(',', ",,")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(firmware: Firmware) -> Machine {
+        Machine {
+            firmware,
+            smp: 2,
+            memory: 2 << 30,
+            accel: Accel::Tcg,
+            extra: vec!["-s".into()],
+        }
+    }
+
+    #[test]
+    fn options_reach_the_command_line() {
+        let start = Start::Iso("a,b.iso".into());
+        let args = machine(Firmware::Uefi)
+            .arguments(&start, &Serial::Pipes)
+            .join(" ");
+        for part in ["-smp 2", "-m 2097152K", "file=a,,b.iso", OVMF, "-no-reboot"] {
+            assert!(args.contains(part), "{part} is not in {args}");
+        }
+        assert!(args.ends_with(" -s"), "the user's own arguments come last");
+        let bios = machine(Firmware::Bios)
+            .arguments(&start, &Serial::Pipes)
+            .join(" ");
+        assert!(!bios.contains("-bios"));
+    }
+}

@@ -1,0 +1,152 @@
+//! The conformance suite: a component that exercises the real kernel, on 1, 2 and 4 CPUs. It
+//! writes a line `TEST name ... ok` or `TEST name ... FAILED: why` for each case, at last
+//! `N passed, N failed`, and ends the machine through the test-exit port.
+
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, bail};
+
+use super::report::Report;
+use super::{Context, Job};
+use crate::qemu::{EXIT_PASS, Machine, Serial, Start};
+use crate::session::{End, Finished, Session};
+use crate::system;
+
+const MEMORY: u64 = 1 << 30;
+const TIMEOUT: Duration = Duration::from_secs(300);
+
+/// One group for each number of CPUs.
+#[must_use]
+pub fn jobs() -> Vec<Job> {
+    let group = |smp: u16| {
+        let plural = if smp == 1 { "" } else { "s" };
+        let name = format!("conformance/{smp}-cpu{plural}");
+        Job::group(name.clone(), move |context, report| {
+            suite(context, report, &name, smp)
+        })
+    };
+    [1, 2, 4].map(group).into()
+}
+
+fn suite(context: &Context, report: &Report, name: &str, smp: u16) -> Result<()> {
+    let compiled = system::check(
+        &context.repo,
+        &context.repo.config("conformance"),
+        smp,
+        MEMORY,
+    )?;
+    let plan = system::assemble(&context.repo, context.images()?, &compiled)?;
+    let iso = context.scratch(&format!("conformance-{smp}.iso"))?;
+    plan.pack(&iso)?;
+    let command = &mut Machine::plain(smp, MEMORY).command(&Start::Iso(iso), &Serial::Pipes);
+    let session = Session {
+        timeout: Some(TIMEOUT),
+        to_the_end: true,
+        ..Session::default()
+    };
+    let finished = session.run(command, Vec::new())?;
+
+    let results = results(finished.conversation.text());
+    let mut before = Duration::ZERO;
+    for result in &results {
+        let time = finished.time_at(result.end).unwrap_or(before);
+        let case = format!("{name}/{}", result.name);
+        if report.wanted(&case) {
+            let verdict = result
+                .verdict
+                .clone()
+                .map(|()| String::new())
+                .map_err(|e| anyhow!("{e}"));
+            report.note(&case, time.saturating_sub(before), verdict);
+        }
+        before = time;
+    }
+    let all = format!("{name}/all-ran");
+    if report.wanted(&all) {
+        report.note(&all, finished.time, complete(&finished, &results));
+    }
+    Ok(())
+}
+
+/// The result of a case, and where its line ends.
+#[derive(Debug, PartialEq, Eq)]
+struct CaseResult {
+    name: String,
+    verdict: Result<(), String>,
+    end: usize,
+}
+
+fn results(text: &str) -> Vec<CaseResult> {
+    let mut results = Vec::new();
+    let mut end = 0;
+    for line in text.split_inclusive('\n') {
+        end += line.len();
+        // A log prefix may come first.
+        let Some((_, case)) = line.split_once("TEST ") else {
+            continue;
+        };
+        let (name, verdict) = case.split_once(" ... ").unwrap_or((case, ""));
+        let verdict = match verdict.trim() {
+            "ok" => Ok(()),
+            "" => Err("it did not end".to_owned()),
+            other => Err(other
+                .trim_start_matches("FAILED")
+                .trim_start_matches(": ")
+                .to_owned()),
+        };
+        results.push(CaseResult {
+            name: name.trim().to_owned(),
+            verdict,
+            end,
+        });
+    }
+    results
+}
+
+/// Whether the suite came to its end, and counted as we do.
+fn complete(finished: &Finished, results: &[CaseResult]) -> Result<String> {
+    let passed = results.iter().filter(|r| r.verdict.is_ok()).count();
+    let failed = results.len() - passed;
+    let closing = format!("{passed} passed, {failed} failed");
+    let said = finished
+        .conversation
+        .text()
+        .lines()
+        .any(|line| line.ends_with(&closing));
+    if !said || results.is_empty() {
+        let tail = finished.conversation.tail(40);
+        bail!(
+            "no closing line `{closing}` ({:?})\n--- last lines ---\n{tail}",
+            finished.end
+        );
+    }
+    let fine = End::Exit(Some(EXIT_PASS));
+    if failed == 0 && finished.end != fine {
+        bail!(
+            "all cases passed, but the machine ended with {:?}",
+            finished.end
+        );
+    }
+    Ok(format!("{} cases", results.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_suite_are_understood() {
+        let text = "boot\n[conformance] TEST create_pd ... ok\nTEST ipc ... FAILED: status 3\n\
+                    TEST hangs ... \nnoise\n";
+        let found = results(text);
+        let names: Vec<&str> = found.iter().map(|r| r.name.as_str()).collect();
+        assert_eq!(names, ["create_pd", "ipc", "hangs"]);
+        assert_eq!(found[0].verdict, Ok(()));
+        assert_eq!(found[1].verdict, Err("status 3".to_owned()));
+        assert_eq!(found[2].verdict, Err("it did not end".to_owned()));
+        assert_eq!(
+            &text[..found[0].end],
+            "boot\n[conformance] TEST create_pd ... ok\n"
+        );
+    }
+}

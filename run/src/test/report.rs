@@ -1,0 +1,87 @@
+//! Prints results as they come and counts them.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::ui::seconds;
+
+/// The results of a run.
+pub struct Report {
+    filter: String,
+    totals: Mutex<Totals>,
+}
+
+#[derive(Default)]
+struct Totals {
+    passed: usize,
+    failed: Vec<String>,
+}
+
+impl Report {
+    /// No results yet.
+    #[must_use]
+    pub fn new(filter: &str) -> Self {
+        Self {
+            filter: filter.to_owned(),
+            totals: Mutex::default(),
+        }
+    }
+
+    /// Runs a case and notes its result.
+    pub fn measure(&self, name: &str, case: impl FnOnce() -> Result<String>) {
+        let start = Instant::now();
+        let result = case();
+        self.note(name, start.elapsed(), result);
+    }
+
+    /// Whether a case that a group found is wanted.
+    #[must_use]
+    pub fn wanted(&self, name: &str) -> bool {
+        name.contains(&self.filter)
+    }
+
+    /// Notes a result, with what is to be shown beside it.
+    pub fn note(&self, name: &str, time: Duration, result: Result<String>) {
+        // A case that panicked elsewhere must not hide the rest.
+        let mut totals = self
+            .totals
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        match result {
+            Ok(remark) => {
+                totals.passed += 1;
+                let gap = if remark.is_empty() { "" } else { "  " };
+                println!("{name} ... ok ({}){gap}{remark}", seconds(time));
+            }
+            Err(error) => {
+                totals.failed.push(name.to_owned());
+                println!("{name} ... FAILED ({})", seconds(time));
+                for line in format!("{error:#}").lines() {
+                    println!("    {line}");
+                }
+            }
+        }
+    }
+
+    /// Prints the closing line. Returns whether there were cases and all passed.
+    #[must_use]
+    pub fn close(self) -> bool {
+        let totals = self
+            .totals
+            .into_inner()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !totals.failed.is_empty() {
+            println!("\nfailed:");
+            for name in &totals.failed {
+                println!("    {name}");
+            }
+        }
+        if totals.passed + totals.failed.len() == 0 {
+            println!("no case has a name with `{}`", self.filter);
+        }
+        println!("\n{} passed, {} failed", totals.passed, totals.failed.len());
+        totals.failed.is_empty() && totals.passed > 0
+    }
+}

@@ -1,0 +1,256 @@
+//! Whole systems: the shipped configuration from firmware to the guest's shell, and what the
+//! system says where a part of it is bad.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{Context, Job};
+use crate::expect::Step;
+use crate::iso::{Contents, Plan};
+use crate::qemu::{Firmware, Machine, Serial, Start};
+use crate::session::{End, Session};
+use crate::system;
+
+const MEMORY: u64 = 2 << 30;
+const TIMEOUT: Duration = Duration::from_secs(240);
+
+/// Waits for and sends; the texts of a case.
+enum Say {
+    Hear(&'static str),
+    Type(&'static str),
+    /// The machine ends by itself, without an error.
+    Off,
+}
+use Say::{Hear, Off, Type};
+
+/// A machine that boots and what is said.
+struct Boot {
+    name: &'static str,
+    config: &'static str,
+    firmware: Firmware,
+    smp: u16,
+    /// RAM of the machine, where it is not what the configuration was checked against.
+    memory: u64,
+    /// Changes the boot image before it is packed.
+    damage: fn(&mut Plan) -> Result<()>,
+    script: &'static [Say],
+}
+
+impl Boot {
+    const fn new(name: &'static str, config: &'static str, script: &'static [Say]) -> Self {
+        Self {
+            name,
+            config,
+            firmware: Firmware::Bios,
+            smp: 2,
+            memory: MEMORY,
+            damage: |_| Ok(()),
+            script,
+        }
+    }
+}
+
+/// From the first line to an answer of the guest's shell.
+const TO_SHELL: &[Say] = &[
+    Hear("Portico"),
+    Hear("Linux version"),
+    Hear("GUEST-UP linux"),
+    Hear("# "),
+    Type("echo SUM=$((40+2))\n"),
+    Hear("SUM=42"),
+];
+
+/// The same where the guest's kernel is silent.
+const TO_SHELL_QUIET: &[Say] = &[
+    Hear("Portico"),
+    Hear("GUEST-UP linux"),
+    Hear("# "),
+    Type("echo SUM=$((40+2))\n"),
+    Hear("SUM=42"),
+];
+
+const POWEROFF: &[Say] = &[
+    Hear("GUEST-UP linux"),
+    Hear("# "),
+    Type("poweroff -f\n"),
+    Off,
+];
+
+const BOOTS: &[Boot] = &[
+    Boot::new("bios-2-cpus-to-shell", "linux", TO_SHELL),
+    Boot {
+        smp: 1,
+        ..Boot::new("bios-1-cpu-to-shell", "quiet", TO_SHELL_QUIET)
+    },
+    Boot {
+        smp: 4,
+        ..Boot::new("bios-4-cpus-to-shell", "quiet", TO_SHELL_QUIET)
+    },
+    Boot {
+        firmware: Firmware::Uefi,
+        ..Boot::new("uefi-2-cpus-to-shell", "linux", TO_SHELL)
+    },
+    Boot {
+        firmware: Firmware::Uefi,
+        smp: 4,
+        ..Boot::new("uefi-4-cpus-to-shell", "quiet", TO_SHELL_QUIET)
+    },
+    Boot::new("guest-poweroff-ends-the-machine", "quiet", POWEROFF),
+    Boot {
+        damage: |plan| flip_last_byte(plan, config::MODULE_NAME),
+        ..Boot::new(
+            "damaged-configuration-is-told",
+            "quiet",
+            &[Hear("configuration module is damaged")],
+        )
+    },
+    Boot {
+        damage: |plan| halve(plan, "vmm"),
+        ..Boot::new(
+            "truncated-elf-is-told",
+            "quiet",
+            &[Hear("linux"), Hear("ELF")],
+        )
+    },
+    Boot {
+        damage: |plan| remove(plan, "linux.kernel"),
+        ..Boot::new(
+            "missing-kernel-module-is-told",
+            "quiet",
+            &[Hear("linux.kernel")],
+        )
+    },
+    Boot {
+        memory: 256 << 20,
+        ..Boot::new("too-little-memory-is-told", "quiet", &[Hear("memory")])
+    },
+];
+
+/// The cases.
+#[must_use]
+pub fn jobs() -> Vec<Job> {
+    let boots = BOOTS.iter().map(|boot| {
+        Job::case(format!("system/{}", boot.name), move |context| {
+            run(context, boot)
+        })
+    });
+    let host = [
+        Job::case("system/missing-kernel-file-is-told", missing_kernel),
+        Job::case("system/shipped-configurations-are-good", shipped),
+    ];
+    boots.chain(host).collect()
+}
+
+fn run(context: &Context, boot: &Boot) -> Result<String> {
+    let config = context.repo.config(boot.config);
+    let compiled = system::check(&context.repo, &config, boot.smp, MEMORY)?;
+    let mut plan = system::assemble(&context.repo, context.images()?, &compiled)?;
+    (boot.damage)(&mut plan)?;
+    let iso = context.scratch(&format!("{}.iso", boot.name))?;
+    plan.pack(&iso)?;
+
+    let machine = Machine {
+        firmware: boot.firmware,
+        ..Machine::plain(boot.smp, boot.memory)
+    };
+    let mut script = Vec::new();
+    let mut off = false;
+    for say in boot.script {
+        match say {
+            Hear(text) => script.push(Step::Expect((*text).to_owned())),
+            Type(text) => script.push(Step::Send((*text).to_owned())),
+            Off => off = true,
+        }
+    }
+    let log = iso.with_extension("log");
+    let session = Session {
+        timeout: Some(TIMEOUT),
+        log: Some(&log),
+        to_the_end: off,
+        ..Session::default()
+    };
+    let command = &mut machine.command(&Start::Iso(iso.clone()), &Serial::Pipes);
+    let finished = session.run(command, script)?;
+    // Only failures are worth keeping the image for.
+    let keep = |result: Result<String>| {
+        if result.is_ok() {
+            let _ = std::fs::remove_file(&iso);
+        }
+        result
+    };
+    if off && finished.end == End::Exit(Some(0)) && finished.conversation.done() {
+        return keep(Ok(String::new()));
+    }
+    keep(finished.require_done().map(|()| String::new()))
+}
+
+fn contents<'p>(plan: &'p mut Plan, name: &str) -> Result<&'p mut Contents> {
+    let module = plan.modules.iter_mut().find(|(module, _)| module == name);
+    module
+        .map(|(_, contents)| contents)
+        .with_context(|| format!("there is no module {name}"))
+}
+
+fn bytes(contents: &Contents) -> Result<Vec<u8>> {
+    match contents {
+        Contents::Bytes(bytes) => Ok(bytes.clone()),
+        Contents::File(path) => Ok(std::fs::read(path)?),
+    }
+}
+
+fn flip_last_byte(plan: &mut Plan, name: &str) -> Result<()> {
+    let contents = contents(plan, name)?;
+    let mut bytes = bytes(contents)?;
+    *bytes.last_mut().context("the module is empty")? ^= 1;
+    *contents = Contents::Bytes(bytes);
+    Ok(())
+}
+
+fn halve(plan: &mut Plan, name: &str) -> Result<()> {
+    let contents = contents(plan, name)?;
+    let mut bytes = bytes(contents)?;
+    bytes.truncate(bytes.len() / 2);
+    *contents = Contents::Bytes(bytes);
+    Ok(())
+}
+
+fn remove(plan: &mut Plan, name: &str) -> Result<()> {
+    contents(plan, name)?;
+    plan.modules.retain(|(module, _)| module != name);
+    Ok(())
+}
+
+fn missing_kernel(context: &Context) -> Result<String> {
+    let path = context.scratch("missing-kernel.toml")?;
+    std::fs::write(
+        &path,
+        "[[vm]]\nname = \"a\"\nmemory = \"64M\"\nkernel = \"no/vmlinuz\"\n",
+    )?;
+    let Err(error) = system::check(&context.repo, &path, 2, MEMORY) else {
+        bail!("a configuration without its kernel passed the check");
+    };
+    let text = error.to_string();
+    let missing = path.with_file_name("no/vmlinuz");
+    for part in [
+        format!("{}:4:10", path.display()),
+        missing.display().to_string(),
+    ] {
+        if !text.contains(&part) {
+            bail!("`{part}` is not in the message:\n{text}");
+        }
+    }
+    Ok(String::new())
+}
+
+fn shipped(context: &Context) -> Result<String> {
+    let mut count = 0;
+    for entry in context.repo.root.join("run/configs").read_dir()? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "toml") {
+            system::check(&context.repo, &path, 2, MEMORY)?;
+            count += 1;
+        }
+    }
+    Ok(format!("{count} configurations"))
+}
