@@ -1,6 +1,6 @@
 //! System calls on capabilities: delegate, revoke, query.
 
-use ipc::cap::{Range, Rights};
+use ipc::cap::{Range, Rights, Space};
 use ipc::status::Status;
 
 use crate::cap::{self, Destination, Progress};
@@ -23,7 +23,7 @@ pub fn delegate(c: &Caller<'_>) -> Handled {
         return Err(Status::Aborted);
     }
     let own = &c.ec.pd.spaces;
-    let a = c.args;
+    let a = &c.args;
     let destination = match own.objects.lookup::<Pd>(a.rdi, Rights::PD_DELEGATE) {
         Ok(pd) => Destination::Pd(&pd.spaces),
         Err(Status::BadCap) => {
@@ -32,7 +32,11 @@ pub fn delegate(c: &Caller<'_>) -> Handled {
         }
         Err(status) => return Err(status),
     };
-    cap::delegate(&mut kernel.frames, own, destination, Range(a.rsi), a.rdx, a.r10, a.r8)?;
+    let range = Range(a.rsi);
+    cap::delegate(&mut kernel.frames, own, destination, range, a.rdx, a.r10, a.r8)?;
+    if range.space() == Some(Space::Port) {
+        sync::rendezvous::reload_ports(&kernel, c.cpu);
+    }
     DONE
 }
 

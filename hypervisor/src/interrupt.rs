@@ -88,10 +88,7 @@ pub fn deliver(cpu: &PerCpu, signal: Signal) {
 
 /// Ends the wait of an execution context that was taken off a semaphore's queue.
 pub fn wake_with(cpu: &PerCpu, ec: Obj<Ec>, status: Status, badges: u64) {
-    ec.regs.rax.set(u64::from(status.number()));
-    ec.regs.rsi.set(badges);
-    ec.regs.rdi.set(0);
-    ec.regs.rdx.set(0);
+    ec.regs.set_results(status, badges, 0);
     if ec.cpu == cpu.sched.id {
         sched::wake(cpu, ec);
     } else {

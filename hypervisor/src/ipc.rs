@@ -11,12 +11,12 @@ use ipc::status::Status;
 use ipc::utcb::{Message, Utcb};
 
 use crate::arch::percpu::PerCpu;
-use crate::arch::regs::{Args, Regs, flag};
+use crate::arch::regs::{Regs, flag};
 use crate::object::Obj;
 use crate::object::ec::{Ec, State};
 use crate::object::pt::Pt;
 use crate::object::vcpu::Vcpu;
-use crate::syscall::{Handled, Outcome};
+use crate::syscall::{Caller, Handled, Outcome};
 use crate::{sched, sync, transfer};
 
 /// Copies untyped words from one UTCB to another.
@@ -50,51 +50,56 @@ fn enter(cpu: &PerCpu, caller: Obj<Ec>, pt: &Pt, message: u64) {
     sched::switch_to(cpu, callee);
 }
 
+/// The handler is free again, and the caller runs on.
+#[inline(always)]
+fn leave(cpu: &PerCpu, ec: Obj<Ec>, caller: Obj<Ec>) {
+    ec.caller.set(None);
+    ec.state.set(State::Idle);
+    caller.partner.set(None);
+    sched::switch_to(cpu, caller);
+}
+
+/// A call that carries words only, to a free handler of this CPU: whether it was one.
+#[inline(always)]
+pub fn plain_call(cpu: &PerCpu, ec: Obj<Ec>, portal: u64, message: Message) -> bool {
+    let Ok(pt) = ec.pd.spaces.objects.lookup::<Pt>(portal, Rights::PT_CALL) else { return false };
+    let callee = pt.ec;
+    if !message.is_plain() || callee.cpu != cpu.sched.id || callee.state.get() != State::Idle {
+        return false;
+    }
+    copy_words(&ec, &callee, message.words());
+    enter(cpu, ec, pt, message.0);
+    true
+}
+
+/// A reply that carries words only, to a caller that waits for nothing else: whether it was one.
+#[inline(always)]
+pub fn plain_reply(cpu: &PerCpu, ec: Obj<Ec>, message: Message) -> bool {
+    let Some(caller) = ec.caller.get() else { return false };
+    if !message.is_plain() || caller.regs.flags.get() != 0 || cpu.sched.helping.get() {
+        return false;
+    }
+    copy_words(&ec, &caller, message.words());
+    caller.regs.set_results(Status::Ok, message.0, 0);
+    leave(cpu, ec, caller);
+    true
+}
+
 /// System call `Call`.
 ///
 /// # Errors
 /// `BadCap`, `BadRight`: no such portal. `BadCpu`: its handler is bound to another CPU.
 /// `Aborted`: its handler is dead. With typed items also what their transfer reports.
-#[inline(always)]
-pub fn call(cpu: &PerCpu, ec: Obj<Ec>, args: &Args) -> Handled {
-    let message = Message(args.rsi);
-    if message.items() != 0 {
-        return call_with_items(cpu, ec, args);
-    }
-    let pt = ec.pd.spaces.objects.lookup::<Pt>(args.rdi, Rights::PT_CALL)?;
-    let callee = pt.ec;
-    if callee.cpu != cpu.sched.id || callee.state.get() != State::Idle {
-        return call_slow(cpu, ec, callee, args);
-    }
-    let words = message.words();
-    copy_words(&ec, &callee, words);
-    enter(cpu, ec, pt, Message::new(words, 0).0);
-    Ok(Outcome::Switched)
-}
-
-/// A call that carries capabilities: under the kernel lock, which is taken before any lookup.
-#[cold]
-fn call_with_items(cpu: &PerCpu, ec: Obj<Ec>, args: &Args) -> Handled {
-    let mut kernel = sync::lock(cpu);
+pub fn call(c: &Caller<'_>) -> Handled {
+    let (cpu, ec) = (c.cpu, c.ec);
+    let message = Message(c.args.rsi);
+    // Before any lookup, since other CPUs may revoke while this one waits for the lock.
+    let mut kernel = (message.items() != 0).then(|| sync::lock(cpu));
     if ec.is_dead() {
         return Err(Status::Aborted);
     }
-    let pt = ec.pd.spaces.objects.lookup::<Pt>(args.rdi, Rights::PT_CALL)?;
-    let message = Message(args.rsi);
+    let pt = ec.pd.spaces.objects.lookup::<Pt>(c.args.rdi, Rights::PT_CALL)?;
     let callee = pt.ec;
-    if callee.cpu != cpu.sched.id || callee.state.get() != State::Idle {
-        drop(kernel);
-        return call_slow(cpu, ec, callee, args);
-    }
-    transfer::items(&mut kernel, cpu, ec, callee, message.items())?;
-    copy_words(&ec, &callee, message.words());
-    enter(cpu, ec, pt, Message::new(message.words(), message.items()).0);
-    Ok(Outcome::Switched)
-}
-
-/// The handler is busy, dead or elsewhere.
-#[cold]
-fn call_slow(cpu: &PerCpu, ec: Obj<Ec>, callee: Obj<Ec>, args: &Args) -> Handled {
     if callee.cpu != cpu.sched.id {
         return Err(Status::BadCpu);
     }
@@ -105,8 +110,16 @@ fn call_slow(cpu: &PerCpu, ec: Obj<Ec>, callee: Obj<Ec>, args: &Args) -> Handled
         // It would wait for itself.
         return Err(Status::BadState);
     }
-    ec.regs.restart(args);
-    sched::help(cpu, callee);
+    if callee.state.get() != State::Idle {
+        ec.regs.restart(&c.args);
+        sched::help(cpu, callee);
+        return Ok(Outcome::Switched);
+    }
+    if let Some(kernel) = &mut kernel {
+        transfer::items(kernel, cpu, ec, callee, message.items())?;
+    }
+    copy_words(&ec, &callee, message.words());
+    enter(cpu, ec, pt, message.normal().0);
     Ok(Outcome::Switched)
 }
 
@@ -114,91 +127,54 @@ fn call_slow(cpu: &PerCpu, ec: Obj<Ec>, callee: Obj<Ec>, args: &Args) -> Handled
 ///
 /// # Errors
 /// `BadState`: the execution context is global and has nobody to reply to.
-#[inline(always)]
-pub fn reply(cpu: &PerCpu, ec: Obj<Ec>, message: u64) -> Handled {
-    let Some(caller) = ec.caller.get() else {
-        return wait_idle(cpu, ec);
-    };
-    if caller.regs.flags.get() != 0 || Message(message).items() != 0 {
-        return reply_slow(cpu, ec, message);
-    }
-    let words = Message(message).words();
-    copy_words(&ec, &caller, words);
-    finish(&caller.regs, Status::Ok, Message::new(words, 0).0);
-    end_call(cpu, ec, caller)
-}
-
-/// The handler is free again, and the caller runs on.
-#[inline(always)]
-fn end_call(cpu: &PerCpu, ec: Obj<Ec>, caller: Obj<Ec>) -> Handled {
-    ec.caller.set(None);
-    caller.partner.set(None);
-    ec.state.set(State::Idle);
-    if cpu.sched.helping.get() {
-        sched::preempt(cpu);
-    } else {
-        sched::switch_to(cpu, caller);
-    }
-    Ok(Outcome::Switched)
-}
-
-/// Result registers of a call.
-#[inline(always)]
-fn finish(regs: &Regs, status: Status, message: u64) {
-    regs.rax.set(u64::from(status.number()));
-    regs.rsi.set(message);
-    regs.rdi.set(0);
-    regs.rdx.set(0);
-}
-
-/// A handler that nobody called (or whose caller died) becomes free.
-#[cold]
-fn wait_idle(cpu: &PerCpu, ec: Obj<Ec>) -> Handled {
+pub fn reply(c: &Caller<'_>) -> Handled {
+    let (cpu, ec) = (c.cpu, c.ec);
+    let message = Message(c.args.rsi);
     if ec.global {
         return Err(Status::BadState);
     }
-    ec.state.set(State::Idle);
-    if cpu.sched.helping.get() {
-        sched::preempt(cpu);
-    } else {
-        sched::abandon(cpu);
-    }
-    Ok(Outcome::Switched)
-}
-
-/// The reply carries capabilities, or the caller waits for the reply to an event, or it was
-/// recalled while it waited.
-#[cold]
-fn reply_slow(cpu: &PerCpu, ec: Obj<Ec>, message: u64) -> Handled {
-    let Some(caller) = ec.caller.get() else { return wait_idle(cpu, ec) };
-    if caller.regs.has(flag::EVENT) {
+    if let Some(caller) = ec.caller.get()
+        && caller.regs.has(flag::EVENT)
+    {
         caller.regs.clear(flag::EVENT);
-        let mtd = Mtd::from_bits_truncate(message);
+        let mtd = Mtd::from_bits_truncate(message.0);
         if let Some(utcb) = ec.utcb {
             match Vcpu::of(caller) {
                 Some(vcpu) => crate::vcpu::load(vcpu, mtd, utcb),
-                None => load_host(&caller.regs, mtd, utcb),
+                None => load_host(caller, mtd, utcb),
             }
         }
-        return end_call(cpu, ec, caller);
-    }
-    let message = Message(message);
-    let mut status = Status::Ok;
-    if message.items() != 0 {
-        let mut kernel = sync::lock(cpu);
+        leave(cpu, ec, caller);
+    } else {
+        let mut kernel = (message.items() != 0).then(|| sync::lock(cpu));
         if ec.is_dead() {
             return Err(Status::Aborted);
         }
         // The caller may have died while this CPU waited for the lock.
-        let Some(caller) = ec.caller.get() else { return wait_idle(cpu, ec) };
-        // It must learn that something is missing, the handler must not hang on it.
-        let sent = transfer::items(&mut kernel, cpu, ec, caller, message.items());
-        status = sent.err().unwrap_or(Status::Ok);
+        match (ec.caller.get(), &mut kernel) {
+            (Some(caller), kernel) => {
+                // It must learn that something is missing, the handler must not hang on it.
+                let sent = kernel
+                    .as_mut()
+                    .map_or(Ok(()), |k| transfer::items(k, cpu, ec, caller, message.items()));
+                copy_words(&ec, &caller, message.words());
+                let status = sent.err().unwrap_or(Status::Ok);
+                caller.regs.set_results(status, message.normal().0, 0);
+                leave(cpu, ec, caller);
+            }
+            (None, _) => {
+                ec.state.set(State::Idle);
+                if !cpu.sched.helping.get() {
+                    sched::abandon(cpu);
+                    return Ok(Outcome::Switched);
+                }
+            }
+        }
     }
-    let Some(caller) = ec.caller.get() else { return wait_idle(cpu, ec) };
-    copy_words(&ec, &caller, message.words());
-    finish(&caller.regs, status, Message::new(message.words(), message.items()).0);
-    end_call(cpu, ec, caller)
+    if cpu.sched.helping.get() {
+        sched::preempt(cpu);
+    }
+    Ok(Outcome::Switched)
 }
 
 /// Delivers an event of `ec` through its event portal; a call on behalf of `ec`.
@@ -252,7 +228,7 @@ pub fn abort_caller(ec: Obj<Ec>) {
         caller.pending_event.set(Some(caller.last_event.get()));
         caller.regs.set(flag::PENDING);
     } else {
-        finish(&caller.regs, Status::Aborted, 0);
+        caller.regs.set_results(Status::Aborted, 0, 0);
     }
 }
 
@@ -301,7 +277,8 @@ fn store_host(regs: &Regs, mtd: Mtd, utcb: NonNull<Utcb>) {
 }
 
 /// Takes the groups of a host execution context's state back.
-fn load_host(regs: &Regs, mtd: Mtd, utcb: NonNull<Utcb>) {
+fn load_host(ec: Obj<Ec>, mtd: Mtd, utcb: NonNull<Utcb>) {
+    let regs = &ec.regs;
     use crate::arch::regs::{USER_RFLAGS, USER_RFLAGS_MASK};
     // SAFETY: a live UTCB frame. Its owner may change it meanwhile on another CPU: every field is
     // read once, and any value of it is acceptable or made so.
@@ -329,5 +306,7 @@ fn load_host(regs: &Regs, mtd: Mtd, utcb: NonNull<Utcb>) {
         take!(rip, rflags);
         regs.rip.set(regs.rip.get() & crate::arch::layout::USER_MASK);
         regs.rflags.set(regs.rflags.get() & USER_RFLAGS_MASK | USER_RFLAGS);
+        // It may not come back to a revocation that was interrupted.
+        ec.ticket.take();
     }
 }

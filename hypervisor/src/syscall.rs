@@ -2,6 +2,7 @@
 
 use ipc::status::{Result, Status};
 use ipc::syscall::{Call, Number};
+use ipc::utcb::Message;
 
 use crate::arch::percpu::{self, PerCpu};
 use crate::arch::regs::Args;
@@ -33,15 +34,13 @@ pub struct Caller<'a> {
     /// The execution context that made the call.
     pub ec: Obj<ec::Ec>,
     /// Its arguments.
-    pub args: &'a Args,
+    pub args: Args,
 }
 
-#[inline(always)]
-fn dispatch(c: &Caller<'_>) -> Handled {
-    let Some(call) = Number(c.args.number).call() else { return Err(Status::BadCall) };
+fn dispatch(call: Call, c: &Caller<'_>) -> Handled {
     match call {
-        Call::Call => message::call(c.cpu, c.ec, c.args),
-        Call::Reply => message::reply(c.cpu, c.ec, c.args.rsi),
+        Call::Call => message::call(c),
+        Call::Reply => message::reply(c),
         Call::Down => sm::down(c),
         Call::Up => sm::up(c),
         Call::CreatePd => pd::create(c),
@@ -62,6 +61,22 @@ fn dispatch(c: &Caller<'_>) -> Handled {
     }
 }
 
+/// The plain case of the calls that time depends on: whether it was one and is done. Anything
+/// unusual, errors of a call included, is left to [`dispatch`], without effect.
+#[inline(always)]
+fn plain(cpu: &PerCpu, ec: Obj<ec::Ec>, number: Number, rdi: u64, rsi: u64) -> bool {
+    match number.call() {
+        Some(Call::Call) => message::plain_call(cpu, ec, rdi, Message(rsi)),
+        Some(Call::Reply) => message::plain_reply(cpu, ec, Message(rsi)),
+        Some(Call::Up) => sm::plain_up(ec, rdi),
+        Some(_) => false,
+        None => {
+            ec.regs.set_results(Status::BadCall, 0, 0);
+            true
+        }
+    }
+}
+
 /// Called by the entry path.
 #[unsafe(no_mangle)]
 extern "sysv64" fn portico_syscall(
@@ -73,9 +88,20 @@ extern "sysv64" fn portico_syscall(
     number: u64,
 ) {
     let cpu = percpu::this();
-    let Some(ec) = cpu.sched.current.get() else { return };
+    let ec = cpu.sched.current();
+    if !plain(cpu, ec, Number(number), rdi, rsi) {
+        full(rdi, rsi, rdx, r10, r8, number);
+    }
+}
+
+/// Every call in every case.
+#[inline(never)]
+extern "sysv64" fn full(rdi: u64, rsi: u64, rdx: u64, r10: u64, r8: u64, number: u64) {
+    let cpu = percpu::this();
+    let ec = cpu.sched.current();
+    let Some(call) = Number(number).call() else { return };
     let args = Args { number, rdi, rsi, rdx, r10, r8 };
-    match dispatch(&Caller { cpu, ec, args: &args }) {
+    match dispatch(call, &Caller { cpu, ec, args }) {
         Ok(Outcome::Switched) => {}
         Ok(Outcome::Done(first, second)) => finish(cpu, ec, Status::Ok, first, second),
         Err(status) => finish(cpu, ec, status, 0, 0),
@@ -86,18 +112,14 @@ extern "sysv64" fn portico_syscall(
 #[inline(always)]
 fn finish(cpu: &PerCpu, ec: Obj<ec::Ec>, status: Status, first: u64, second: u64) {
     // The call may have destroyed its caller.
-    if cpu.sched.current.get() != Some(ec) {
-        return;
+    if cpu.sched.is_current(ec) {
+        ec.regs.set_results(status, first, second);
     }
-    ec.regs.rax.set(u64::from(status.number()));
-    ec.regs.rdi.set(0);
-    ec.regs.rsi.set(first);
-    ec.regs.rdx.set(second);
 }
 
 #[cold]
 fn again(cpu: &PerCpu, ec: Obj<ec::Ec>, args: &Args) {
-    if cpu.sched.current.get() == Some(ec) {
+    if cpu.sched.is_current(ec) {
         ec.regs.restart(args);
         sched::preemption_point(cpu);
     }

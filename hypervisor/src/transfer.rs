@@ -15,7 +15,7 @@ use crate::destroy;
 use crate::num::usize_of;
 use crate::object::Obj;
 use crate::object::ec::Ec;
-use crate::sync::Guard;
+use crate::sync::{Guard, rendezvous};
 
 /// What becomes of one item.
 enum Plan<'a> {
@@ -57,6 +57,10 @@ pub fn items(
                 return Err(status);
             }
         }
+    }
+    let is_port = |d: &Delegation<'_>| d.granted().space() == Some(Space::Port);
+    if plans.iter().any(|p| matches!(p, Plan::Delegate(d, _) if is_port(d))) {
+        rendezvous::reload_ports(kernel, cpu);
     }
     for (n, plan) in plans.into_iter().enumerate() {
         let item = match plan {

@@ -129,6 +129,20 @@ impl Message {
         Self(words as u64 | (items as u64) << 16)
     }
 
+    /// Whether it has no items, no more words than there are, and nothing else.
+    #[inline]
+    #[must_use]
+    pub const fn is_plain(self) -> bool {
+        self.0 <= WORDS as u64
+    }
+
+    /// The same with its counts capped and nothing else.
+    #[inline]
+    #[must_use]
+    pub const fn normal(self) -> Self {
+        Self::new(self.words(), self.items())
+    }
+
     /// Number of words, at most [`WORDS`].
     #[inline]
     #[must_use]

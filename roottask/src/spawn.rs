@@ -274,7 +274,8 @@ impl Host<'_> {
     fn machine(&mut self, child: &mut Child, order: &Order<'_>) -> Result<(), Refusal> {
         let Some(vm) = &order.start.vm else { return Ok(()) };
         let ram = self.take(child, vm.ram.size, LARGE_PAGE, "RAM of its VM")?;
-        give(child.pd, ram.base, vm.ram.base, ram.size, MemRights::RW)
+        // The guest executes from it; in the VMM's own space it is never executable.
+        give(child.pd, ram.base, vm.ram.base, ram.size, MemRights::all())
             .map_err(refuse("RAM of its VM"))?;
         for (index, module) in (0..).zip([Some(order.given.kernel), order.given.initrd]) {
             let Some((base, size)) = module else { continue };

@@ -247,7 +247,7 @@ mod tests {
             Step::Send("42\n".to_owned()),
             expect("got 42"),
         ];
-        let done = run("printf '? '; read x; echo got $x; sleep 60", script, 10_000);
+        let done = run("printf '? '; read x; echo got $x; exec sleep 60", script, 10_000);
         assert_eq!(done.end, End::Done);
         assert!(done.time_of("? ") <= done.time_of("got 42"));
         assert!(done.time_of("never").is_none());
@@ -265,14 +265,14 @@ mod tests {
 
     #[test]
     fn timeout_is_told() {
-        let done = run("sleep 60", vec![expect("never")], 100);
+        let done = run("exec sleep 60", vec![expect("never")], 100);
         assert_eq!(done.end, End::Timeout);
         assert!(done.require_done().is_err());
     }
 
     #[test]
     fn panic_ends_the_run_with_its_backtrace() {
-        let shell = "echo 'PANIC at x'; sleep 0.2; echo trace; sleep 60";
+        let shell = "echo 'PANIC at x'; sleep 0.2; echo trace; exec sleep 60";
         let done = run(shell, vec![expect("never")], 10_000);
         assert_eq!(done.end, End::Panic);
         assert!(done.conversation.text().contains("trace"));

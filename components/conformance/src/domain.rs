@@ -52,7 +52,6 @@ impl Domain {
         let mut domain = Self::bare(quota)?;
         domain.share(layout::IMAGE)?;
         domain.share(layout::HEAP)?;
-        domain.own = false;
         Ok(domain)
     }
 
@@ -60,7 +59,10 @@ impl Domain {
     pub(crate) fn bare(quota: u64) -> Result<Self> {
         let at = selector::alloc()?;
         let pd = syscall::create_pd(at, process::pd(), quota)?;
-        Ok(Self { own: false, objects: alloc::vec![at], ..Self::own(pd) })
+        let mut domain = Self::own(pd);
+        domain.own = false;
+        domain.objects.push(at);
+        Ok(domain)
     }
 
     /// Delegates all that the component holds in an area.

@@ -12,6 +12,7 @@ extern crate alloc;
 
 #[macro_use]
 mod check;
+mod arch;
 mod bench;
 mod domain;
 mod guest;

@@ -1,6 +1,5 @@
 //! Runs the tests and leaves the emulator with the result.
 
-use alloc::string::String;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ipc::status::Status;
@@ -19,14 +18,14 @@ pub(crate) struct Test {
 }
 
 /// Declares the tests of a group.
-macro_rules! tests {
+macro_rules! group {
     ($group:literal: $($name:ident),+ $(,)?) => {
         pub(super) const TESTS: &[$crate::runner::Test] = &[
             $( $crate::runner::Test { name: concat!($group, "::", stringify!($name)), run: $name } ),+
         ];
     };
 }
-pub(crate) use tests;
+pub(crate) use group;
 
 /// How long a test may take.
 const LIMIT_MS: u64 = 20_000;
@@ -112,14 +111,6 @@ fn finish(good: bool) -> ! {
         }
     }
     process::exit(u32::from(!good))
-}
-
-/// A status as text, for messages.
-pub(crate) fn text(result: Result<(), Status>) -> String {
-    match result {
-        Ok(()) => String::from("Ok"),
-        Err(status) => String::from(status.name()),
-    }
 }
 
 /// Kernel memory that the component uses, in pages.

@@ -88,6 +88,11 @@ impl Devices {
         Self { uart: Uart::new(console), ioapic: IoApic::new(), seen: Seen::default() }
     }
 
+    /// Connects the serial line to another console.
+    pub fn connect(&mut self, console: Box<dyn Console>) {
+        self.uart.connect(console);
+    }
+
     /// Resets them; the console stays connected.
     pub fn reset(&mut self) {
         self.uart.reset();

@@ -38,7 +38,7 @@ pub trait Sink: Send {
     /// Takes as many bytes as fit and returns their number.
     fn write(&mut self, bytes: &[u8]) -> usize;
 
-    /// Wakes the other side.
+    /// Wakes the other side, if it sleeps.
     fn notify(&mut self);
 
     /// Takes a byte of input.

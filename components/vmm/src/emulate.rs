@@ -237,9 +237,7 @@ impl Machine<'_> {
     fn get(&mut self, operand: Operand, size: u64) -> Result<u64, Trap> {
         match operand {
             Operand::Register(number, true) => Ok(cpu::gpr(self.state, number) >> 8 & 0xff),
-            Operand::Register(number, false) => {
-                Ok(cpu::gpr(self.state, number) & byte_mask(size))
-            }
+            Operand::Register(number, false) => Ok(cpu::gpr(self.state, number) & byte_mask(size)),
             Operand::Immediate(value) => Ok(value & byte_mask(size)),
             Operand::Memory(linear) => self.load(linear, size),
         }
@@ -296,9 +294,7 @@ impl Machine<'_> {
     }
 
     fn read_physical(&mut self, gpa: u64, size: u64) -> u64 {
-        self.ram
-            .read_word(gpa, size)
-            .unwrap_or_else(|_| self.bus.read(gpa, size) & byte_mask(size))
+        self.ram.read_word(gpa, size).unwrap_or_else(|_| self.bus.read(gpa, size) & byte_mask(size))
     }
 
     fn write_physical(&mut self, gpa: u64, size: u64, value: u64) {

@@ -19,12 +19,8 @@ const GPR: Mtd = Mtd::GPR_ACDB.union(Mtd::GPR_BSD).union(Mtd::GPR_R8);
 /// What decides whether an event can be delivered.
 const EVENTS: Mtd = Mtd::RIP.union(Mtd::INJECT).union(Mtd::ACTIVITY);
 /// What executing an instruction takes.
-const EXECUTE: Mtd = GPR
-    .union(EVENTS)
-    .union(Mtd::CS_SS)
-    .union(Mtd::DATA_SEG)
-    .union(Mtd::CR)
-    .union(Mtd::EFER_PAT);
+const EXECUTE: Mtd =
+    GPR.union(EVENTS).union(Mtd::CS_SS).union(Mtd::DATA_SEG).union(Mtd::CR).union(Mtd::EFER_PAT);
 /// KVM's "no such hypercall", as a register.
 const ENOSYS: u64 = 1000u64.wrapping_neg();
 
@@ -34,9 +30,7 @@ pub const fn portal(exit: Exit) -> Mtd {
     match exit {
         Exit::Startup => Mtd::empty(),
         Exit::Cpuid | Exit::Hypercall => Mtd::GPR_ACDB.union(Mtd::RIP),
-        Exit::Io | Exit::MsrRead | Exit::MsrWrite => {
-            Mtd::GPR_ACDB.union(Mtd::RIP).union(Mtd::QUAL)
-        }
+        Exit::Io | Exit::MsrRead | Exit::MsrWrite => Mtd::GPR_ACDB.union(Mtd::RIP).union(Mtd::QUAL),
         Exit::Hlt => Mtd::RIP.union(Mtd::ACTIVITY),
         Exit::Recall | Exit::Deadline | Exit::InterruptWindow | Exit::NmiWindow => {
             EVENTS.union(Mtd::CR8)

@@ -16,6 +16,7 @@
 //! | [`walk`], [`decode`], [`emulate`] | instructions that touch devices through memory |
 //! | [`console`] | the other end of the serial line |
 //! | [`report`] | why a VM stopped |
+//! | [`component`] | all of this as a component: guest space, vCPUs, console session |
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
 #![cfg_attr(
@@ -34,6 +35,8 @@ extern crate alloc;
 pub mod acpi;
 pub mod boot;
 pub mod bus;
+#[allow(unsafe_code, reason = "memory that the root task mapped, and system calls")]
+pub mod component;
 pub mod console;
 pub mod cpu;
 pub mod decode;

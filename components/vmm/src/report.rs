@@ -145,7 +145,10 @@ pub fn registers(state: &State, mut line: impl FnMut(fmt::Arguments<'_>)) {
         s.rsi, s.rdi, s.rbp, s.rsp, s.ss.selector
     ));
     line(format_args!("r8  {:016x} r9  {:016x} r10 {:016x} r11 {:016x}", s.r8, s.r9, s.r10, s.r11));
-    line(format_args!("r12 {:016x} r13 {:016x} r14 {:016x} r15 {:016x}", s.r12, s.r13, s.r14, s.r15));
+    line(format_args!(
+        "r12 {:016x} r13 {:016x} r14 {:016x} r15 {:016x}",
+        s.r12, s.r13, s.r14, s.r15
+    ));
     line(format_args!(
         "idt {:x}+{:x} gdt {:x}+{:x} tr {:04x} fs {:x} gs {:x} inject {:x} activity {:x}",
         s.idtr.base,

@@ -282,6 +282,10 @@ impl Handling<'_, '_> {
         if self.take_inbox()? {
             return Ok(());
         }
+        // An INIT of the bootstrap processor.
+        if self.vm.phase() != Phase::Running {
+            return self.gather(exit);
+        }
         let deadline = self.cpu.lapic.deadline();
         if deadline != self.cpu.armed || exit == Exit::Deadline {
             self.cpu.armed = deadline;
@@ -360,8 +364,8 @@ impl Handling<'_, '_> {
             return Ok(false);
         }
         self.need(Mtd::ACTIVITY)?;
-        let blocked = Activity::from_bits_truncate(self.state.activity)
-            .contains(Activity::NMI_BLOCKED);
+        let blocked =
+            Activity::from_bits_truncate(self.state.activity).contains(Activity::NMI_BLOCKED);
         if blocked || self.event.is_valid() || self.in_shadow() {
             return Ok(true);
         }

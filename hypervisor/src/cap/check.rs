@@ -28,14 +28,8 @@ pub fn check_spaces(spaces: &PdSpaces, revocations: &Revocations) -> Result<(), 
     match spaces.ports.space.bitmap() {
         None if spaces.ports.index.any().is_none() => Ok(()),
         Some(bitmap) => {
-            let expected = (0..PortSpace::PORTS)
-                .step_by(64)
-                .map(|port| denied(spaces, port));
-            if bitmap
-                .iter()
-                .map(|word| word.load(Ordering::Relaxed))
-                .eq(expected)
-            {
+            let expected = (0..PortSpace::PORTS).step_by(64).map(|port| denied(spaces, port));
+            if bitmap.iter().map(|word| word.load(Ordering::Relaxed)).eq(expected) {
                 Ok(())
             } else {
                 Err("bitmap differs from the port capabilities")
@@ -48,10 +42,7 @@ pub fn check_spaces(spaces: &PdSpaces, revocations: &Revocations) -> Result<(), 
 /// The word of the I/O bitmap for 64 ports.
 fn denied(spaces: &PdSpaces, port: u64) -> u64 {
     let mut word = u64::MAX;
-    let mut next = spaces
-        .ports
-        .covering(port)
-        .or_else(|| spaces.ports.index.ceil(port));
+    let mut next = spaces.ports.covering(port).or_else(|| spaces.ports.index.ceil(port));
     while let Some(node) = next
         && node.base < port + 64
     {
@@ -82,19 +73,13 @@ fn check_memory(memory: &Memory, kind: Kind, busy: bool) -> Result<(), &'static 
             return;
         }
         mapped += 1 << (9 * level);
-        let expected = memory
-            .covering(page)
-            .map(|n| table.expected(&n.mapping(), level, page));
+        let expected = memory.covering(page).map(|n| table.expected(&n.mapping(), level, page));
         if expected != Some(entry) {
             result = Err("page table differs from the memory capabilities");
         }
     })?;
     result?;
-    if mapped == held {
-        Ok(())
-    } else {
-        Err("memory capability without a mapping")
-    }
+    if mapped == held { Ok(()) } else { Err("memory capability without a mapping") }
 }
 
 /// Checks an index and its nodes. Returns the number of units held.
@@ -156,11 +141,7 @@ fn check_node(node: Handle, kind: Kind, busy: bool) -> Result<(), &'static str> 
     } else if node.depth != 0 || node.next.get().is_some() || node.prev.get().is_some() {
         return Err("root with siblings or depth");
     }
-    if node
-        .child
-        .get()
-        .is_some_and(|c| c.parent.get() != Some(node) || c.prev.get().is_some())
-    {
+    if node.child.get().is_some_and(|c| c.parent.get() != Some(node) || c.prev.get().is_some()) {
         return Err("child of another parent");
     }
     if node

@@ -160,38 +160,26 @@ impl<'a> Delegation<'a> {
             (true, _) => MemoryType::WriteCombining,
         };
         let what = match request.space {
-            Space::Object => What::Object {
-                object: source.object(),
-                badge: source.badge() | badge,
-            },
-            Space::Memory => What::Memory {
-                phys: source.target + (src_base - source.base),
-                memory,
-            },
+            Space::Object => {
+                What::Object { object: source.object(), badge: source.badge() | badge }
+            }
+            Space::Memory => {
+                What::Memory { phys: source.target + (src_base - source.base), memory }
+            }
             Space::Port => What::Port,
         };
         if source.depth == MAX_DEPTH {
             return Err(Status::Overflow);
         }
         let order = request.order;
-        let seed = Seed {
-            owner,
-            parent: Some(source),
-            what,
-            base: dst_base,
-            order,
-            rights,
-        };
+        let seed = Seed { owner, parent: Some(source), what, base: dst_base, order, rights };
         check_place(&seed)?;
         let granted = match request.space {
             Space::Object => Range::object(Rights::from_bits_retain(rights)),
             Space::Memory => Range::memory(order, MemRights::from_bits_retain(rights)),
             Space::Port => Range::port(order),
         };
-        Ok(Self {
-            seed,
-            range: granted,
-        })
+        Ok(Self { seed, range: granted })
     }
 
     /// What the receiver gets: space, order and rights.
@@ -224,9 +212,7 @@ pub fn delegate(
     dst_base: u64,
     badge: u64,
 ) -> Result<(), Status> {
-    Delegation::check(src, dst, range, src_base, dst_base, badge)?
-        .commit(frames)
-        .map(|_| ())
+    Delegation::check(src, dst, range, src_base, dst_base, badge)?.commit(frames).map(|_| ())
 }
 
 /// Undoes a delegation, before the kernel lock is released.

@@ -23,12 +23,7 @@ impl ObjectHeader {
     /// Header of a new object of type `ty`, without capabilities and uses.
     #[must_use]
     pub const fn new(ty: ObjectType) -> Self {
-        Self {
-            next: Cell::new(None),
-            caps: Cell::new(0),
-            uses: Cell::new(0),
-            ty,
-        }
+        Self { next: Cell::new(None), caps: Cell::new(0), uses: Cell::new(0), ty }
     }
 
     /// Counts another use. Kernel lock.

@@ -30,11 +30,7 @@ impl<E> Links<E> {
     /// Links of an entry that is in no tree.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            left: Cell::new(None),
-            right: Cell::new(None),
-            height: Cell::new(0),
-        }
+        Self { left: Cell::new(None), right: Cell::new(None), height: Cell::new(0) }
     }
 
     /// Whether the entry is in a tree.
@@ -57,9 +53,7 @@ pub struct Index<E> {
 
 impl<E> Default for Index<E> {
     fn default() -> Self {
-        Self {
-            root: Cell::new(None),
-        }
+        Self { root: Cell::new(None) }
     }
 }
 
@@ -70,9 +64,7 @@ impl<E: Entry> Index<E> {
     /// An empty tree.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            root: Cell::new(None),
-        }
+        Self { root: Cell::new(None) }
     }
 
     /// Some entry, O(1); `None` where there is none.
@@ -165,11 +157,7 @@ impl<E: Entry> Index<E> {
         {
             let left = order < (e.key(), e.id());
             push(&mut path, (e, left));
-            at = if left {
-                e.links().left.get()
-            } else {
-                e.links().right.get()
-            };
+            at = if left { e.links().left.get() } else { e.links().right.get() };
         }
         path
     }
@@ -216,9 +204,7 @@ fn height<E: Entry>(entry: Option<E>) -> u8 {
 
 fn measure<E: Entry>(entry: E) {
     let links = entry.links();
-    links
-        .height
-        .set(1 + height(links.left.get()).max(height(links.right.get())));
+    links.height.set(1 + height(links.left.get()).max(height(links.right.get())));
 }
 
 /// Restores the balance of an entry whose subtrees are balanced. Returns the new top.

@@ -40,11 +40,7 @@ pub(super) fn check_place(seed: &Seed) -> Result<(), Status> {
 /// Whether ports are in range and aligned.
 pub(super) fn check_ports(base: u64, order: u8) -> Result<(), Status> {
     let aligned = order <= 16 && base & ((1 << order) - 1) == 0;
-    if aligned && base < PortSpace::PORTS {
-        Ok(())
-    } else {
-        Err(Status::BadParam)
-    }
+    if aligned && base < PortSpace::PORTS { Ok(()) } else { Err(Status::BadParam) }
 }
 
 /// Makes a capability and what it stands for: a filled slot, a mapping, open ports. The place was
@@ -74,10 +70,7 @@ fn attach(frames: &mut Frames, node: Handle) -> Result<(), Status> {
             node.header().caps.set(node.header().caps.get() + 1);
         }
         (Kind::Port, Owner::Pd(spaces)) => {
-            spaces
-                .ports
-                .space
-                .allow(frames, account, node.base, node.order)?;
+            spaces.ports.space.allow(frames, account, node.base, node.order)?;
             spaces.ports.index.insert(node);
         }
         _ => {
@@ -105,10 +98,7 @@ pub(super) fn detach(node: Handle, pages: &mut PageList) -> bool {
         }
         _ => {
             owner.memory().index.remove(node);
-            owner
-                .memory()
-                .space
-                .unmap(account, node.base, node.order, pages);
+            owner.memory().space.unmap(account, node.base, node.order, pages);
             true
         }
     }
@@ -133,14 +123,7 @@ pub unsafe fn install_object<T: Object>(
     // SAFETY: the object is allocated and starts with its header.
     debug_assert_eq!(unsafe { object.as_ref() }.ty, T::TYPE);
     let what = What::Object { object, badge: 0 };
-    install(
-        frames,
-        spaces,
-        what,
-        selector,
-        0,
-        (rights & Rights::FULL).bits(),
-    )
+    install(frames, spaces, what, selector, 0, (rights & Rights::FULL).bits())
 }
 
 /// First capability for `2^order` pages of physical memory from page number `phys` on, mapped at
@@ -186,14 +169,7 @@ fn install(
     order: u8,
     rights: u8,
 ) -> Result<(), Status> {
-    let seed = Seed {
-        owner: Owner::Pd(spaces),
-        parent: None,
-        what,
-        base,
-        order,
-        rights,
-    };
+    let seed = Seed { owner: Owner::Pd(spaces), parent: None, what, base, order, rights };
     check_place(&seed)?;
     place(frames, &seed).map(|_| ())
 }

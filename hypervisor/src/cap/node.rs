@@ -92,9 +92,7 @@ impl Handle {
     pub(super) fn alloc(frames: &mut Frames, seed: &Seed) -> Result<Self, Status> {
         let node = seed.owner.account().alloc(frames, Node::new(seed))?;
         // The pool starts with the state bytes of `Frames`, and has less than 256 GiB.
-        NonZeroU32::new(low32(pool::offset(node) / NODE_SIZE))
-            .map(Self)
-            .ok_or(Status::Quota)
+        NonZeroU32::new(low32(pool::offset(node) / NODE_SIZE)).map(Self).ok_or(Status::Quota)
     }
 
     /// Frees a node that nothing links to any more.
@@ -201,25 +199,17 @@ pub(super) struct Seed<'a> {
 /// What a capability is for.
 #[derive(Clone, Copy)]
 pub(super) enum What {
-    Object {
-        object: NonNull<ObjectHeader>,
-        badge: u64,
-    },
-    Memory {
-        phys: u64,
-        memory: MemoryType,
-    },
+    Object { object: NonNull<ObjectHeader>, badge: u64 },
+    Memory { phys: u64, memory: MemoryType },
     Port,
 }
 
 impl Node {
     fn new(seed: &Seed) -> Self {
         let (kind, target, extra) = match (seed.what, seed.owner) {
-            (What::Object { object, badge }, _) => (
-                Kind::Object,
-                u64_of(object.as_ptr().expose_provenance()),
-                badge,
-            ),
+            (What::Object { object, badge }, _) => {
+                (Kind::Object, u64_of(object.as_ptr().expose_provenance()), badge)
+            }
             (What::Memory { phys, memory }, Owner::Pd(_)) => (Kind::Host, phys, memory as u64),
             (What::Memory { phys, memory }, Owner::Guest(_)) => (Kind::Guest, phys, memory as u64),
             (What::Port, _) => (Kind::Port, seed.base, 0),
@@ -281,11 +271,7 @@ impl Node {
 
     /// The badge of an object capability, 0 for anything else.
     pub(super) fn badge(&self) -> u64 {
-        if self.kind == Kind::Object {
-            self.extra
-        } else {
-            0
-        }
+        if self.kind == Kind::Object { self.extra } else { 0 }
     }
 
     /// The type of a memory capability, `WriteBack` for anything else.
@@ -311,11 +297,7 @@ impl Node {
     }
 
     pub(super) fn object_type(&self) -> ObjectType {
-        if self.kind == Kind::Object {
-            self.header().ty
-        } else {
-            ObjectType::Null
-        }
+        if self.kind == Kind::Object { self.header().ty } else { ObjectType::Null }
     }
 
     /// The word for the slot of an object capability.

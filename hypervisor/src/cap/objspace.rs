@@ -133,10 +133,7 @@ impl ObjectSpace {
             let word = CapWord(slot.cap.load(Ordering::Acquire));
             if let Some(object) = word.select(T::TYPE, rights) {
                 // SAFETY: as in `lookup`.
-                return Ok((
-                    unsafe { object.cast().as_ref() },
-                    slot.badge.load(Ordering::Relaxed),
-                ));
+                return Ok((unsafe { object.cast().as_ref() }, slot.badge.load(Ordering::Relaxed)));
             }
         }
         Err(self.refusal(selector, T::TYPE))
@@ -146,10 +143,7 @@ impl ObjectSpace {
     #[must_use]
     pub fn get(&self, selector: u64) -> (CapWord, u64) {
         self.slot(selector).map_or((CapWord::EMPTY, 0), |slot| {
-            (
-                CapWord(slot.cap.load(Ordering::Acquire)),
-                slot.badge.load(Ordering::Relaxed),
-            )
+            (CapWord(slot.cap.load(Ordering::Acquire)), slot.badge.load(Ordering::Relaxed))
         })
     }
 
@@ -242,9 +236,7 @@ impl ObjectSpace {
 
     fn entry(&self, selector: u64) -> Option<&AtomicPtr<Leaf>> {
         // SAFETY: the root lives as long as the space.
-        unsafe { self.root.as_ref() }
-            .0
-            .get(usize_of(selector >> LEAF_SHIFT))
+        unsafe { self.root.as_ref() }.0.get(usize_of(selector >> LEAF_SHIFT))
     }
 
     fn leaf_for(
@@ -270,9 +262,7 @@ impl ObjectSpace {
     /// What is wrong.
     pub(super) fn check(&self) -> Result<(), &'static str> {
         for first in (0..Selector::COUNT).step_by(LEAF_SLOTS) {
-            let entry = self
-                .entry(first)
-                .map(|e| e.load(Ordering::Relaxed).cast_const());
+            let entry = self.entry(first).map(|e| e.load(Ordering::Relaxed).cast_const());
             if entry == Some(&raw const EMPTY) {
                 continue;
             }

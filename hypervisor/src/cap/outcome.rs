@@ -116,9 +116,6 @@ impl Drop for Outcome {
         if std::thread::panicking() {
             return;
         }
-        debug_assert!(
-            self.pages.is_empty() && self.dead.is_none(),
-            "consequences not drawn"
-        );
+        debug_assert!(self.pages.is_empty() && self.dead.is_none(), "consequences not drawn");
     }
 }

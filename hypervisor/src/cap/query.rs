@@ -26,14 +26,7 @@ pub fn query(spaces: &PdSpaces, space: Space, unit: u64) -> Result<(Held, u64), 
         return Ok((Held::new(ObjectType::Null, 0, 0), 0));
     };
     let held = Held::new(node.object_type(), node.rights(), node.order);
-    Ok((
-        held,
-        if space == Space::Object {
-            node.badge()
-        } else {
-            node.base
-        },
-    ))
+    Ok((held, if space == Space::Object { node.badge() } else { node.base }))
 }
 
 /// What a translated item is called by its receiver.
@@ -73,11 +66,7 @@ pub fn translate(
                 Space::Port => Range::port(request.order),
             };
             let base = ancestor.base + (target - ancestor.target);
-            return Ok(Some(Translation {
-                range,
-                base,
-                badge: node.badge(),
-            }));
+            return Ok(Some(Translation { range, base, badge: node.badge() }));
         }
         at = ancestor.parent.get();
     }

@@ -56,10 +56,7 @@ impl Revocations {
     /// Nothing under way.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            walk: None,
-            last: 0,
-        }
+        Self { walk: None, last: 0 }
     }
 
     /// Whether a revocation of rights is half done: then a node may have more rights than its
@@ -75,8 +72,7 @@ impl Revocations {
 
     /// Ends the walk where it concerns spaces that lose everything anyway.
     fn forget(&mut self, spaces: &PdSpaces) {
-        self.walk
-            .take_if(|walk| walk.spaces == NonNull::from(spaces));
+        self.walk.take_if(|walk| walk.spaces == NonNull::from(spaces));
     }
 
     /// Keeps the walk off a node that is about to go.
@@ -132,12 +128,7 @@ pub fn revoke(
     if request.translate {
         return Err(Status::BadParam);
     }
-    let mut step = Step {
-        frames,
-        revocations,
-        out: Outcome::new(),
-        budget,
-    };
+    let mut step = Step { frames, revocations, out: Outcome::new(), budget };
     if (ticket.range, ticket.base) != (range.0, base) {
         *ticket = Ticket::default();
     }
@@ -150,11 +141,7 @@ pub fn revoke(
         if let Some(node) = whole
             && node.without(request.rights) == 0
         {
-            let done = if request.own {
-                step.prune(node)
-            } else {
-                step.prune_below(node)
-            };
+            let done = if request.own { step.prune(node) } else { step.prune_below(node) };
             return Ok(step.end(done));
         }
     }
@@ -165,11 +152,7 @@ pub fn revoke(
         }
         if ticket.walk == 0 && step.revocations.walk.is_none() {
             step.revocations.last += 1;
-            *ticket = Ticket {
-                walk: step.revocations.last,
-                range: range.0,
-                base,
-            };
+            *ticket = Ticket { walk: step.revocations.last, range: range.0, base };
             step.revocations.walk = Some(Walk {
                 spaces: NonNull::from(spaces),
                 space: request.space,
@@ -198,16 +181,8 @@ pub fn destroy_spaces(
 ) -> Outcome {
     spaces.close();
     revocations.forget(spaces);
-    let mut step = Step {
-        frames,
-        revocations,
-        out: Outcome::new(),
-        budget,
-    };
-    let done = spaces
-        .objects
-        .nodes(0)
-        .all(|node| step.budget > 0 && step.prune(node))
+    let mut step = Step { frames, revocations, out: Outcome::new(), budget };
+    let done = spaces.objects.nodes(0).all(|node| step.budget > 0 && step.prune(node))
         && step.prune_all(|| spaces.memory.index.any())
         && step.prune_all(|| spaces.ports.index.any());
     step.end(done)
@@ -221,12 +196,7 @@ pub fn destroy_guest(
     budget: u32,
 ) -> Outcome {
     space.close();
-    let mut step = Step {
-        frames,
-        revocations,
-        out: Outcome::new(),
-        budget,
-    };
+    let mut step = Step { frames, revocations, out: Outcome::new(), budget };
     let done = step.prune_all(|| space.memory.index.any());
     step.end(done)
 }
@@ -355,14 +325,10 @@ impl Walk {
         let (from, to) = (self.from, self.to);
         let next = match self.space {
             Space::Object => spaces.objects.node(from),
-            Space::Memory => spaces
-                .memory
-                .covering(from)
-                .or_else(|| spaces.memory.index.ceil(from)),
-            Space::Port => spaces
-                .ports
-                .covering(from)
-                .or_else(|| spaces.ports.index.ceil(from)),
+            Space::Memory => {
+                spaces.memory.covering(from).or_else(|| spaces.memory.index.ceil(from))
+            }
+            Space::Port => spaces.ports.covering(from).or_else(|| spaces.ports.index.ceil(from)),
         };
         let Some(root) = next.filter(|node| from < to && node.base < to) else {
             return false;
@@ -371,11 +337,7 @@ impl Walk {
         self.from = end;
         self.targets = root.target + (start - root.base)..root.target + (end - root.base);
         self.root = Some(root);
-        self.at = if self.own {
-            Some(root)
-        } else {
-            root.child.get()
-        };
+        self.at = if self.own { Some(root) } else { root.child.get() };
         true
     }
 }

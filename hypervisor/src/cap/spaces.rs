@@ -45,10 +45,7 @@ impl Ports {
 
     pub(super) fn is_vacant(&self, port: u64, order: u8) -> bool {
         self.covering(port).is_none()
-            && self
-                .index
-                .ceil(port)
-                .is_none_or(|node| node.base >= port + (1 << order))
+            && self.index.ceil(port).is_none_or(|node| node.base >= port + (1 << order))
     }
 }
 
@@ -125,10 +122,7 @@ impl PdSpaces {
         };
         Ok(Self {
             objects,
-            memory: Memory {
-                space,
-                index: Index::new(),
-            },
+            memory: Memory { space, index: Index::new() },
             ports: Ports::default(),
             account,
             closed: Cell::new(false),
@@ -151,17 +145,13 @@ impl PdSpaces {
         if self.is_closed() {
             return Err(Status::BadCap);
         }
-        self.memory
-            .space
-            .map_kernel_frame(frames, &self.account, addr, phys, rights)
+        self.memory.space.map_kernel_frame(frames, &self.account, addr, phys, rights)
     }
 
     /// Undoes [`Self::map_kernel_frame`]; the TLBs must be flushed before the page is freed.
     pub fn unmap_kernel_frame(&self, addr: u64, out: &mut Outcome) {
         let mut pages = PageList::new();
-        self.memory
-            .space
-            .unmap_kernel_frame(&self.account, addr, &mut pages);
+        self.memory.space.unmap_kernel_frame(&self.account, addr, &mut pages);
         out.add_pages(pages);
         out.flush = true;
     }
@@ -223,10 +213,7 @@ impl GuestSpace {
     ) -> Result<Self, Status> {
         let space = AddressSpace::guest(frames, account, format, max_leaf)?;
         Ok(Self {
-            memory: Memory {
-                space,
-                index: Index::new(),
-            },
+            memory: Memory { space, index: Index::new() },
             account: NonNull::from(account),
             closed: Cell::new(false),
         })

@@ -29,37 +29,17 @@ fn lookup() {
     let pt = w.install::<PtObject>(0, 65535, Rights::PT_CALL);
     let objects = &w.pds[0].objects;
     assert_eq!(objects.lookup::<SmObject>(5, ALL).unwrap().id, sm);
-    assert_eq!(
-        objects
-            .lookup::<PtObject>(65535, Rights::PT_CALL)
-            .unwrap()
-            .id,
-        pt
-    );
+    assert_eq!(objects.lookup::<PtObject>(65535, Rights::PT_CALL).unwrap().id, pt);
     let lookup = |sel, rights| objects.lookup::<PtObject>(sel, rights).map(|o| o.id);
     assert_eq!(lookup(65535, Rights::empty()), Ok(pt));
     assert_eq!(lookup(65535, Rights::PT_CTRL), Err(Status::BadRight));
-    assert_eq!(
-        lookup(65535, Rights::PT_CALL | Rights::PT_CTRL),
-        Err(Status::BadRight)
-    );
+    assert_eq!(lookup(65535, Rights::PT_CALL | Rights::PT_CTRL), Err(Status::BadRight));
     for empty in [0, 4, 5, 6, 1000, 65534, 65536, 1 << 40, u64::MAX] {
-        assert_eq!(
-            lookup(empty, Rights::PT_CALL),
-            Err(Status::BadCap),
-            "{empty}"
-        );
-        assert!(
-            objects
-                .lookup_raw(empty, ObjectType::Pt, Rights::empty())
-                .is_none()
-        );
+        assert_eq!(lookup(empty, Rights::PT_CALL), Err(Status::BadCap), "{empty}");
+        assert!(objects.lookup_raw(empty, ObjectType::Pt, Rights::empty()).is_none());
     }
     let (word, badge) = objects.get(5);
-    assert_eq!(
-        (word.object_type(), word.rights(), badge),
-        (ObjectType::Sm, ALL, 0)
-    );
+    assert_eq!((word.object_type(), word.rights(), badge), (ObjectType::Sm, ALL, 0));
     assert_eq!(word.object().unwrap(), w.object(sm).cast());
     assert!(objects.get(6).0.is_empty() && objects.get(1 << 16).0.is_empty());
     w.finish();
@@ -71,10 +51,7 @@ fn badges() {
     w.install::<SmObject>(0, 5, ALL);
     w.install::<PtObject>(0, 6, ALL);
     let range = Range::object(Rights::SM_UP);
-    assert_eq!(
-        w.delegate(0, 1, Range::object(ALL), 6, 9, 1),
-        Err(Status::BadParam)
-    );
+    assert_eq!(w.delegate(0, 1, Range::object(ALL), 6, 9, 1), Err(Status::BadParam));
     w.delegate(0, 1, range, 5, 10, 0x80).unwrap();
     w.delegate(0, 1, range, 5, 11, 0).unwrap();
     assert_eq!(w.delegate(1, 1, range, 10, 12, 1), Err(Status::BadParam));
@@ -85,20 +62,14 @@ fn badges() {
     w.delegate(1, 1, range, 10, 12, 0).unwrap();
     w.delegate(1, 0, range, 11, 7, 0x40).unwrap();
     let badge = |pd: usize, sel| {
-        w.pds[pd]
-            .objects
-            .lookup_badged::<SmObject>(sel, Rights::SM_UP)
-            .map(|(_, badge)| badge)
+        w.pds[pd].objects.lookup_badged::<SmObject>(sel, Rights::SM_UP).map(|(_, badge)| badge)
     };
     assert_eq!(
         [badge(1, 10), badge(1, 11), badge(1, 12), badge(0, 7)].map(Result::unwrap),
         [0x80, 0, 0x80, 0x40]
     );
     assert_eq!(badge(0, 6), Err(Status::BadCap));
-    let down = w.pds[1]
-        .objects
-        .lookup_badged::<SmObject>(10, Rights::SM_DOWN)
-        .map(|_| ());
+    let down = w.pds[1].objects.lookup_badged::<SmObject>(10, Rights::SM_DOWN).map(|_| ());
     assert_eq!(down, Err(Status::BadRight));
     assert_eq!(
         query(&w.pds[1], Space::Object, 10).unwrap(),
@@ -128,13 +99,7 @@ fn refused_delegations() {
         (object.translate(), 5, 9, 0, Status::BadParam),
         (object.include_self(), 5, 9, 0, Status::BadParam),
         (object.write_combining(), 5, 9, 0, Status::BadParam),
-        (
-            Range::memory(0, MemRights::WRITE),
-            512,
-            512,
-            0,
-            Status::BadParam,
-        ),
+        (Range::memory(0, MemRights::WRITE), 512, 512, 0, Status::BadParam),
         (Range::memory(19, RW), 512, 512, 0, Status::BadParam),
         (Range::port(17), 0, 0, 0, Status::BadParam),
         // Misaligned or out of the space.
@@ -166,21 +131,14 @@ fn refused_delegations() {
     ];
     for (range, from, to, badge, status) in cases {
         let case = format!("{range:?} {from:#x} {to:#x} {badge}");
-        assert_eq!(
-            w.delegate(0, 1, range, from, to, badge),
-            Err(status),
-            "{case}"
-        );
+        assert_eq!(w.delegate(0, 1, range, from, to, badge), Err(status), "{case}");
     }
     // A guest takes memory only.
     for range in [object, Range::port(0)] {
         let refused = w.delegate_guest(0, 0, range, 5, 5);
         assert_eq!(refused, Err(Status::BadParam));
     }
-    assert_eq!(
-        w.delegate_guest(0, 0, page, 512, 1 << 36),
-        Err(Status::BadParam)
-    );
+    assert_eq!(w.delegate_guest(0, 0, page, 512, 1 << 36), Err(Status::BadParam));
     // In use.
     w.delegate(0, 1, object, 5, 9, 0).unwrap();
     assert_eq!(w.delegate(0, 1, object, 5, 9, 0), Err(Status::Exists));
@@ -232,27 +190,18 @@ fn nothing_goes_over_a_kernel_page() {
     w.install_memory(0, 1 << 9, 1 << 20, 9, MemoryType::WriteBack);
     let utcb = w.region.root.alloc_page(&mut w.region.frames).unwrap();
     let phys = crate::mem::pool::phys(utcb);
-    w.pds[1]
-        .map_kernel_frame(&mut w.region.frames, 513 << 12, phys, RW)
-        .unwrap();
+    w.pds[1].map_kernel_frame(&mut w.region.frames, 513 << 12, phys, RW).unwrap();
     for (order, to) in [(0, 513), (1, 512), (9, 512)] {
         let refused = w.delegate(0, 1, Range::memory(order, RW), 512, to, 0);
         assert_eq!(refused, Err(Status::Exists));
     }
     // Nor can it be delegated, asked for or revoked.
-    assert_eq!(
-        w.delegate(1, 0, Range::memory(0, RW), 513, 5, 0),
-        Err(Status::BadCap)
-    );
+    assert_eq!(w.delegate(1, 0, Range::memory(0, RW), 513, 5, 0), Err(Status::BadCap));
     assert_eq!(query(&w.pds[1], Space::Memory, 513).unwrap(), (Held(0), 0));
     w.delegate(0, 1, Range::memory(0, RW), 512, 512, 0).unwrap();
-    w.revoke(1, Range::memory(9, RWX).include_self(), 512, 1)
-        .unwrap();
+    w.revoke(1, Range::memory(9, RWX).include_self(), 512, 1).unwrap();
     w.check();
-    assert_eq!(
-        w.pds[1].memory.space.table().kernel_page(513),
-        Some(phys >> 12)
-    );
+    assert_eq!(w.pds[1].memory.space.table().kernel_page(513), Some(phys >> 12));
     let mut out = super::Outcome::new();
     w.pds[1].unmap_kernel_frame(513 << 12, &mut out);
     w.drain(out);
@@ -268,32 +217,21 @@ fn memory_rights_and_types() {
     w.install_memory(0, 1 << 9, 1 << 9, 9, MemoryType::Uncached);
     let entry = |w: &World, pd: usize, page| w.pds[pd].memory.space.table().lookup(page).unwrap();
     const NX: u64 = 1 << 63;
-    w.delegate(0, 1, Range::memory(9, RX), 1 << 18, 1 << 10, 0)
-        .unwrap();
-    w.delegate(1, 2, Range::memory(0, RWX), (1 << 10) + 3, 77, 0)
-        .unwrap();
+    w.delegate(0, 1, Range::memory(9, RX), 1 << 18, 1 << 10, 0).unwrap();
+    w.delegate(1, 2, Range::memory(0, RWX), (1 << 10) + 3, 77, 0).unwrap();
     assert_eq!(entry(&w, 1, 1 << 10), (1 << 18, 0xe5, 1));
     assert_eq!(entry(&w, 2, 77), ((1 << 18) + 3, 0x65, 0));
     // Writable and executable is held, but not mapped so in a host space.
-    w.delegate(0, 1, Range::memory(1, RWX), 1 << 18, 4, 0)
-        .unwrap();
+    w.delegate(0, 1, Range::memory(1, RWX), 1 << 18, 4, 0).unwrap();
     assert_eq!(entry(&w, 1, 5), ((1 << 18) + 1, NX | 0x67, 0));
     w.delegate_guest(1, 0, Range::memory(1, RWX), 4, 0).unwrap();
-    assert_eq!(
-        w.guests[0].memory.space.table().lookup(1).unwrap(),
-        ((1 << 18) + 1, 0x67, 0)
-    );
-    w.revoke(0, Range::memory(1, MemRights::WRITE), 1 << 18, 10)
-        .unwrap();
+    assert_eq!(w.guests[0].memory.space.table().lookup(1).unwrap(), ((1 << 18) + 1, 0x67, 0));
+    w.revoke(0, Range::memory(1, MemRights::WRITE), 1 << 18, 10).unwrap();
     assert_eq!(entry(&w, 1, 5), ((1 << 18) + 1, 0x65, 0));
-    assert_eq!(
-        w.guests[0].memory.space.table().lookup(1).unwrap(),
-        ((1 << 18) + 1, 0x65, 0)
-    );
+    assert_eq!(w.guests[0].memory.space.table().lookup(1).unwrap(), ((1 << 18) + 1, 0x65, 0));
     // Uncached memory can be made write-combining, and stays so.
     w.delegate(0, 1, Range::memory(0, RW), 512, 512, 0).unwrap();
-    w.delegate(0, 1, Range::memory(0, RW).write_combining(), 513, 513, 0)
-        .unwrap();
+    w.delegate(0, 1, Range::memory(0, RW).write_combining(), 513, 513, 0).unwrap();
     w.delegate(1, 2, Range::memory(0, RW), 513, 513, 0).unwrap();
     assert_eq!(entry(&w, 1, 512).1, NX | 0x7f);
     assert_eq!(entry(&w, 1, 513).1, NX | 0x6f);
@@ -311,18 +249,12 @@ fn guest_leaves_are_large() {
     let mut w = World::new(1, 1);
     w.install_memory(0, 1 << 19, 1 << 19, 19, MemoryType::WriteBack);
     let used = w.pds[0].account.used();
-    w.delegate_guest(0, 0, Range::memory(18, RWX), 1 << 19, 0)
-        .unwrap();
-    w.delegate_guest(0, 0, Range::memory(9, RWX), 3 << 18, 3 << 18)
-        .unwrap();
+    w.delegate_guest(0, 0, Range::memory(18, RWX), 1 << 19, 0).unwrap();
+    w.delegate_guest(0, 0, Range::memory(9, RWX), 3 << 18, 3 << 18).unwrap();
     let table = w.guests[0].memory.space.table();
     assert_eq!(table.lookup(5), Some(((1 << 19) + 5, 0xe7, 2)));
     assert_eq!(table.lookup((3 << 18) + 5), Some(((3 << 18) + 5, 0xe7, 1)));
-    assert_eq!(
-        w.pds[0].account.used(),
-        used + 2,
-        "two tables, nodes from the page of the first"
-    );
+    assert_eq!(w.pds[0].account.used(), used + 2, "two tables, nodes from the page of the first");
     w.finish();
 }
 
@@ -333,11 +265,9 @@ fn translation() {
     w.install::<EcObject>(0, 6, ALL);
     w.install_memory(0, 1 << 9, 1 << 20, 9, MemoryType::WriteBack);
     w.install_ports(0, 0, 16);
-    w.delegate(0, 1, Range::object(Rights::SM_UP), 5, 50, 7)
-        .unwrap();
+    w.delegate(0, 1, Range::object(Rights::SM_UP), 5, 50, 7).unwrap();
     w.delegate(1, 2, Range::object(ALL), 50, 60, 0).unwrap();
-    w.delegate(0, 1, Range::memory(4, RW), 512 + 64, 32, 0)
-        .unwrap();
+    w.delegate(0, 1, Range::memory(4, RW), 512 + 64, 32, 0).unwrap();
     w.delegate(1, 2, Range::memory(3, RW), 40, 8, 0).unwrap();
     w.delegate(0, 2, Range::port(4), 0x60, 0x60, 0).unwrap();
     let t = |from: usize, to: usize, range, base| translate(&w.pds[from], &w.pds[to], range, base);
@@ -348,18 +278,9 @@ fn translation() {
     assert_eq!(t(2, 2, Range::object(ALL), 60), found(up, 60, 7));
     assert_eq!(t(0, 2, Range::object(ALL), 6), Ok(None));
     assert_eq!(t(1, 2, Range::object(ALL), 50), Ok(None));
-    assert_eq!(
-        t(2, 0, Range::memory(1, R), 10),
-        found(Range::memory(1, R), 512 + 64 + 10, 0)
-    );
-    assert_eq!(
-        t(2, 1, Range::memory(0, RWX), 15),
-        found(Range::memory(0, RW), 47, 0)
-    );
-    assert_eq!(
-        t(2, 0, Range::port(1), 0x62),
-        found(Range::port(1), 0x62, 0)
-    );
+    assert_eq!(t(2, 0, Range::memory(1, R), 10), found(Range::memory(1, R), 512 + 64 + 10, 0));
+    assert_eq!(t(2, 1, Range::memory(0, RWX), 15), found(Range::memory(0, RW), 47, 0));
+    assert_eq!(t(2, 0, Range::port(1), 0x62), found(Range::port(1), 0x62, 0));
     assert_eq!(t(2, 1, Range::port(1), 0x62), Ok(None));
     assert_eq!(t(2, 0, Range::memory(4, R), 0), Err(Status::BadCap));
     assert_eq!(t(2, 0, Range::object(ALL), 61), Err(Status::BadCap));
@@ -383,13 +304,9 @@ fn chains_are_bounded() {
     let mut w = World::new(2, 0);
     w.install::<SmObject>(0, 1, ALL);
     for depth in 1..=255 {
-        w.delegate(0, 0, Range::object(ALL), depth, depth + 1, 0)
-            .unwrap();
+        w.delegate(0, 0, Range::object(ALL), depth, depth + 1, 0).unwrap();
     }
-    assert_eq!(
-        w.delegate(0, 1, Range::object(ALL), 256, 9, 0),
-        Err(Status::Overflow)
-    );
+    assert_eq!(w.delegate(0, 1, Range::object(ALL), 256, 9, 0), Err(Status::Overflow));
     w.check();
     w.revoke(0, Range::object(ALL), 1, 7).unwrap();
     assert_eq!(w.nodes(0).len(), 1);
@@ -402,12 +319,7 @@ fn items_are_undone() {
     w.install::<SmObject>(0, 1, ALL);
     w.install_memory(0, 1 << 9, 1 << 20, 9, MemoryType::WriteBack);
     let used = w.pds[1].account.used();
-    let World {
-        pds,
-        region,
-        revocations,
-        ..
-    } = &mut w;
+    let World { pds, region, revocations, .. } = &mut w;
     let to = Destination::Pd(&pds[1]);
     let items = [
         Delegation::check(&pds[0], to, Range::object(ALL), 1, 900, 0).unwrap(),
@@ -417,10 +329,7 @@ fn items_are_undone() {
     assert_eq!(items[1].granted(), Range::memory(3, RWX));
     let first = items[0].commit(&mut region.frames).unwrap();
     let second = items[1].commit(&mut region.frames).unwrap();
-    assert_eq!(
-        items[2].commit(&mut region.frames).map(|_| ()),
-        Err(Status::Exists)
-    );
+    assert_eq!(items[2].commit(&mut region.frames).map(|_| ()), Err(Status::Exists));
     let mut out = super::Outcome::new();
     super::undo(&mut region.frames, revocations, second, &mut out);
     super::undo(&mut region.frames, revocations, first, &mut out);
@@ -439,11 +348,7 @@ fn out_of_memory_leaves_nothing() {
     w.install_memory(0, 1 << 9, 1 << 20, 9, MemoryType::WriteBack);
     w.install_ports(0, 0, 16);
     let accounts = |w: &World| {
-        (
-            w.pds[0].account.used(),
-            w.pds[1].account.used(),
-            w.region.frames.free_pages(),
-        )
+        (w.pds[0].account.used(), w.pds[1].account.used(), w.region.frames.free_pages())
     };
     for (range, base, to_guest, points) in [
         (Range::object(ALL), 1, false, 2),
@@ -460,11 +365,7 @@ fn out_of_memory_leaves_nothing() {
         for point in 0..points {
             w.region.frames.fail_after = Some(point);
             assert_eq!(delegate(&mut w), Err(Status::Quota), "{range:?} {point}");
-            assert_eq!(
-                (accounts(&w), w.nodes(0), w.nodes(1)),
-                before,
-                "{range:?} {point}"
-            );
+            assert_eq!((accounts(&w), w.nodes(0), w.nodes(1)), before, "{range:?} {point}");
             w.check();
         }
         w.region.frames.fail_after = Some(points);
@@ -497,18 +398,12 @@ fn quota_of_new_spaces() {
     }
     let refused = super::PdSpaces::new(&mut region.frames, giver, before.0 + 1, &layout);
     assert_eq!(refused.map(|_| ()), Err(Status::Quota));
-    assert_eq!(
-        (giver.limit(), giver.used(), region.frames.free_pages()),
-        before
-    );
+    assert_eq!((giver.limit(), giver.used(), region.frames.free_pages()), before);
     let spaces = super::PdSpaces::new(&mut region.frames, giver, 10, &layout).unwrap();
     assert_eq!((spaces.account.limit(), spaces.account.used()), (10, 2));
     // SAFETY: the spaces were never used.
     unsafe { spaces.free_roots(&mut region.frames) };
     spaces.account.surrender(giver);
-    assert_eq!(
-        (giver.limit(), giver.used(), region.frames.free_pages()),
-        before
-    );
+    assert_eq!((giver.limit(), giver.used(), region.frames.free_pages()), before);
     w.finish();
 }

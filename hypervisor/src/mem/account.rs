@@ -207,11 +207,7 @@ impl Account {
         // SAFETY: the caller found the header from an object of this account.
         let slab = unsafe { page.as_ref() };
         // SAFETY: the slot's object is gone; every slot has room for the link.
-        unsafe {
-            slot.write(FreeSlot {
-                next: slab.free.get(),
-            })
-        };
+        unsafe { slot.write(FreeSlot { next: slab.free.get() }) };
         slab.free.set(Some(slot));
         if slab.used.get() == capacity(slab.class) {
             self.link(page);
@@ -286,11 +282,7 @@ fn slab_of<T>(object: NonNull<T>) -> NonNull<Slab> {
 }
 
 const fn class_of<T>() -> u8 {
-    let size = if size_of::<T>() > align_of::<T>() {
-        size_of::<T>()
-    } else {
-        align_of::<T>()
-    };
+    let size = if size_of::<T>() > align_of::<T>() { size_of::<T>() } else { align_of::<T>() };
     let mut class = 0;
     while MIN_SIZE << class < size {
         class += 1;

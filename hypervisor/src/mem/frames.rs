@@ -209,16 +209,12 @@ impl PageList {
 
     /// Adds a page that is charged to `account`, which must outlive the list.
     pub fn push(&mut self, page: NonNull<Page>, account: &Account) {
-        let next = self
-            .head
-            .map_or(0, |p| crate::num::u64_of(p.as_ptr().expose_provenance()));
+        let next = self.head.map_or(0, |p| crate::num::u64_of(p.as_ptr().expose_provenance()));
         let account = core::ptr::from_ref(account).expose_provenance();
         // SAFETY: a page stays valid until `free` or `pop`, and is only accessed by its words.
         let words = unsafe { page.as_ref() };
         words.word(NEXT).store(next, Ordering::Relaxed);
-        words
-            .word(ACCOUNT)
-            .store(crate::num::u64_of(account), Ordering::Relaxed);
+        words.word(ACCOUNT).store(crate::num::u64_of(account), Ordering::Relaxed);
         self.head = Some(page);
     }
 

@@ -164,11 +164,7 @@ impl PageTable {
     /// An empty tree in a zeroed page. The caller keeps paying for the page.
     #[must_use]
     pub fn new(root: NonNull<Page>, format: Format, max_leaf: LeafSize) -> Self {
-        Self {
-            root,
-            format,
-            max_leaf,
-        }
+        Self { root, format, max_leaf }
     }
 
     /// The root table.
@@ -354,15 +350,7 @@ impl PageTable {
                 let Some((page, _)) = tables.pop() else {
                     return;
                 };
-                self.fill(
-                    tables,
-                    table_at(page),
-                    level - 1,
-                    0,
-                    Page::WORDS,
-                    mapping,
-                    frame,
-                );
+                self.fill(tables, table_at(page), level - 1, 0, Page::WORDS, mapping, frame);
                 self.link(page, u64_of(Page::WORDS))
             };
             store(table.word(first + i), entry);
@@ -431,11 +419,7 @@ impl PageTable {
     /// What is wrong.
     pub fn check(&self, visit: &mut dyn FnMut(u64, u8, u64)) -> Result<(), &'static str> {
         // The upper half of a host table is the kernel's.
-        let entries = if self.format == Format::Host {
-            Page::WORDS / 2
-        } else {
-            Page::WORDS
-        };
+        let entries = if self.format == Format::Host { Page::WORDS / 2 } else { Page::WORDS };
         check_in(self.root_table(), ROOT_LEVEL, 0, entries, visit).map(|_| ())
     }
 
@@ -486,11 +470,7 @@ fn check_in(
 /// Puts the table that an unlinked entry pointed to, and all below it, on the list.
 fn release(account: &Account, entry: u64, level: u8, out: &mut PageList) {
     if level > 0 {
-        for below in child(entry)
-            .words()
-            .map(load)
-            .filter(|&e| e != 0 && !is_leaf(e, level))
-        {
+        for below in child(entry).words().map(load).filter(|&e| e != 0 && !is_leaf(e, level)) {
             release(account, below, level - 1, out);
         }
     }

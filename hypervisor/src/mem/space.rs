@@ -75,8 +75,7 @@ impl AddressSpace {
         // SAFETY: the root table was just allocated and is valid.
         let root = unsafe { space.table.root().as_ref() };
         for (i, &entry) in layout.kernel.iter().enumerate() {
-            root.word(KERNEL_ENTRIES + i)
-                .store(entry, Ordering::Relaxed);
+            root.word(KERNEL_ENTRIES + i).store(entry, Ordering::Relaxed);
         }
         Ok(space)
     }
@@ -92,10 +91,7 @@ impl AddressSpace {
         max_leaf: LeafSize,
     ) -> Result<Self, Status> {
         let root = account.alloc_page(frames)?;
-        Ok(Self {
-            table: PageTable::new(root, format, max_leaf),
-            stale: Stale::default(),
-        })
+        Ok(Self { table: PageTable::new(root, format, max_leaf), stale: Stale::default() })
     }
 
     /// Physical address of the root table.
@@ -121,9 +117,7 @@ impl AddressSpace {
         order < 36
             && page & ((1 << order) - 1) == 0
             && page >= limits.start
-            && page
-                .checked_add(1 << order)
-                .is_some_and(|end| end <= limits.end)
+            && page.checked_add(1 << order).is_some_and(|end| end <= limits.end)
     }
 
     /// Maps a vacant range.
@@ -200,10 +194,7 @@ impl AddressSpace {
     /// # Safety
     /// Everything was unmapped, no CPU has the space loaded, and it is not used again.
     pub unsafe fn destroy(&self, frames: &mut Frames, account: &Account) {
-        debug_assert_eq!(
-            self.table.check(&mut |_, _, _| debug_assert!(false)),
-            Ok(())
-        );
+        debug_assert_eq!(self.table.check(&mut |_, _, _| debug_assert!(false)), Ok(()));
         // SAFETY: the root is charged to the account; the caller promises that it is unused.
         unsafe { account.free_page(frames, self.table.root()) };
     }
@@ -229,10 +220,7 @@ impl PortSpace {
     #[must_use]
     pub fn bitmap(&self) -> Option<&[AtomicU64; Self::WORDS]> {
         // Acquire: the bitmap is seen initialised.
-        let run = self
-            .bitmap
-            .load(Ordering::Acquire)
-            .cast::<[AtomicU64; Self::WORDS]>();
+        let run = self.bitmap.load(Ordering::Acquire).cast::<[AtomicU64; Self::WORDS]>();
         // SAFETY: the run of two pages stays allocated until `destroy`, and is accessed by
         // atomic words only.
         unsafe { run.as_ref() }
@@ -289,15 +277,9 @@ impl PortSpace {
             0..6 => (1, ((1 << (1 << order)) - 1) << (port % 64)),
             _ => (1 << (order.min(16) - 6), u64::MAX),
         };
-        let words = self
-            .bitmap()
-            .and_then(|b| b.get(first..first + words))
-            .unwrap_or(&[]);
+        let words = self.bitmap().and_then(|b| b.get(first..first + words)).unwrap_or(&[]);
         for word in words {
-            word.store(
-                change(word.load(Ordering::Relaxed), mask),
-                Ordering::Relaxed,
-            );
+            word.store(change(word.load(Ordering::Relaxed), mask), Ordering::Relaxed);
         }
         self.stale.mark();
     }

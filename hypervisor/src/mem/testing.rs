@@ -44,22 +44,14 @@ impl Region {
     pub(crate) fn new(pages: u64) -> Box<Self> {
         let pages = pages.next_multiple_of(16);
         let mut free = regions().lock().unwrap_or_else(|e| e.into_inner());
-        let slot = free
-            .iter_mut()
-            .find(|(_, n)| *n >= pages)
-            .expect("test pool exhausted");
+        let slot = free.iter_mut().find(|(_, n)| *n >= pages).expect("test pool exhausted");
         let first = slot.0;
         slot.0 += pages;
         slot.1 -= pages;
         // SAFETY: the region was taken from the list of free ones.
         let frames = unsafe { Frames::new(PHYS + first * PAGE_SIZE, pages) };
         let root = Account::new(frames.free_pages());
-        Box::new(Self {
-            first,
-            pages,
-            frames,
-            root,
-        })
+        Box::new(Self { first, pages, frames, root })
     }
 }
 

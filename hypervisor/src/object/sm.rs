@@ -13,7 +13,7 @@ use crate::arch::instr;
 use crate::cap::{Object, ObjectHeader};
 use crate::interrupt::deliver;
 use crate::sched;
-use crate::syscall::{Caller, DONE, Handled, Outcome};
+use crate::syscall::{Caller, Handled, Outcome};
 
 /// Largest counter value.
 pub const MAX_COUNT: u64 = u32::MAX as u64;
@@ -80,6 +80,18 @@ impl Sm {
         }
         inner.count += 1;
         Ok(Signal::Counted)
+    }
+
+    /// Signals where nobody waits and the counter is not full; whether that was so.
+    #[inline(always)]
+    fn count(&self, badge: u64) -> bool {
+        let mut inner = self.inner.lock();
+        let plain = inner.head.is_none() && inner.count < MAX_COUNT;
+        if plain {
+            inner.pending |= badge;
+            inner.count += 1;
+        }
+        plain
     }
 
     /// Takes a signal: the pending badges, or `None` after `ec` was put into the queue.
@@ -157,20 +169,22 @@ pub fn create(c: &Caller<'_>) -> Handled {
 ///
 /// # Errors
 /// `BadCap`, `BadRight`: the semaphore; `Overflow`.
-#[inline]
 pub fn up(c: &Caller<'_>) -> Handled {
     let (sm, badge) = c.ec.pd.spaces.objects.lookup_badged::<Sm>(c.args.rdi, Rights::SM_UP)?;
-    let signal = sm.up(badge)?;
-    if matches!(signal, Signal::Counted) {
-        return DONE;
+    deliver(c.cpu, sm.up(badge)?);
+    sched::yield_if_needed(c.cpu, c.ec)
+}
+
+/// A signal for which nobody waits: whether it was one.
+#[inline(always)]
+pub fn plain_up(ec: Obj<Ec>, selector: u64) -> bool {
+    let found = ec.pd.spaces.objects.lookup_badged::<Sm>(selector, Rights::SM_UP);
+    let Ok((sm, badge)) = found else { return false };
+    let counted = sm.count(badge);
+    if counted {
+        ec.regs.set_results(Status::Ok, 0, 0);
     }
-    deliver(c.cpu, signal);
-    if sched::take_reschedule(c.cpu) {
-        c.ec.regs.rax.set(u64::from(Status::Ok.number()));
-        sched::preempt(c.cpu);
-        return Ok(Outcome::Switched);
-    }
-    DONE
+    counted
 }
 
 /// System call `Down`.

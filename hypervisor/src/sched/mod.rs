@@ -61,6 +61,22 @@ pub struct Cpu {
 }
 
 impl Cpu {
+    /// The current execution context; for system calls, which somebody has made.
+    #[inline(always)]
+    #[must_use]
+    pub fn current(&self) -> Obj<Ec> {
+        // SAFETY: RSP0 leads to the registers of the current execution context, and a system call
+        // has just saved registers there.
+        unsafe { self.current.get().unwrap_unchecked() }
+    }
+
+    /// Whether `ec` is the current execution context.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_current(&self, ec: Obj<Ec>) -> bool {
+        self.current.get() == Some(ec)
+    }
+
     /// State of a CPU that has not started.
     #[must_use]
     pub const fn new(id: u16) -> Self {

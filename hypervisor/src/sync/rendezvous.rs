@@ -55,6 +55,11 @@ pub fn all(_lock: &Guard, cpu: &PerCpu, request: Request) {
     }
 }
 
+/// Lets every CPU load the ports of its protection domain anew: one may have got its first.
+pub fn reload_ports(lock: &Guard, cpu: &PerCpu) {
+    all(lock, cpu, Request { host_tlb: true, ..Request::default() });
+}
+
 /// Answers, if this CPU was asked.
 pub fn respond(cpu: &PerCpu) {
     let Some(own) = sched::remote(cpu.sched.id) else { return };

@@ -11,7 +11,7 @@ use crate::demo::initramfs::GUEST_UP;
 use crate::expect::Step;
 use crate::qemu::{Machine, Serial, Start};
 use crate::session::{Finished, Session};
-use crate::system;
+use crate::{system, ui};
 
 /// First sign of life of Linux's decompressor, where the command line asks for one.
 const EARLY: &str = "early console in";
@@ -38,6 +38,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Figure>> {
         let up = time_of(&finished, GUEST_UP)?;
         machine_up.push(up);
         guest.push(up - time_of(&finished, GUEST_START)?);
+        ui::note(&format!("Portico: init after {up:.2} s"));
         said = reported::figures(finished.conversation.text());
     }
     let guest = median(guest);
@@ -82,7 +83,9 @@ fn direct(bench: &Bench, compiled: &Compiled) -> Result<f64> {
         firmware.push(time_of(&run_to(&machine, &early, EARLY)?, EARLY)?);
         up.push(time_of(&run_to(&machine, &start, GUEST_UP)?, GUEST_UP)?);
     }
-    Ok(median(up) - median(firmware))
+    let (firmware, up) = (median(firmware), median(up));
+    ui::note(&format!("direct: init after {up:.2} s, of which firmware {firmware:.2} s"));
+    Ok(up - firmware)
 }
 
 fn run_to(machine: &Machine, start: &Start, text: &str) -> Result<Finished> {

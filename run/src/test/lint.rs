@@ -27,7 +27,7 @@ fn format(context: &Context) -> Result<String> {
     require(context, "fmt")?;
     let mut command = context.toolchain.companion("fmt");
     command
-        .args(["--all", "--check"])
+        .args(["--all", "--check", "--", "--color", "never"])
         .current_dir(&context.repo.root);
     ui::run(&mut command, None).map(|_| String::new())
 }

@@ -7,9 +7,9 @@ use sysroot::{process, syscall};
 
 use crate::check::Outcome;
 use crate::domain::{empty, own, raw};
-use crate::runner::tests;
+use crate::runner::group;
 
-tests!("basic":
+group!("basic":
     unknown_calls_are_refused,
     the_null_selector_is_empty,
     selectors_out_of_range,

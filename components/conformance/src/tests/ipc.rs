@@ -11,9 +11,9 @@ use sysroot::{process, selector, syscall, time, utcb};
 
 use crate::check::{Failure, Outcome};
 use crate::domain::{Domain, other_cpu, own, with_rights};
-use crate::runner::tests;
+use crate::runner::group;
 
-tests!("ipc":
+group!("ipc":
     words_go_and_come,
     across_domains,
     any_number_of_words,

@@ -6,21 +6,18 @@ use core::sync::atomic::Ordering::SeqCst;
 use ipc::cap::{MemRights, Range, Rights};
 use ipc::exit::Exception;
 use ipc::proto::start::{THREAD_BLOCK, layout};
-use ipc::state::Mtd;
 use ipc::status::{Result, Status};
-use ipc::utcb::Message;
-use sysroot::arch::Entry;
-use sysroot::cap::{Cap, Pd, Portal};
+use sysroot::cap::{Cap, Pd};
 use sysroot::memory::Pages;
 use sysroot::num::{page, usize_of};
-use sysroot::{process, syscall, utcb};
+use sysroot::{process, syscall};
 
-use super::event::{Fixes, fixed_event};
+use super::event::{EXECUTE, Prober, READ, WRITE};
 use crate::check::{Failure, Outcome};
 use crate::domain::{Domain, with_rights};
-use crate::runner::tests;
+use crate::runner::group;
 
-tests!("memory":
+group!("memory":
     malformed_ranges,
     what_is_not_held,
     a_destination_in_use,
@@ -48,60 +45,6 @@ fn give(to: Cap<Pd>, range: Range, from: u64, at: u64) -> Result {
 fn revoke(range: Range, page: u64) -> Result {
     // SAFETY: as above.
     unsafe { syscall::revoke_memory(range, page) }
-}
-
-/// Accesses memory as its words say: kind, address, value. Answers with what it read, or with the
-/// exception that the access raised.
-struct Access;
-
-const READ: u64 = 0;
-const WRITE: u64 = 1;
-const EXECUTE: u64 = 2;
-
-impl Entry for Access {
-    extern "sysv64" fn enter(_id: u64, _descriptor: u64) -> u64 {
-        let [kind, address, value] = utcb::with_message(|area| {
-            let [kind, address, value, ..] = *area.words;
-            [kind, address, value]
-        });
-        let answer = super::event::access(kind, address, value);
-        utcb::with_message(|area| {
-            let [first, second, ..] = area.words;
-            (*first, *second) = answer;
-        });
-        Message::new(2, 0).0
-    }
-}
-
-/// A domain with a handler that accesses memory, whose exceptions are fixed.
-struct Prober {
-    domain: Domain,
-    portal: Cap<Portal>,
-}
-
-impl Prober {
-    fn new() -> Result<Self> {
-        let mut domain = Domain::new(400)?;
-        let cpu = process::start().cpu;
-        let fixer = domain.handler(cpu)?;
-        let events = domain.portal::<Fixes>(fixer, 0)?;
-        const BASE: u32 = 512;
-        domain.route(BASE, &[6, 13, 14], events, Mtd::HOST, 0)?;
-        let handler = domain.handler_with(cpu, BASE)?;
-        let portal = domain.portal::<Access>(handler, 0)?;
-        Ok(Self { domain, portal })
-    }
-
-    /// The value, or the exception's vector and error code.
-    fn access(
-        &self,
-        kind: u64,
-        address: u64,
-        value: u64,
-    ) -> core::result::Result<core::result::Result<u64, Exception>, Failure> {
-        let (_, [fault, value, ..]) = super::ipc::call(self.portal, &[kind, address, value])?;
-        Ok(if fault == 0 { Ok(value) } else { Err(fixed_event(fault)) })
-    }
 }
 
 /// A page fault with this error code.

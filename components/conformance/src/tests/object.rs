@@ -12,9 +12,9 @@ use sysroot::{process, selector};
 use super::ipc::Echo;
 use crate::check::Outcome;
 use crate::domain::{empty, own, raw, with_rights};
-use crate::runner::tests;
+use crate::runner::group;
 
-tests!("object":
+group!("object":
     execution_context_addresses,
     execution_context_cpu,
     execution_context_flags_and_events,

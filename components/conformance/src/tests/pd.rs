@@ -6,9 +6,9 @@ use sysroot::{process, selector, syscall};
 
 use crate::check::Outcome;
 use crate::domain::{Domain, empty, own, with_rights};
-use crate::runner::{tests, used};
+use crate::runner::{group, used};
 
-tests!("pd":
+group!("pd":
     quota_moves_to_the_new_domain_and_back,
     destruction_gives_back_everything,
     more_than_there_is_is_refused,

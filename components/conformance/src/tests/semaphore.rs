@@ -9,9 +9,9 @@ use sysroot::{process, selector, syscall, time};
 
 use crate::check::Outcome;
 use crate::domain::{Domain, own, raw, with_rights};
-use crate::runner::tests;
+use crate::runner::group;
 
-tests!("semaphore":
+group!("semaphore":
     ups_are_counted,
     down_all_takes_all,
     badges_are_gathered_and_taken_once,

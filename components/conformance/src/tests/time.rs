@@ -8,9 +8,9 @@ use sysroot::{process, syscall, time};
 
 use crate::check::Outcome;
 use crate::domain::own;
-use crate::runner::tests;
+use crate::runner::group;
 
-tests!("time":
+group!("time":
     deadlines_are_kept,
     many_deadlines_at_once,
     a_signal_beats_the_deadline,

@@ -14,9 +14,9 @@ use sysroot::{process, selector, syscall, utcb};
 
 use crate::check::{Failure, Outcome};
 use crate::domain::{Domain, own};
-use crate::runner::tests;
+use crate::runner::group;
 
-tests!("transfer":
+group!("transfer":
     an_object_arrives_with_fewer_rights,
     a_badge_is_given_on_the_way,
     a_closed_window_takes_nothing,

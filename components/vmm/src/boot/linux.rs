@@ -276,10 +276,7 @@ pub fn load(ram: &Ram, payload: &Payload<'_>) -> Result<Loaded, BootError> {
     let cmdline = payload.cmdline.as_bytes();
     let cmdline_max = header.cmdline_max.min(layout::COMMAND_LINE_SIZE - 1);
     if u64_of(cmdline.len()) > cmdline_max {
-        return Err(BootError::CommandLineTooLong {
-            len: u64_of(cmdline.len()),
-            max: cmdline_max,
-        });
+        return Err(BootError::CommandLineTooLong { len: u64_of(cmdline.len()), max: cmdline_max });
     }
     if cmdline.contains(&0) {
         return Err(BootError::CommandLineZero);
@@ -373,10 +370,9 @@ pub fn e820(ram: &Ram) -> impl Iterator<Item = E820> + use<> {
 /// A little-endian field of the image.
 fn word(image: &[u8], offset: usize, size: usize) -> Result<u64, BootError> {
     let needed = offset + size;
-    let field = image.get(offset..needed).ok_or(BootError::Truncated {
-        needed: u64_of(needed),
-        have: u64_of(image.len()),
-    })?;
+    let field = image
+        .get(offset..needed)
+        .ok_or(BootError::Truncated { needed: u64_of(needed), have: u64_of(image.len()) })?;
     Ok(field.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
 }
 

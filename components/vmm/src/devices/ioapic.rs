@@ -95,7 +95,8 @@ impl IoApic {
         let high = self.select & 1 != 0;
         let entry = self.table.get_mut(pin)?;
         let value = u64::from(value);
-        let new = if high { *entry & 0xffff_ffff | value << 32 } else { *entry & !0xffff_ffff | value };
+        let new =
+            if high { *entry & 0xffff_ffff | value << 32 } else { *entry & !0xffff_ffff | value };
         let kept = *entry & (entry::REMOTE_IRR | 1 << 12);
         *entry = new & entry::WRITABLE | kept;
         // An edge pin forgets what it had sent (as the guest's own recovery code expects).

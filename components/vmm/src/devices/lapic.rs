@@ -142,7 +142,8 @@ impl Lapic {
 
     /// INIT: everything but `IA32_APIC_BASE` and the id (Intel SDM vol. 3, 10.4.7.3).
     pub fn init(&mut self) {
-        (self.irr, self.isr, self.tmr) = (Vectors::default(), Vectors::default(), Vectors::default());
+        (self.irr, self.isr, self.tmr) =
+            (Vectors::default(), Vectors::default(), Vectors::default());
         (self.tpr, self.svr, self.esr, self.esr_pending) = (0, 0xff, 0, 0);
         (self.ldr, self.dfr, self.icr) = (0, u32::MAX, 0);
         self.lvt = [LVT_MASKED; 6];

@@ -71,14 +71,6 @@ impl Clock {
         Self { start, scale: Scale::new(tsc_khz), wall }
     }
 
-    /// The same clock, started again.
-    #[must_use]
-    pub fn restarted(self, start: u64, tsc_khz: u64) -> Self {
-        let ns = u128::from(start.wrapping_sub(self.start)) * 1_000_000 / u128::from(tsc_khz.max(1));
-        let wall = self.wall.saturating_add(u64::try_from(ns).unwrap_or(u64::MAX));
-        Self { start, wall, ..self }
-    }
-
     /// Writes `pvclock_vcpu_time_info`. It stays true as long as the TSC offset does: the guest
     /// computes the rest itself.
     fn write_time(&self, ram: &Ram, gpa: u64, tsc_offset: u64) -> Result<(), NotRam> {
@@ -198,12 +190,6 @@ impl PvCpu {
             _ => true,
         }
     }
-}
-
-/// Nanoseconds since 1970 from two halves, as a configuration has them.
-#[must_use]
-pub const fn wall_ns(seconds: u64, nanoseconds: u32) -> u64 {
-    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds as u64)
 }
 
 #[cfg(test)]

@@ -124,6 +124,11 @@ impl Uart {
         }
     }
 
+    /// Connects another console.
+    pub fn connect(&mut self, console: Box<dyn Console>) {
+        self.console = console;
+    }
+
     /// The console behind the line.
     pub fn console(&mut self) -> &mut dyn Console {
         &mut *self.console

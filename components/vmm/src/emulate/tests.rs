@@ -140,8 +140,7 @@ fn strings() {
 
 #[test]
 fn long_strings_are_interruptible() {
-    let (done, s, d, _) =
-        run(&[0xf3, 0xaa], 0, |s, _| (s.rdi, s.rcx) = (DEVICE, 3000));
+    let (done, s, d, _) = run(&[0xf3, 0xaa], 0, |s, _| (s.rdi, s.rcx) = (DEVICE, 3000));
     assert_eq!(done, Done::Again);
     assert_eq!((s.rip, s.rcx, s.rdi), (0x10_0000, 3000 - 1024, DEVICE + 1024));
     assert_eq!(d.log.len(), 1024);

@@ -113,8 +113,7 @@ impl Bus for Outside<'_, '_> {
     fn write(&mut self, gpa: u64, _size: u64, value: u64) {
         match memory_device(gpa) {
             MemoryDevice::IoApic(offset) if offset & 3 == 0 => {
-                let targets =
-                    self.vm.devices().lock().ioapic_write(offset, value, self.vm.apics());
+                let targets = self.vm.devices().lock().ioapic_write(offset, value, self.vm.apics());
                 self.vm.recall(self.host, targets, self.cpu.index);
             }
             MemoryDevice::Lapic(offset) if offset & 3 == 0 && self.cpu.lapic.is_xapic() => {

@@ -105,8 +105,12 @@ const XSAVE: u32 = 1 << 26;
 const APIC: u32 = 1 << 9;
 
 const TABLE: &[Rule] = &[
-    rule(0x0, [ZERO, Field::Host, Field::Host, Field::Host], "vendor of the host: code paths of the guest must fit its CPU")
-        .adapt(|shape, _, r| r[0] = shape.max_basic),
+    rule(
+        0x0,
+        [ZERO, Field::Host, Field::Host, Field::Host],
+        "vendor of the host: code paths of the guest must fit its CPU",
+    )
+    .adapt(|shape, _, r| r[0] = shape.max_basic),
     rule(
         0x1,
         [
@@ -146,7 +150,11 @@ const TABLE: &[Rule] = &[
             r[0] = r[0] & 0x3fff | sharing << 14 | ids << 26;
         }),
     // Always-running APIC timer: the model's does not stop in any sleep state.
-    rule(0x6, [Field::Fixed(1 << 2), ZERO, ZERO, ZERO], "no power management; the APIC timer always runs"),
+    rule(
+        0x6,
+        [Field::Fixed(1 << 2), ZERO, ZERO, ZERO],
+        "no power management; the APIC timer always runs",
+    ),
     rule(
         0x7,
         [
@@ -181,10 +189,18 @@ const TABLE: &[Rule] = &[
                 n => *r = [0, 0, n, 0],
             }
         }),
-    rule(0xd, [Field::Host, Field::Host, Field::Host, Field::Host], "XSAVE for the state components that are offered")
-        .sub(Sub::UpTo(MAX_COMPONENT))
-        .adapt(adapt_xsave),
-    rule(0x4000_0000, [Field::Fixed(0x4000_0001), KVM_SIGNATURE[0], KVM_SIGNATURE[1], KVM_SIGNATURE[2]], "the paravirtual interface that Linux knows"),
+    rule(
+        0xd,
+        [Field::Host, Field::Host, Field::Host, Field::Host],
+        "XSAVE for the state components that are offered",
+    )
+    .sub(Sub::UpTo(MAX_COMPONENT))
+    .adapt(adapt_xsave),
+    rule(
+        0x4000_0000,
+        [Field::Fixed(0x4000_0001), KVM_SIGNATURE[0], KVM_SIGNATURE[1], KVM_SIGNATURE[2]],
+        "the paravirtual interface that Linux knows",
+    ),
     rule(
         0x4000_0001,
         [
@@ -210,7 +226,10 @@ const TABLE: &[Rule] = &[
             host(&[0, 4, 5, 6, 7, 8, 11, 16, 21]),
             // And SYSCALL, NX, MMXEXT, 1 GiB pages, RDTSCP, long mode, 3DNow. Hidden: fast FXSAVE,
             // whose bit in EFER the kernel does not offer.
-            Field::Bits { host: bits(&COMMON_EDX) | bits(&[11, 20, 22, 26, 27, 29, 30, 31]), on: 0 },
+            Field::Bits {
+                host: bits(&COMMON_EDX) | bits(&[11, 20, 22, 26, 27, 29, 30, 31]),
+                on: 0,
+            },
         ],
         "features that the processor switches with the guest",
     )
@@ -229,7 +248,11 @@ const TABLE: &[Rule] = &[
     rule(0x8000_0004, [Field::Host; 4], "processor name"),
     rule(0x8000_0005, [Field::Host; 4], "caches and TLBs of the host"),
     rule(0x8000_0006, [Field::Host; 4], "caches and TLBs of the host"),
-    rule(0x8000_0007, [ZERO, ZERO, ZERO, Field::Fixed(1 << 8)], "the TSC is invariant: the kernel depends on it as well"),
+    rule(
+        0x8000_0007,
+        [ZERO, ZERO, ZERO, Field::Fixed(1 << 8)],
+        "the TSC is invariant: the kernel depends on it as well",
+    ),
     rule(
         0x8000_0008,
         // CLZERO, pointers restored by XRSTOR. Hidden: speculation control, WBNOINVD.
@@ -364,7 +387,14 @@ impl Policy {
     /// What the guest reads.
     #[must_use]
     pub fn read(&self, leaf: u32, sub: u32, view: &View) -> Registers {
-        let found = self.leaves.iter().find(|l| l.leaf == leaf && l.sub.is_none_or(|n| n == sub));
+        // The table is sorted by leaf.
+        let start = self.leaves.partition_point(|l| l.leaf < leaf);
+        let found = self
+            .leaves
+            .iter()
+            .skip(start)
+            .take_while(|l| l.leaf == leaf)
+            .find(|l| l.sub.is_none_or(|n| n == sub));
         let mut r = found.map_or([0; 4], |l| l.registers);
         match (leaf, sub) {
             (0x1, _) => {

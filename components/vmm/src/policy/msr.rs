@@ -77,7 +77,12 @@ pub const TABLE: &[Entry] = &[
     one(0x034, Action::Absent, "no SMI"),
     one(0x03a, Action::ReadOnly(1), "feature control: locked, no VMX"),
     one(0x03b, Action::Absent, "TSC adjust: hidden, the TSC register does it"),
-    range(0x048, 0x049, Action::Absent, "speculation control: hidden, the kernel does not switch it"),
+    range(
+        0x048,
+        0x049,
+        Action::Absent,
+        "speculation control: hidden, the kernel does not switch it",
+    ),
     one(0x079, Action::Constant(0), "microcode update: accepted and dropped"),
     one(0x08b, Action::Constant(MICROCODE), "microcode revision: new enough for every check"),
     range(0x0c1, 0x0c8, Action::Absent, "no performance counters"),

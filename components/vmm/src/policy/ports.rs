@@ -26,7 +26,12 @@ pub const ABSENT: &[Absent] = &[
     absent(0x004e, 0x004f, 0xff, "no super I/O chip"),
     absent(0x0060, 0x0060, 0x00, "no keyboard controller: no data"),
     absent(0x0061, 0x0061, 0x20, "no PIT: channel 2 has always expired"),
-    absent(0x0064, 0x0064, 0x00, "no keyboard controller: never busy, or Linux waits to reset by it"),
+    absent(
+        0x0064,
+        0x0064,
+        0x00,
+        "no keyboard controller: never busy, or Linux waits to reset by it",
+    ),
     absent(0x0070, 0x0071, 0x00, "no CMOS: 0xff in register A would be an update without end"),
     absent(0x0080, 0x008f, 0xff, "no DMA pages; writes to 0x80 are delays and POST codes"),
     absent(0x0092, 0x0092, 0x02, "A20 is always open"),

@@ -65,12 +65,11 @@ fn accessed_and_dirty_bits_are_set() {
 
 #[test]
 fn rights() {
-    let fault = |flags, s: &State, access| {
-        match translate(&tables(flags), s, BASE + 0x5000, access) {
-            Ok(_) => None,
-            Err(WalkError::PageFault(error)) => Some(error),
-            Err(other) => panic!("{other}"),
-        }
+    let fault = |flags, s: &State, access| match translate(&tables(flags), s, BASE + 0x5000, access)
+    {
+        Ok(_) => None,
+        Err(WalkError::PageFault(error)) => Some(error),
+        Err(other) => panic!("{other}"),
     };
     let kernel = long_mode();
     assert_eq!(fault(1, &kernel, Access::Write), Some(0b11));

@@ -2,6 +2,8 @@
 
 use core::cell::Cell;
 
+use ipc::status::Status;
+
 /// Flags that make the return to user mode leave its fast path.
 pub mod flag {
     /// All registers were saved by an interrupt or exception: return with IRET.
@@ -89,6 +91,15 @@ impl Regs {
     #[must_use]
     pub fn has(&self, bits: u64) -> bool {
         self.flags.get() & bits != 0
+    }
+
+    /// Sets the result registers of a system call.
+    #[inline(always)]
+    pub fn set_results(&self, status: Status, first: u64, second: u64) {
+        self.rax.set(u64::from(status.number()));
+        self.rdi.set(0);
+        self.rsi.set(first);
+        self.rdx.set(second);
     }
 
     /// Makes the next return execute the `syscall` instruction again, with its arguments.

@@ -40,11 +40,7 @@ impl Entry for &'static Item {
 }
 
 fn item(key: u64, id: u64) -> &'static Item {
-    Box::leak(Box::new(Item {
-        key,
-        id,
-        links: Links::new(),
-    }))
+    Box::leak(Box::new(Item { key, id, links: Links::new() }))
 }
 
 #[test]

@@ -82,10 +82,7 @@ impl Model {
             }
         }
         let left = self.objects();
-        objects
-            .into_iter()
-            .filter(|id| !left.contains(id))
-            .collect()
+        objects.into_iter().filter(|id| !left.contains(id)).collect()
     }
 
     fn objects(&self) -> Vec<usize> {
@@ -97,10 +94,7 @@ impl Model {
     }
 
     fn find(&self, owner: usize, kind: u8, from: u64, to: u64) -> Option<(usize, &Cap)> {
-        let mut found = self
-            .caps
-            .iter()
-            .filter(|(_, c)| c.covers(owner, kind, from, to));
+        let mut found = self.caps.iter().filter(|(_, c)| c.covers(owner, kind, from, to));
         found.next().map(|(id, cap)| (*id, cap))
     }
 
@@ -133,26 +127,14 @@ impl Model {
             rights,
             target,
             badge: source.view.badge | d.badge,
-            memory: if d.combine {
-                MemoryType::WriteCombining as u8
-            } else {
-                source.view.memory
-            },
+            memory: if d.combine { MemoryType::WriteCombining as u8 } else { source.view.memory },
         };
         let end = view.base + (1 << view.order);
         let (kind, base) = (view.kind, view.base);
-        if self
-            .caps
-            .values()
-            .any(|c| c.overlaps(d.dst, kind, base, end))
-        {
+        if self.caps.values().any(|c| c.overlaps(d.dst, kind, base, end)) {
             return Err(Status::Exists);
         }
-        self.add(Cap {
-            parent: Some(id),
-            owner: d.dst,
-            view,
-        });
+        self.add(Cap { parent: Some(id), owner: d.dst, view });
         Ok(())
     }
 
@@ -174,12 +156,8 @@ impl Model {
                 let hit = b.kind == OBJECT
                     || (b.target < start + size && start < b.target + (1 << b.order));
                 if below.parent == Some(root) && hit {
-                    affected.extend(
-                        self.caps
-                            .keys()
-                            .copied()
-                            .filter(|&id| self.is_below(id, child)),
-                    );
+                    affected
+                        .extend(self.caps.keys().copied().filter(|&id| self.is_below(id, child)));
                 }
             }
             if r.own {
@@ -191,14 +169,10 @@ impl Model {
 
     fn destroy(&mut self, owner: usize) -> Vec<usize> {
         let caps = self.caps.iter();
-        let roots: Vec<_> = caps
-            .filter(|(_, c)| c.owner == owner)
-            .map(|(id, _)| *id)
-            .collect();
+        let roots: Vec<_> = caps.filter(|(_, c)| c.owner == owner).map(|(id, _)| *id).collect();
         let ids = self.caps.keys().copied();
-        let affected: Vec<_> = ids
-            .filter(|&id| roots.iter().any(|&root| self.is_below(id, root)))
-            .collect();
+        let affected: Vec<_> =
+            ids.filter(|&id| roots.iter().any(|&root| self.is_below(id, root))).collect();
         self.take(&affected, 0xff)
     }
 
@@ -208,9 +182,8 @@ impl Model {
         to: usize,
         d: &Delegate,
     ) -> Result<Option<Translation>, Status> {
-        let (id, cap) = self
-            .find(from, d.kind, d.from, d.from + (1 << d.order))
-            .ok_or(Status::BadCap)?;
+        let (id, cap) =
+            self.find(from, d.kind, d.from, d.from + (1 << d.order)).ok_or(Status::BadCap)?;
         let rights = cap.view.rights & d.rights;
         let target = cap.view.target + (d.from - cap.view.base);
         let mut at = Some(id);
@@ -218,11 +191,7 @@ impl Model {
             if ancestor.owner == to && ancestor.view.kind == d.kind {
                 let base = ancestor.view.base + (target - ancestor.view.target);
                 let range = range(d.kind, d.order, rights);
-                return Ok(Some(Translation {
-                    range,
-                    base,
-                    badge: cap.view.badge,
-                }));
+                return Ok(Some(Translation { range, base, badge: cap.view.badge }));
             }
             at = ancestor.parent;
         }
@@ -230,12 +199,8 @@ impl Model {
     }
 
     fn views(&self, owner: usize) -> Vec<View> {
-        let mut views: Vec<_> = self
-            .caps
-            .values()
-            .filter(|c| c.owner == owner)
-            .map(|c| c.view.clone())
-            .collect();
+        let mut views: Vec<_> =
+            self.caps.values().filter(|c| c.owner == owner).map(|c| c.view.clone()).collect();
         views.sort();
         views
     }
@@ -315,11 +280,7 @@ fn place() -> impl Strategy<Value = (u8, u8, u8, u64, u64)> {
 
 fn delegation() -> impl Strategy<Value = Delegate> {
     let owner = || 0..PDS;
-    let flags = (
-        0..12_u64,
-        prop::bool::weighted(0.1),
-        prop::option::weighted(0.2, 0..5_u32),
-    );
+    let flags = (0..12_u64, prop::bool::weighted(0.1), prop::option::weighted(0.2, 0..5_u32));
     (owner(), 0..=GUEST, place(), flags).prop_map(
         |(src, dst, (kind, order, rights, from, to), (badge, combine, fail))| Delegate {
             src,
@@ -330,11 +291,7 @@ fn delegation() -> impl Strategy<Value = Delegate> {
             rights,
             from,
             to,
-            badge: if dst == GUEST {
-                0
-            } else {
-                badge.saturating_sub(9)
-            },
+            badge: if dst == GUEST { 0 } else { badge.saturating_sub(9) },
             combine,
             fail,
         },
@@ -353,15 +310,7 @@ fn revocation() -> impl Strategy<Value = Revoke> {
             let order = (order + larger * larger).min(limit);
             let rights = rights & all;
             let rights = if rights == 0 { all } else { rights };
-            Revoke {
-                pd,
-                kind,
-                order,
-                rights,
-                base: base >> order << order,
-                own,
-                budget,
-            }
+            Revoke { pd, kind, order, rights, base: base >> order << order, own, budget }
         },
     )
 }
@@ -378,20 +327,8 @@ fn operation() -> impl Strategy<Value = Operation> {
 /// Gives domain 0 first capabilities.
 fn found(w: &mut World, model: &mut Model) {
     let mut root = |kind, base, order, rights, target, memory| {
-        let view = View {
-            kind,
-            base,
-            order,
-            rights,
-            target,
-            badge: 0,
-            memory,
-        };
-        model.add(Cap {
-            parent: None,
-            owner: 0,
-            view,
-        });
+        let view = View { kind, base, order, rights, target, badge: 0, memory };
+        model.add(Cap { parent: None, owner: 0, view });
     };
     let all = Rights::FULL;
     for sel in 1..4 {
@@ -407,12 +344,7 @@ fn found(w: &mut World, model: &mut Model) {
     w.install_ports(0, 0, 16);
     root(PORT, 0, 16, 1, 0, 0);
     model.semaphores.extend(
-        model
-            .caps
-            .values()
-            .filter(|c| c.view.kind == OBJECT)
-            .map(|c| c.view.target)
-            .take(3),
+        model.caps.values().filter(|c| c.view.kind == OBJECT).map(|c| c.view.target).take(3),
     );
 }
 
@@ -430,10 +362,7 @@ fn compare(w: &World, model: &Model) {
         };
         let last = view.base + (1 << view.order) - 1;
         let (held, first) = query(&w.pds[cap.owner], space, last).unwrap();
-        assert_eq!(
-            (held.rights(), held.order(), first),
-            (view.rights, view.order, base)
-        );
+        assert_eq!((held.rights(), held.order(), first), (view.rights, view.order, base));
     }
 }
 
@@ -445,11 +374,7 @@ fn run(w: &mut World, model: &mut Model, operation: Operation) {
     match operation {
         Operation::Delegate(d) => {
             let range = range(d.kind, d.order, d.rights);
-            let range = if d.combine {
-                range.write_combining()
-            } else {
-                range
-            };
+            let range = if d.combine { range.write_combining() } else { range };
             let before = (model.clone(), accounts(w));
             let expected = model.delegate(&d);
             w.region.frames.fail_after = d.fail;

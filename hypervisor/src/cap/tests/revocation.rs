@@ -21,19 +21,10 @@ fn objects_die_with_their_last_capability() {
     assert_eq!(w.revoke(1, Range::object(ALL), 1, 1), Ok(vec![]));
     assert_eq!((w.nodes(1).len(), w.nodes(2).len()), (1, 1));
     assert_eq!(w.revoke(1, Range::object(ALL), 1, 1), Ok(vec![]));
-    assert_eq!(
-        w.revoke(1, Range::object(ALL).include_self(), 1, 1),
-        Ok(vec![])
-    );
+    assert_eq!(w.revoke(1, Range::object(ALL).include_self(), 1, 1), Ok(vec![]));
     assert_eq!(w.nodes(1).len(), 0);
-    assert_eq!(
-        w.revoke(1, Range::object(ALL).include_self(), 1, 1),
-        Ok(vec![])
-    );
-    assert_eq!(
-        w.revoke(0, Range::object(ALL).include_self(), 1, 9),
-        Ok(vec![sm])
-    );
+    assert_eq!(w.revoke(1, Range::object(ALL).include_self(), 1, 1), Ok(vec![]));
+    assert_eq!(w.revoke(0, Range::object(ALL).include_self(), 1, 9), Ok(vec![sm]));
     assert_eq!(w.destroy(0, 1), vec![pt]);
     w.pds.remove(0);
     assert_eq!((w.nodes(0).len(), w.nodes(1).len()), (0, 0));
@@ -54,11 +45,7 @@ fn refused() {
         (Range::port(0), 65536, Status::BadParam),
         // Part of an own capability.
         (Range::memory(8, RWX).include_self(), 512, Status::BadParam),
-        (
-            Range::memory(8, MemRights::WRITE).include_self(),
-            512,
-            Status::BadParam,
-        ),
+        (Range::memory(8, MemRights::WRITE).include_self(), 512, Status::BadParam),
         (Range::port(15).include_self(), 0, Status::BadParam),
     ] {
         assert_eq!(w.revoke(0, range, base, 1), Err(status), "{range:?}");
@@ -66,10 +53,7 @@ fn refused() {
     assert_eq!(w.nodes(0).len(), 2);
     // Nothing held.
     assert_eq!(w.revoke(0, Range::object(ALL), 0, 1), Ok(vec![]));
-    assert_eq!(
-        w.revoke(0, Range::memory(4, RWX).include_self(), 16, 1),
-        Ok(vec![])
-    );
+    assert_eq!(w.revoke(0, Range::memory(4, RWX).include_self(), 16, 1), Ok(vec![]));
     w.finish();
 }
 
@@ -81,27 +65,18 @@ fn rights_are_taken_from_all_below() {
         let up = Rights::SM_UP;
         let down = Rights::SM_DOWN;
         for (dst, sel, rights) in [(1, 1, up | down), (1, 2, up), (1, 3, down), (2, 1, ALL)] {
-            w.delegate(0, dst, Range::object(rights), 1, sel, 0)
-                .unwrap();
+            w.delegate(0, dst, Range::object(rights), 1, sel, 0).unwrap();
         }
         for sel in 1..=3 {
-            w.delegate(1, 2, Range::object(ALL), sel, 10 + sel, 0)
-                .unwrap();
+            w.delegate(1, 2, Range::object(ALL), sel, 10 + sel, 0).unwrap();
         }
         w.revoke(0, Range::object(up), 1, budget).unwrap();
         w.check();
         let rights = |pd: usize, sel| w.pds[pd].objects.get(sel).0.rights();
-        assert_eq!(
-            [rights(1, 1), rights(1, 2), rights(1, 3)],
-            [down, Rights::empty(), down]
-        );
-        assert_eq!(
-            [rights(2, 11), rights(2, 12), rights(2, 13)],
-            [down, Rights::empty(), down]
-        );
+        assert_eq!([rights(1, 1), rights(1, 2), rights(1, 3)], [down, Rights::empty(), down]);
+        assert_eq!([rights(2, 11), rights(2, 12), rights(2, 13)], [down, Rights::empty(), down]);
         assert_eq!((rights(2, 1), rights(0, 1)), (ALL - up, ALL));
-        w.revoke(0, Range::object(ALL - down).include_self(), 1, budget)
-            .unwrap();
+        w.revoke(0, Range::object(ALL - down).include_self(), 1, budget).unwrap();
         let rights = |pd: usize, sel| w.pds[pd].objects.get(sel).0.rights();
         assert_eq!((rights(2, 1), rights(0, 1)), (down, down));
         w.finish();
@@ -114,23 +89,16 @@ fn parts_of_memory() {
         let mut w = World::new(3, 1);
         w.install_memory(0, 1 << 9, 1 << 20, 9, MemoryType::WriteBack);
         for i in 0..8 {
-            w.delegate(0, 1, Range::memory(3, RWX), 512 + 8 * i, 64 + 8 * i, 0)
-                .unwrap();
-            w.delegate(1, 2, Range::memory(1, RW), 64 + 8 * i, 2 + 2 * i, 0)
-                .unwrap();
+            w.delegate(0, 1, Range::memory(3, RWX), 512 + 8 * i, 64 + 8 * i, 0).unwrap();
+            w.delegate(1, 2, Range::memory(1, RW), 64 + 8 * i, 2 + 2 * i, 0).unwrap();
         }
-        w.delegate_guest(0, 0, Range::memory(9, RWX), 512, 512)
-            .unwrap();
+        w.delegate_guest(0, 0, Range::memory(9, RWX), 512, 512).unwrap();
         // Pages 8 to 15: one child and the guest's, which overlaps.
         w.revoke(0, Range::memory(3, RWX), 520, budget).unwrap();
         w.check();
-        assert_eq!(
-            (w.nodes(1).len(), w.nodes(2).len(), w.guest_nodes(0).len()),
-            (7, 7, 0)
-        );
+        assert_eq!((w.nodes(1).len(), w.nodes(2).len(), w.guest_nodes(0).len()), (7, 7, 0));
         // Writing, from pages 16 to 31.
-        w.revoke(0, Range::memory(4, MemRights::WRITE), 528, budget)
-            .unwrap();
+        w.revoke(0, Range::memory(4, MemRights::WRITE), 528, budget).unwrap();
         let rights: Vec<_> = w.nodes(1).iter().map(|n| n.rights).collect();
         assert_eq!(rights, [RWX, RX, RX, RWX, RWX, RWX, RWX].map(|r| r.bits()));
         let rights: Vec<_> = w.nodes(2).iter().map(|n| n.rights).collect();
@@ -138,16 +106,9 @@ fn parts_of_memory() {
         // A range over many own capabilities, all or one in two steps.
         w.revoke(1, Range::memory(10, RWX), 0, budget).unwrap();
         assert_eq!((w.nodes(1).len(), w.nodes(2).len()), (7, 0));
-        w.revoke(
-            1,
-            Range::memory(5, MemRights::READ).include_self(),
-            64,
-            budget,
-        )
-        .unwrap();
+        w.revoke(1, Range::memory(5, MemRights::READ).include_self(), 64, budget).unwrap();
         assert_eq!(w.nodes(1).len(), 4);
-        w.revoke(1, Range::memory(36, RWX).include_self(), 0, budget)
-            .unwrap();
+        w.revoke(1, Range::memory(36, RWX).include_self(), 0, budget).unwrap();
         assert_eq!(w.nodes(1).len(), 0);
         w.check();
         w.finish();
@@ -167,11 +128,7 @@ fn ports_are_closed() {
     assert!(!w.pds[1].ports.space.allows(0x3f8) && w.pds[1].ports.space.allows(0x60));
     w.revoke(0, Range::port(16), 0, 1).unwrap();
     assert!(!w.pds[1].ports.space.allows(0x60));
-    assert_eq!(
-        w.pds[1].account.used(),
-        used - 1,
-        "the page of nodes; the bitmap stays"
-    );
+    assert_eq!(w.pds[1].account.used(), used - 1, "the page of nodes; the bitmap stays");
     w.finish();
 }
 
@@ -198,10 +155,8 @@ fn tree(w: &mut World, depth: u64, width: u64) {
         w.delegate(0, 0, Range::object(ALL), i, i + 1, 0).unwrap();
     }
     for i in 0..width {
-        w.delegate(0, 1, Range::object(ALL), depth, 100 + i, 0)
-            .unwrap();
-        w.delegate(1, 2, Range::object(ALL), 100 + i, 100 + i, 0)
-            .unwrap();
+        w.delegate(0, 1, Range::object(ALL), depth, 100 + i, 0).unwrap();
+        w.delegate(1, 2, Range::object(ALL), 100 + i, 100 + i, 0).unwrap();
     }
 }
 

@@ -17,10 +17,7 @@ use crate::mem::paging::{Format, LeafSize, MemoryType};
 use crate::mem::space::HostLayout;
 use crate::mem::testing::Region;
 
-pub(super) const LAYOUT: HostLayout = HostLayout {
-    kernel: [1, 2, 3],
-    max_leaf: LeafSize::Huge,
-};
+pub(super) const LAYOUT: HostLayout = HostLayout { kernel: [1, 2, 3], max_leaf: LeafSize::Huge };
 const QUOTA: u64 = 200;
 
 macro_rules! object {
@@ -38,10 +35,7 @@ macro_rules! object {
 
         impl New for $name {
             fn new(id: usize) -> Self {
-                Self {
-                    header: ObjectHeader::new(Self::TYPE),
-                    id,
-                }
+                Self { header: ObjectHeader::new(Self::TYPE), id }
             }
         }
     };
@@ -149,15 +143,7 @@ impl World {
         badge: u64,
     ) -> Result<(), Status> {
         let dst = Destination::Pd(&self.pds[dst]);
-        delegate(
-            &mut self.region.frames,
-            &self.pds[src],
-            dst,
-            range,
-            from,
-            to,
-            badge,
-        )
+        delegate(&mut self.region.frames, &self.pds[src], dst, range, from, to, badge)
     }
 
     pub(super) fn delegate_guest(
@@ -169,15 +155,7 @@ impl World {
         to: u64,
     ) -> Result<(), Status> {
         let dst = Destination::Guest(&self.guests[guest]);
-        delegate(
-            &mut self.region.frames,
-            &self.pds[src],
-            dst,
-            range,
-            from,
-            to,
-            0,
-        )
+        delegate(&mut self.region.frames, &self.pds[src], dst, range, from, to, 0)
     }
 
     /// One step. Returns the progress and the objects that died.
@@ -248,12 +226,7 @@ impl World {
     pub(super) fn empty(&mut self, pd: usize, budget: u32) -> Vec<usize> {
         let mut dead = Vec::new();
         loop {
-            let World {
-                region,
-                revocations,
-                pds,
-                ..
-            } = self;
+            let World { region, revocations, pds, .. } = self;
             let out = destroy_spaces(&mut region.frames, revocations, &pds[pd], budget);
             let progress = out.progress;
             dead.extend(self.drain(out));
@@ -332,12 +305,7 @@ impl World {
     pub(super) fn finish(mut self) {
         self.check();
         for guest in 0..self.guests.len() {
-            let World {
-                region,
-                revocations,
-                guests,
-                ..
-            } = &mut self;
+            let World { region, revocations, guests, .. } = &mut self;
             let out = destroy_guest(&mut region.frames, revocations, &guests[guest], u32::MAX);
             assert_eq!(out.progress, Progress::Done);
             self.drain(out);
@@ -350,10 +318,7 @@ impl World {
         for pd in 0..self.pds.len() {
             self.destroy(pd, 3);
         }
-        assert!(
-            self.objects.iter().all(Option::is_none),
-            "objects without capabilities live"
-        );
+        assert!(self.objects.iter().all(Option::is_none), "objects without capabilities live");
         assert_eq!(self.region.root.used(), 0);
         assert_eq!(self.region.root.limit(), self.region.frames.free_pages());
     }
@@ -370,10 +335,6 @@ fn view(node: Handle) -> View {
         rights: node.rights(),
         target: if is_object { id() } else { node.target },
         badge: node.badge(),
-        memory: if is_object {
-            0
-        } else {
-            node.memory_type() as u8
-        },
+        memory: if is_object { 0 } else { node.memory_type() as u8 },
     }
 }

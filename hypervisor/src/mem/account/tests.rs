@@ -78,9 +78,8 @@ fn largest_class() {
 fn freed_slots_of_full_pages_are_used_again() {
     let mut region = Region::new(64);
     let Region { frames, root, .. } = &mut *region;
-    let mut objects: Vec<_> = (0..3 * 7)
-        .map(|_| root.alloc(frames, [0_u64; 64]).unwrap())
-        .collect();
+    let mut objects: Vec<_> =
+        (0..3 * 7).map(|_| root.alloc(frames, [0_u64; 64]).unwrap()).collect();
     assert_eq!(root.used(), 3);
     for picks in [vec![3], vec![2, 9, 16], vec![0, 1, 7, 8, 20]] {
         for &i in &picks {

@@ -58,11 +58,7 @@ fn page_list_returns_pages_to_their_accounts() {
     assert!(core::ptr::eq(account.as_ptr(), root));
     // SAFETY: popped pages are ours.
     unsafe {
-        assert!(
-            page.as_ref()
-                .words()
-                .all(|w| w.load(super::Ordering::Relaxed) == 0)
-        );
+        assert!(page.as_ref().words().all(|w| w.load(super::Ordering::Relaxed) == 0));
         root.free_page(frames, page);
         list.free(frames);
     }

@@ -29,14 +29,7 @@ const RX: MemRights = MemRights::READ.union(MemRights::EXECUTE);
 const RWX: MemRights = MemRights::all();
 
 fn mapping(page: u64, order: u8, phys: u64, rights: MemRights) -> Mapping {
-    Mapping {
-        page,
-        order,
-        phys,
-        rights,
-        memory: MemoryType::WriteBack,
-        kernel: false,
-    }
+    Mapping { page, order, phys, rights, memory: MemoryType::WriteBack, kernel: false }
 }
 
 fn table(region: &mut Region, format: Format, max_leaf: LeafSize) -> PageTable {
@@ -45,9 +38,7 @@ fn table(region: &mut Region, format: Format, max_leaf: LeafSize) -> PageTable {
 }
 
 fn map(region: &mut Region, table: &PageTable, mapping: &Mapping) {
-    table
-        .map(&mut region.frames, &region.root, mapping)
-        .unwrap();
+    table.map(&mut region.frames, &region.root, mapping).unwrap();
 }
 
 /// Unmaps and returns the number of tables that fell out of use.
@@ -83,11 +74,7 @@ fn leaves_are_as_large_as_possible() {
         assert_eq!(region.root.used(), 1 + tables, "{max:?} {order}");
         for probe in [page, page + 1, page + (1 << order) - 1] {
             let (phys, _, found) = t.lookup(probe).unwrap();
-            assert_eq!(
-                (phys, found),
-                (probe - page + (3 << 28), level),
-                "{max:?} {order}"
-            );
+            assert_eq!((phys, found), (probe - page + (3 << 28), level), "{max:?} {order}");
             assert!(!t.is_vacant(probe, 0));
         }
         assert!(t.lookup(page - 1).is_none() && t.lookup(page + (1 << order)).is_none());
@@ -103,14 +90,7 @@ fn encodings() {
     let flags = |format, rights, memory, order| {
         let mut region = Region::new(16);
         let t = table(&mut region, format, LeafSize::Huge);
-        map(
-            &mut region,
-            &t,
-            &Mapping {
-                memory,
-                ..mapping(1 << 18, order, 1 << 18, rights)
-            },
-        );
+        map(&mut region, &t, &Mapping { memory, ..mapping(1 << 18, order, 1 << 18, rights) });
         t.lookup(1 << 18).unwrap().1
     };
     const NX: u64 = 1 << 63;
@@ -124,10 +104,7 @@ fn encodings() {
     assert_eq!(flags(Format::Npt, RWX, wb, 9), 0xe7);
     assert_eq!(flags(Format::Npt, RX, wb, 18), 0xe5);
     assert_eq!(flags(Format::Host, RW, MemoryType::Uncached, 0), NX | 0x7f);
-    assert_eq!(
-        flags(Format::Host, RW, MemoryType::WriteCombining, 9),
-        NX | 0xef
-    );
+    assert_eq!(flags(Format::Host, RW, MemoryType::WriteCombining, 9), NX | 0xef);
     assert_eq!(flags(Format::Ept, RWX, wb, 0), 0x37);
     assert_eq!(flags(Format::Ept, RX, wb, 9), 0xb5);
     assert_eq!(flags(Format::Ept, RW, MemoryType::Uncached, 18), 0x83);
@@ -148,11 +125,7 @@ fn out_of_memory_at_every_point() {
             let mut region = Region::new(64);
             let t = table(&mut region, Format::Ept, max);
             if let Some(page) = present {
-                map(
-                    &mut region,
-                    &t,
-                    &mapping((1 << 27) + (1 << 18) + page, 0, 7, R),
-                );
+                map(&mut region, &t, &mapping((1 << 27) + (1 << 18) + page, 0, 7, R));
             }
             let used = region.root.used();
             region.frames.fail_after = Some(failures);
@@ -180,14 +153,7 @@ fn out_of_memory_at_every_point() {
 fn kernel_pages_are_told_apart() {
     let mut region = Region::new(16);
     let t = table(&mut region, Format::Host, LeafSize::Huge);
-    map(
-        &mut region,
-        &t,
-        &Mapping {
-            kernel: true,
-            ..mapping(10, 0, 99, RW)
-        },
-    );
+    map(&mut region, &t, &Mapping { kernel: true, ..mapping(10, 0, 99, RW) });
     map(&mut region, &t, &mapping(11, 0, 98, RW));
     assert_eq!(t.kernel_page(10), Some(99));
     assert_eq!((t.kernel_page(11), t.kernel_page(12)), (None, None));
@@ -197,9 +163,8 @@ fn kernel_pages_are_told_apart() {
 fn place() -> impl Strategy<Value = (u64, u8)> {
     (0..2_u64, 0..2_u64, 0..3_u64, 0..4_u64, 0..20_u8).prop_map(|(a, b, c, d, order)| {
         let page = a << 27 | b << 18 | c << 9 | d << 1;
-        let order = [
-            0, 0, 0, 1, 1, 2, 3, 5, 8, 9, 9, 10, 12, 17, 18, 18, 19, 21, 27, 28,
-        ][usize::from(order)];
+        let order = [0, 0, 0, 1, 1, 2, 3, 5, 8, 9, 9, 10, 12, 17, 18, 18, 19, 21, 27, 28]
+            [usize::from(order)];
         (page >> order << order, order)
     })
 }
@@ -239,11 +204,7 @@ fn observed(t: &PageTable, before: &Model, after: &Model, operation: impl FnOnce
         .into_iter()
         .map(|page| (page, expected(before, t, page), expected(after, t, page)))
         .collect();
-    let changed = views
-        .iter()
-        .filter(|(_, old, new)| old != new)
-        .copied()
-        .collect::<Vec<_>>();
+    let changed = views.iter().filter(|(_, old, new)| old != new).copied().collect::<Vec<_>>();
     OBSERVER.set(Some(Box::new(move || {
         for &(page, old, new) in &changed {
             let now = found(&table, page);

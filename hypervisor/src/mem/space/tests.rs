@@ -9,10 +9,7 @@ use crate::mem::paging::{Format, LeafSize};
 use crate::mem::pool::{self, Page};
 use crate::mem::testing::Region;
 
-const LAYOUT: HostLayout = HostLayout {
-    kernel: [11, 12, 13],
-    max_leaf: LeafSize::Huge,
-};
+const LAYOUT: HostLayout = HostLayout { kernel: [11, 12, 13], max_leaf: LeafSize::Huge };
 
 #[test]
 fn kernel_frames() {
@@ -22,9 +19,7 @@ fn kernel_frames() {
     // SAFETY: the root is a valid page.
     let table = unsafe { pool::ptr::<Page>(space.root()).as_ref() };
     for i in 0..3 {
-        let entry = table
-            .word(KERNEL_ENTRIES + i)
-            .load(super::Ordering::Relaxed);
+        let entry = table.word(KERNEL_ENTRIES + i).load(super::Ordering::Relaxed);
         assert_eq!(entry, LAYOUT.kernel[i]);
     }
     let utcb = root.alloc_page(frames).unwrap();
@@ -37,10 +32,7 @@ fn kernel_frames() {
         (0x8000_0000_0000, Status::BadParam),
         (0xffff_8000_0000_0000, Status::BadParam),
     ] {
-        assert_eq!(
-            space.map_kernel_frame(frames, root, addr, phys, rw),
-            Err(status)
-        );
+        assert_eq!(space.map_kernel_frame(frames, root, addr, phys, rw), Err(status));
     }
     let used = root.used();
     for addr in [0x1000, 0x7fff_ffff_e000] {
@@ -51,9 +43,7 @@ fn kernel_frames() {
             assert_eq!(root.used(), used);
         }
         frames.fail_after = None;
-        space
-            .map_kernel_frame(frames, root, addr, phys, rw)
-            .unwrap();
+        space.map_kernel_frame(frames, root, addr, phys, rw).unwrap();
         let again = space.map_kernel_frame(frames, root, addr, phys, rw);
         assert_eq!(again, Err(Status::Exists));
         assert_eq!(space.table().kernel_page(addr >> 12), Some(phys >> 12));
@@ -101,22 +91,11 @@ fn ports() {
     frames.fail_after = Some(0);
     assert_eq!(space.allow(frames, root, 0x3f8, 3), Err(Status::Quota));
     assert!(space.bitmap().is_none());
-    for (port, order) in [
-        (0_u64, 0_u8),
-        (0x3f8, 3),
-        (0x40, 6),
-        (0x80, 7),
-        (0xffff, 0),
-        (0, 16),
-    ] {
+    for (port, order) in [(0_u64, 0_u8), (0x3f8, 3), (0x40, 6), (0x80, 7), (0xffff, 0), (0, 16)] {
         space.allow(frames, root, port, order).unwrap();
         assert!(space.stale.take(3));
         for p in 0..=PortSpace::PORTS {
-            assert_eq!(
-                space.allows(p),
-                p >= port && p < port + (1 << order),
-                "{p:#x}"
-            );
+            assert_eq!(space.allows(p), p >= port && p < port + (1 << order), "{p:#x}");
         }
         assert_eq!(root.used(), 2);
         space.deny(port, order);

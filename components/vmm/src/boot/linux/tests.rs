@@ -141,10 +141,7 @@ fn an_image_that_lies_about_its_size_is_measured() {
     let ram = Ram::for_test(16 << 20);
     let mut kernel = image(15 << 20);
     put(&mut kernel, 0x260, &0u32.to_le_bytes());
-    assert!(matches!(
-        load(&ram, &payload(&kernel, &[], "")),
-        Err(BootError::KernelTooBig { .. })
-    ));
+    assert!(matches!(load(&ram, &payload(&kernel, &[], "")), Err(BootError::KernelTooBig { .. })));
     put(&mut kernel, 0x258, &u64::MAX.to_le_bytes());
     assert!(load(&ram, &payload(&kernel, &[], "")).is_err());
 }

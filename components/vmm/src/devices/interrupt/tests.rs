@@ -92,11 +92,8 @@ fn a_vcpu_is_told_once_until_it_looks() {
 #[test]
 fn only_the_first_startup_counts() {
     let bus = bus(true);
-    let sipi = |vector| Message {
-        delivery: Delivery::Startup,
-        vector,
-        ..fixed(Destination::Others(0))
-    };
+    let sipi =
+        |vector| Message { delivery: Delivery::Startup, vector, ..fixed(Destination::Others(0)) };
     let init = Message { delivery: Delivery::Init, ..fixed(Destination::Physical(1)) };
     assert_eq!(bus.deliver(init), Targets(0b10));
     assert_eq!(bus.deliver(sipi(0x9a)), Targets(0b1100));

@@ -46,14 +46,7 @@ impl Timer {
     #[must_use]
     pub const fn new(tsc_khz: u64) -> Self {
         let tsc_khz = if tsc_khz == 0 { 1 } else { tsc_khz };
-        Self {
-            tsc_khz,
-            mode: Mode::OneShot,
-            divide: 0,
-            initial: 0,
-            deadline: 0,
-            guest_deadline: 0,
-        }
+        Self { tsc_khz, mode: Mode::OneShot, divide: 0, initial: 0, deadline: 0, guest_deadline: 0 }
     }
 
     /// Host TSC at which the timer fires; 0 when it is stopped.
@@ -109,8 +102,7 @@ impl Timer {
             return;
         }
         self.initial = count;
-        self.deadline =
-            if count == 0 { 0 } else { now.saturating_add(self.ticks_to_tsc(count)) };
+        self.deadline = if count == 0 { 0 } else { now.saturating_add(self.ticks_to_tsc(count)) };
     }
 
     /// The current count register.
@@ -119,7 +111,8 @@ impl Timer {
         if self.mode == Mode::TscDeadline || self.deadline <= now {
             return 0;
         }
-        let ticks = u128::from(self.deadline - now) * u128::from(BUS_KHZ) / u128::from(self.tsc_khz);
+        let ticks =
+            u128::from(self.deadline - now) * u128::from(BUS_KHZ) / u128::from(self.tsc_khz);
         u32::try_from(ticks >> self.shift()).unwrap_or(u32::MAX).min(self.initial)
     }
 

@@ -88,7 +88,8 @@ fn xsave_sizes_follow_xcr0() {
     assert_eq!(p.read(0xd, 3, &view(0)), [0; 4]);
     assert_eq!(p.read(0xd, 9, &view(0)), [0; 4]);
     // A host without AVX-512's upper registers has none of it.
-    let part = |leaf, sub| if (leaf, sub) == (0xd, 0) { [0x27, 0, 0, 0] } else { host(INTEL)(leaf, sub) };
+    let part =
+        |leaf, sub| if (leaf, sub) == (0xd, 0) { [0x27, 0, 0, 0] } else { host(INTEL)(leaf, sub) };
     assert_eq!(Policy::new(1, &part).xcr0(), 7);
 }
 
@@ -120,6 +121,7 @@ fn a_host_with_little_gives_little() {
 
 #[test]
 fn every_entry_has_a_reason() {
+    assert!(TABLE.is_sorted_by_key(|rule| rule.leaf));
     for rule in TABLE {
         assert!(!rule.reason.is_empty());
         assert!(Policy::reason(rule.leaf).is_some());

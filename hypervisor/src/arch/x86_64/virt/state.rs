@@ -74,6 +74,9 @@ const COMMON: Mtd = Mtd::GPR_ACDB
 /// Groups that decide the processor's mode: legal only together, so all of them are taken or none.
 const MODE: Mtd = Mtd::RIP.union(Mtd::CS_SS).union(Mtd::CR).union(Mtd::EFER_PAT);
 
+/// Flags that are legal in every mode.
+const PLAIN_FLAGS: u64 = allow::rflags::ALL & !allow::rflags::VM;
+
 /// Bits of the injection word that have a meaning.
 const INJECT_BITS: u64 = 0xffff_ffff_8000_3fff;
 
@@ -152,6 +155,14 @@ fn store_system<B: Backend>(vcpu: &B, common: &Common, mtd: Mtd, state: &mut Sta
     }
 }
 
+/// Reads a value exactly once. Other threads of the VMM can write to the message buffer at any
+/// time, so that what was checked has to be what is used.
+#[inline(always)]
+fn once<T: Copy>(value: &T) -> T {
+    // SAFETY: a reference is valid for reads.
+    unsafe { core::ptr::from_ref(value).read_volatile() }
+}
+
 /// Takes the groups in `mtd` from the message buffer. A group with a value that is not allowed
 /// changes nothing and is named in [`Common::refused`].
 #[inline]
@@ -173,21 +184,17 @@ pub(super) fn load<B: Backend>(
         copy!(g, state: r8 r9 r10 r11 r12 r13 r14 r15);
     }
     let mut refused = Mtd::empty();
-    let mode = mtd & MODE;
-    if mode == Mtd::RIP
-        && let Some(rflags) = allow::rflags(state.rflags)
-        && rflags & allow::rflags::VM == 0
-    {
-        set_rip(vcpu, state.rip, rflags);
-    } else if !mode.is_empty() {
-        refused |= load_mode(vcpu, limits, mode, state);
-    }
-    if !COMMON.union(MODE).contains(mtd) {
-        refused |= load_system(vcpu, common, limits, mtd, state);
+    let flags = once(&state.rflags);
+    if COMMON.contains(mtd) && flags & !PLAIN_FLAGS == 0 {
+        if mtd.contains(Mtd::RIP) {
+            set_rip(vcpu, state.rip, flags | allow::rflags::FIXED);
+        }
+    } else {
+        refused = load_rare(vcpu, common, limits, mtd, state);
     }
     // After RIP, which ends a shadow by itself.
     if mtd.contains(Mtd::ACTIVITY) {
-        match Activity::from_bits(state.activity) {
+        match Activity::from_bits(once(&state.activity)) {
             Some(activity) => {
                 vcpu.set_blocking(activity);
                 common.halted = activity.contains(Activity::HALTED);
@@ -196,8 +203,9 @@ pub(super) fn load<B: Backend>(
         }
     }
     if mtd.contains(Mtd::INJECT) {
-        if state.inject & !INJECT_BITS == 0 {
-            common.inject = Inject(state.inject);
+        let inject = once(&state.inject);
+        if inject & !INJECT_BITS == 0 {
+            common.inject = Inject(inject);
             common.unchecked = true;
         } else {
             refused |= Mtd::INJECT;
@@ -206,6 +214,27 @@ pub(super) fn load<B: Backend>(
     // Whoever has an event to take is not halted.
     common.halted &= !common.inject.is_valid();
     common.refused |= refused;
+}
+
+/// The groups outside [`COMMON`], and RIP.
+#[inline(never)]
+fn load_rare<B: Backend>(
+    vcpu: &mut B,
+    common: &mut Common,
+    limits: &Limits,
+    mtd: Mtd,
+    state: &State,
+) -> Mtd {
+    // SAFETY: a reference is valid for reads, and the state is nothing but integers. See `once`.
+    let state = unsafe { core::ptr::from_ref(state).read_volatile() };
+    let mut refused = Mtd::empty();
+    if mtd.intersects(MODE) {
+        refused |= load_mode(vcpu, limits, mtd & MODE, &state);
+    }
+    if !COMMON.union(MODE).contains(mtd) {
+        refused |= load_system(vcpu, common, limits, mtd, &state);
+    }
+    refused
 }
 
 /// Sets RIP and RFLAGS. Whoever moves RIP has completed an instruction, so a shadow is over.
@@ -219,7 +248,6 @@ fn set_rip<B: Backend>(vcpu: &mut B, rip: u64, rflags: u64) {
 }
 
 /// The groups of [`MODE`], in any combination.
-#[inline(never)]
 fn load_mode<B: Backend>(vcpu: &mut B, limits: &Limits, mtd: Mtd, state: &State) -> Mtd {
     let mut mode = Mode::of(vcpu);
     if mtd.contains(Mtd::RIP) {
@@ -271,7 +299,6 @@ fn load_mode<B: Backend>(vcpu: &mut B, limits: &Limits, mtd: Mtd, state: &State)
 }
 
 /// The groups outside [`COMMON`] and [`MODE`].
-#[inline(never)]
 fn load_system<B: Backend>(
     vcpu: &mut B,
     common: &mut Common,

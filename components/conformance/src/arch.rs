@@ -1,0 +1,215 @@
+//! Instructions that may fault: each function raises its exception with the return address on top
+//! of the stack, so that a handler can end the function in its stead.
+
+use core::arch::naked_asm;
+
+/// What an attempt gives: 0 and a value, or whatever a handler of its exception puts into `rax`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct Attempt {
+    /// 0, or the handler's word.
+    pub fault: u64,
+    /// What was read.
+    pub value: u64,
+}
+
+macro_rules! attempts {
+    ($($(#[$doc:meta])+ $name:ident: $($line:literal),+;)+) => {
+        $(
+            $(#[$doc])+
+            ///
+            /// # Safety
+            /// Exceptions are handled, or are meant to stop the thread; what is accessed may be.
+            #[unsafe(naked)]
+            pub(crate) unsafe extern "sysv64" fn $name(address: u64, value: u64) -> Attempt {
+                naked_asm!("mov rcx, rsi", "xor eax, eax", "xor edx, edx", $($line,)+ "ret")
+            }
+        )+
+    };
+}
+
+attempts! {
+    /// Reads eight bytes.
+    read: "mov rdx, [rdi]";
+    /// Writes eight bytes.
+    write: "mov [rdi], rcx";
+    /// Jumps there.
+    execute: "jmp rdi";
+    /// An instruction that does not exist.
+    undefined: "ud2";
+    /// Divides by zero.
+    divide: "div rdx";
+    /// A breakpoint.
+    breakpoint: "int3";
+    /// A privileged instruction.
+    privileged: "hlt";
+    /// An interrupt that user code may not raise.
+    software_interrupt: "int 0x80";
+    /// Reads a port.
+    input: "mov edx, edi", "in al, dx", "movzx edx, al", "xor eax, eax";
+    /// Writes a port.
+    output: "mov edx, edi", "mov eax, ecx", "out dx, al", "xor eax, eax", "xor edx, edx";
+    /// Uses the FPU.
+    float: "fld1", "fstp st(0)";
+    /// Reads a control register.
+    control_register: "mov rdx, cr0";
+    /// Switches interrupts off.
+    interrupts_off: "cli";
+}
+
+/// Loads registers with numbers, raises an exception, and stores the registers in `to` afterwards:
+/// rax, rbx, rcx, rdx, rbp, rsi, r8 to r15.
+///
+/// # Safety
+/// As above; `to` has room for 14 words.
+#[unsafe(naked)]
+pub(crate) unsafe extern "sysv64" fn registers(to: *mut u64) {
+    naked_asm!(
+        "push rbx",
+        "push rbp",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "push rdi",
+        "mov eax, 0x100",
+        "mov ebx, 0x101",
+        "mov ecx, 0x102",
+        "mov edx, 0x103",
+        "mov ebp, 0x104",
+        "mov esi, 0x105",
+        "mov edi, 0x106",
+        "mov r8d, 0x108",
+        "mov r9d, 0x109",
+        "mov r10d, 0x10a",
+        "mov r11d, 0x10b",
+        "mov r12d, 0x10c",
+        "mov r13d, 0x10d",
+        "mov r14d, 0x10e",
+        "mov r15d, 0x10f",
+        "ud2",
+        "pop rdi",
+        "mov [rdi], rax",
+        "mov [rdi + 8], rbx",
+        "mov [rdi + 16], rcx",
+        "mov [rdi + 24], rdx",
+        "mov [rdi + 32], rbp",
+        "mov [rdi + 40], rsi",
+        "mov [rdi + 48], r8",
+        "mov [rdi + 56], r9",
+        "mov [rdi + 64], r10",
+        "mov [rdi + 72], r11",
+        "mov [rdi + 80], r12",
+        "mov [rdi + 88], r13",
+        "mov [rdi + 96], r14",
+        "mov [rdi + 104], r15",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop rbp",
+        "pop rbx",
+        "ret",
+    )
+}
+
+#[cfg(target_os = "none")]
+core::arch::global_asm!(
+    // One page of code for guests in real mode, which sees it at its own offset 0x1000. Each
+    // program starts at a multiple of 0x80 and may use the data page at 0.
+    ".section .text.portico_guest, \"ax\", @progbits",
+    ".balign 4096",
+    ".global portico_guest_code",
+    "portico_guest_code:",
+    ".code16",
+    // 0x00: CPUID twice; stores what it gave.
+    "mov eax, 7",
+    "mov ecx, 9",
+    "cpuid",
+    "mov dword ptr [0x800], eax",
+    "mov dword ptr [0x804], ebx",
+    "cpuid",
+    "hlt",
+    // 0x80: port output and input.
+    ".org portico_guest_code + 0x80",
+    "mov al, 0x77",
+    "out 0x42, al",
+    "mov dx, 0x1234",
+    "in ax, dx",
+    "mov word ptr [0x800], ax",
+    "hlt",
+    // 0x100: reads and writes memory that is not there.
+    ".org portico_guest_code + 0x100",
+    "mov byte ptr [0x3010], al",
+    "hlt",
+    // 0x180: writes the page that it runs from, which is read-only.
+    ".org portico_guest_code + 0x180",
+    "mov byte ptr [0x1ff0], al",
+    "hlt",
+    // 0x200: model-specific registers.
+    ".org portico_guest_code + 0x200",
+    "mov ecx, 0x1234",
+    "rdmsr",
+    "mov dword ptr [0x800], eax",
+    "mov dword ptr [0x804], edx",
+    "wrmsr",
+    "hlt",
+    // 0x280: loops for ever.
+    ".org portico_guest_code + 0x280",
+    "2:",
+    "inc dword ptr [0x800]",
+    "jmp 2b",
+    // 0x300: a triple fault.
+    ".org portico_guest_code + 0x300",
+    "lidt [0x810]",
+    "int3",
+    "hlt",
+    // 0x380: waits for interrupts; vector 0x20 is handled at 0x3c0.
+    ".org portico_guest_code + 0x380",
+    "mov sp, 0x700",
+    "sti",
+    "hlt",
+    "hlt",
+    ".org portico_guest_code + 0x3c0",
+    "inc dword ptr [0x820]",
+    "iret",
+    // 0x400: CPUID for ever, for measuring.
+    ".org portico_guest_code + 0x400",
+    "3:",
+    "cpuid",
+    "jmp 3b",
+    // 0x480: a hypercall of either vendor's form is undefined here; HLT follows.
+    ".org portico_guest_code + 0x480",
+    "vmmcall",
+    "hlt",
+    ".org portico_guest_code + 0x1000",
+    ".code64",
+    ".text",
+);
+
+#[cfg(target_os = "none")]
+unsafe extern "C" {
+    /// The page of guest code.
+    pub(crate) static portico_guest_code: [u8; 4096];
+}
+
+/// Address of the page of guest code.
+#[cfg(target_os = "none")]
+pub(crate) fn guest_code() -> u64 {
+    sysroot::num::address(&raw const portico_guest_code)
+}
+
+/// On the host there is none.
+#[cfg(not(target_os = "none"))]
+pub(crate) fn guest_code() -> u64 {
+    0
+}
+
+/// As many null calls as a loop makes.
+///
+/// # Safety
+/// None needed: the call does nothing.
+pub(crate) fn null_call() {
+    // SAFETY: an unknown number changes nothing.
+    let _ = unsafe { sysroot::arch::syscall2(0xff, 0, 0) };
+}

@@ -1,0 +1,133 @@
+//! Interrupts: those of the devices that the configuration names.
+
+use ipc::cap::{Rights, Selector};
+use ipc::syscall::{MESSAGE_SIGNALLED, POLARITY_LOW, TRIGGER_LEVEL};
+use sysroot::cap::{Cap, Interrupt};
+use sysroot::port::Ports;
+use sysroot::{process, syscall, time};
+
+use crate::check::{Failure, Outcome};
+use crate::domain::{other_cpu, own, with_rights};
+use crate::runner::group;
+
+group!("interrupt":
+    rights_and_parameters,
+    bound_once_and_until_it_is_unbound,
+    it_arrives_with_its_badge,
+    it_arrives_on_another_cpu,
+    a_dying_semaphore_unbinds_nothing_else,
+);
+
+/// An interrupt of a device of this component, with its trigger flags.
+fn interrupt() -> core::result::Result<(Cap<Interrupt>, u64), Failure> {
+    process::start()
+        .devices
+        .iter()
+        .find_map(|d| d.interrupts.first())
+        .map(|i| (Cap::new(Selector(i.selector.into())), i.trigger))
+        .ok_or(Failure::Skip("no device with an interrupt"))
+}
+
+fn rights_and_parameters() -> Outcome {
+    let (source, trigger) = interrupt()?;
+    let mut d = own();
+    let sm = ok!(d.semaphore(0));
+    let cpu = process::start().cpu;
+    let weak = ok!(with_rights(&mut d, source, Rights::INT_ACK));
+    refused!(syscall::bind_interrupt(weak, cpu, sm, 1, trigger), BadRight);
+    refused!(syscall::unbind_interrupt(weak), BadRight);
+    let weak = ok!(with_rights(&mut d, source, Rights::INT_BIND));
+    refused!(syscall::acknowledge(weak), BadRight);
+    let weak = ok!(with_rights(&mut d, sm, Rights::SM_UP | Rights::SM_DOWN));
+    refused!(syscall::bind_interrupt(source, cpu, weak, 1, trigger), BadRight);
+    refused!(syscall::bind_interrupt(source, u16::MAX, sm, 1, trigger), BadCpu);
+    for bad in [MESSAGE_SIGNALLED, 8, 1 << 63, TRIGGER_LEVEL | POLARITY_LOW | MESSAGE_SIGNALLED] {
+        refused!(syscall::bind_interrupt(source, cpu, sm, 1, bad), BadParam);
+    }
+    let number = ipc::syscall::Number::new(ipc::syscall::Call::CtrlInterrupt).flags(3);
+    refused!(crate::domain::raw(number.0, [source.raw(), 0, 0, 0, 0]), BadParam);
+    refused!(syscall::acknowledge(source), BadState);
+    refused!(syscall::unbind_interrupt(source), BadState);
+    Ok(())
+}
+
+fn bound_once_and_until_it_is_unbound() -> Outcome {
+    let (source, trigger) = interrupt()?;
+    let mut d = own();
+    let sm = ok!(d.semaphore(0));
+    let cpu = process::start().cpu;
+    for _ in 0..3 {
+        ok!(syscall::bind_interrupt(source, cpu, sm, 1, trigger));
+        refused!(syscall::bind_interrupt(source, cpu, sm, 1, trigger), BadState);
+        ok!(syscall::acknowledge(source));
+        ok!(syscall::unbind_interrupt(source));
+        refused!(syscall::unbind_interrupt(source), BadState);
+    }
+    Ok(())
+}
+
+/// Ports of the programmable interval timer: channel 0 is ISA interrupt 0.
+struct Timer(Ports);
+
+impl Timer {
+    fn find() -> core::result::Result<(Self, Cap<Interrupt>, u64), Failure> {
+        let (device, interrupt) = process::start()
+            .devices
+            .iter()
+            .find_map(|d| d.interrupts.iter().find(|i| i.line == 0).map(|i| (d, i)))
+            .ok_or(Failure::Skip("no timer in the configuration"))?;
+        let ports = Ports::of(device, 0).ok_or(Failure::Skip("the timer has no ports"))?;
+        let source = Cap::new(Selector(interrupt.selector.into()));
+        Ok((Self(ports), source, interrupt.trigger))
+    }
+
+    /// One interrupt after about a millisecond.
+    fn fire(&self) {
+        // Channel 0, both bytes, mode 0 (8254 data sheet).
+        self.0.write8(3, 0x30);
+        self.0.write8(0, 0xa9);
+        self.0.write8(0, 0x04);
+    }
+}
+
+fn arrives(cpu: u16) -> Outcome {
+    let (timer, source, trigger) = Timer::find()?;
+    let mut d = own();
+    let sm = ok!(d.semaphore(0));
+    ok!(syscall::bind_interrupt(source, cpu, sm, 0x50, trigger));
+    // What was pending before does not count.
+    let _ = sm.down_until(time::deadline_in_ms(20));
+    for _ in 0..10 {
+        timer.fire();
+        same!(ok!(sm.down_until(time::deadline_in_ms(500))), 0x50);
+    }
+    ok!(syscall::unbind_interrupt(source));
+    timer.fire();
+    refused!(sm.down_until(time::deadline_in_ms(20)), Timeout);
+    Ok(())
+}
+
+fn it_arrives_with_its_badge() -> Outcome {
+    arrives(process::start().cpu)
+}
+
+fn it_arrives_on_another_cpu() -> Outcome {
+    arrives(other_cpu().ok_or(Failure::Skip("one CPU"))?)
+}
+
+fn a_dying_semaphore_unbinds_nothing_else() -> Outcome {
+    let (source, trigger) = interrupt()?;
+    let cpu = process::start().cpu;
+    {
+        let mut d = own();
+        let sm = ok!(d.semaphore(0));
+        ok!(syscall::bind_interrupt(source, cpu, sm, 1, trigger));
+    }
+    // The binding keeps the semaphore; it can be undone all the same.
+    ok!(syscall::unbind_interrupt(source));
+    let mut d = own();
+    let sm = ok!(d.semaphore(0));
+    ok!(syscall::bind_interrupt(source, cpu, sm, 1, trigger));
+    ok!(syscall::unbind_interrupt(source));
+    Ok(())
+}

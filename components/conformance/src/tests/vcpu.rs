@@ -1,0 +1,295 @@
+//! Virtual CPUs: exits, state, halting, destruction.
+
+use core::sync::atomic::Ordering::SeqCst;
+
+use ipc::cap::{MemRights, Range, Rights};
+use ipc::event::Exit;
+use ipc::exit::{Io, MemoryAccess};
+use ipc::state::{Inject, Mtd};
+use sysroot::cap::{Cap, Guest};
+use sysroot::{process, selector, syscall, time, utcb};
+
+use crate::check::{Failure, Outcome};
+use crate::domain::{empty, other_cpu, with_rights};
+use crate::guest::{CODE, MONITOR, Machine, RESULT};
+use crate::runner::{group, used};
+
+group!("vcpu":
+    it_starts_in_the_state_after_reset,
+    cpuid_exits_and_takes_registers,
+    port_access_exits,
+    missing_memory_exits,
+    read_only_memory_exits,
+    model_specific_registers_exit,
+    hlt_and_recall,
+    a_deadline_ends_a_halt,
+    a_deadline_ends_a_loop,
+    an_interrupt_is_injected,
+    a_triple_fault_is_a_shutdown,
+    state_that_makes_no_sense_is_an_exit,
+    state_can_be_read_and_written,
+    rights,
+    only_memory_goes_into_a_guest_space,
+    revoked_memory_is_gone_for_the_guest,
+    destroyed_while_it_runs,
+    destroyed_while_it_runs_elsewhere,
+    a_vcpu_elsewhere,
+);
+
+fn cpu() -> u16 {
+    process::start().cpu
+}
+
+/// A machine that has run its program until it halted.
+fn run(program: u64) -> core::result::Result<Machine, Failure> {
+    let mut machine = Machine::new(cpu(), program)?;
+    machine.start()?;
+    Ok(machine)
+}
+
+fn it_starts_in_the_state_after_reset() -> Outcome {
+    run(0)?;
+    same!(MONITOR.exit(0).0, Some(Exit::Startup));
+    let [rip, base, cr0, rflags] = MONITOR.reset.each_ref().map(|w| w.load(SeqCst));
+    same!((rip, base, cr0, rflags), (0xfff0, 0xffff_0000, 0x6000_0010, 2));
+    Ok(())
+}
+
+fn cpuid_exits_and_takes_registers() -> Outcome {
+    let machine = run(0)?;
+    same!(MONITOR.exit(1).0, Some(Exit::Cpuid));
+    same!(MONITOR.exit(2).0, Some(Exit::Cpuid));
+    same!(MONITOR.exit(3).0, Some(Exit::Hlt));
+    same!(MONITOR.count.load(SeqCst), 4);
+    same!((machine.word(RESULT), machine.word(RESULT + 4)), (0x1111_1111, 0x2222_2222));
+    Ok(())
+}
+
+fn port_access_exits() -> Outcome {
+    let machine = run(0x80)?;
+    let (exit, word, _) = MONITOR.exit(1);
+    same!(exit, Some(Exit::Io));
+    let io = Io::from_word(word);
+    same!((io.port, io.size, io.input, io.string, io.rep), (0x42, 1, false, false, false));
+    let io = Io::from_word(MONITOR.exit(2).1);
+    same!((io.port, io.size, io.input, io.string, io.rep), (0x1234, 2, true, false, false));
+    same!(machine.word(RESULT) & 0xffff, 0xbeef);
+    Ok(())
+}
+
+fn missing_memory_exits() -> Outcome {
+    let _machine = run(0x100)?;
+    let (exit, access, address) = MONITOR.exit(1);
+    same!(exit, Some(Exit::Memory));
+    same!(address, 0x3010);
+    let access = MemoryAccess::from_bits_truncate(access);
+    check!(access.contains(MemoryAccess::WRITE) && !access.contains(MemoryAccess::MAPPED));
+    Ok(())
+}
+
+fn read_only_memory_exits() -> Outcome {
+    let _machine = run(0x180)?;
+    let (exit, access, address) = MONITOR.exit(1);
+    same!((exit, address), (Some(Exit::Memory), 0x1ff0));
+    let access = MemoryAccess::from_bits_truncate(access);
+    check!(access.contains(MemoryAccess::WRITE | MemoryAccess::MAPPED));
+    Ok(())
+}
+
+fn model_specific_registers_exit() -> Outcome {
+    let machine = run(0x200)?;
+    same!((MONITOR.exit(1).0, MONITOR.exit(1).1), (Some(Exit::MsrRead), 0x1234));
+    same!((MONITOR.exit(2).0, MONITOR.exit(2).1), (Some(Exit::MsrWrite), 0x1234));
+    same!((machine.word(RESULT), machine.word(RESULT + 4)), (0xaaaa, 0xbbbb));
+    Ok(())
+}
+
+fn hlt_and_recall() -> Outcome {
+    let machine = run(0x380)?;
+    same!(MONITOR.exit(1).0, Some(Exit::Hlt));
+    same!(MONITOR.count.load(SeqCst), 2);
+    // It stays halted through recalls that it does not answer by going on.
+    ok!(syscall::recall(machine.vcpu));
+    same!((MONITOR.exit(2).0, MONITOR.count.load(SeqCst)), (Some(Exit::Recall), 3));
+    MONITOR.resume.store(1, SeqCst);
+    ok!(syscall::recall(machine.vcpu));
+    same!((MONITOR.exit(3).0, MONITOR.exit(4).0), (Some(Exit::Recall), Some(Exit::Hlt)));
+    Ok(())
+}
+
+fn a_deadline_ends_a_halt() -> Outcome {
+    let mut machine = Machine::new(cpu(), 0x380)?;
+    let deadline = time::deadline_in_ms(20);
+    ok!(machine.start());
+    MONITOR.deadline.store(deadline, SeqCst);
+    ok!(syscall::recall(machine.vcpu));
+    same!(MONITOR.exit(2).0, Some(Exit::Recall));
+    time::sleep_ms(10);
+    same!(MONITOR.count.load(SeqCst), 3);
+    time::sleep_ms(40);
+    same!((MONITOR.exit(3).0, MONITOR.count.load(SeqCst)), (Some(Exit::Deadline), 4));
+    Ok(())
+}
+
+fn a_deadline_ends_a_loop() -> Outcome {
+    let mut machine = Machine::new(cpu(), 0x280)?;
+    let deadline = time::deadline_in_ms(20);
+    MONITOR.deadline.store(deadline, SeqCst);
+    // It has a higher priority, so this returns when the guest has been stopped.
+    ok!(machine.start());
+    check!(time::now() >= deadline);
+    same!(MONITOR.exit(1).0, Some(Exit::Deadline));
+    check!(machine.word(RESULT) > 0);
+    Ok(())
+}
+
+fn an_interrupt_is_injected() -> Outcome {
+    let machine = run(0x380)?;
+    // The handler of vector 0x20 in real mode: offset, segment.
+    machine.set_word(0x20 * 4, 0x13c0);
+    same!(machine.word(0x820), 0);
+    MONITOR.inject.store(Inject::interrupt(0x20).0, SeqCst);
+    MONITOR.resume.store(1, SeqCst);
+    ok!(syscall::recall(machine.vcpu));
+    same!(machine.word(0x820), 1);
+    // It went on behind the first HLT, to the second.
+    same!(MONITOR.exit(3).0, Some(Exit::Hlt));
+    Ok(())
+}
+
+fn a_triple_fault_is_a_shutdown() -> Outcome {
+    let _machine = run(0x300)?;
+    same!(MONITOR.exit(1).0, Some(Exit::Shutdown));
+    same!(MONITOR.count.load(SeqCst), 2);
+    Ok(())
+}
+
+fn state_that_makes_no_sense_is_an_exit() -> Outcome {
+    // Paging without protection; not-write-through without cache-disable; bits above 31.
+    for cr0 in [0x8000_0010, 0x2000_0010, 0x1_0000_0010] {
+        let mut machine = Machine::new(cpu(), 0)?;
+        MONITOR.cr0.store(cr0, SeqCst);
+        ok!(machine.start());
+        same!((cr0, MONITOR.exit(1).0), (cr0, Some(Exit::EntryFailed)));
+    }
+    Ok(())
+}
+
+fn state_can_be_read_and_written() -> Outcome {
+    let machine = run(0x380)?;
+    let mtd = Mtd::RIP | Mtd::GPR_ACDB | Mtd::GPR_BSD;
+    // SAFETY: no reference into the state area is held.
+    unsafe { ok!(syscall::get_state(machine.vcpu, mtd)) };
+    let (rip, sp) = utcb::with_state(|s| (s.rip, s.rsp));
+    same!((rip, sp & 0xffff), (CODE + 0x380 + 5, 0x700));
+    utcb::with_state(|s| {
+        s.rip = CODE + 0x80;
+        s.rax = 0;
+    });
+    ok!(syscall::set_state(machine.vcpu, Mtd::RIP | Mtd::GPR_ACDB));
+    MONITOR.resume.store(1, SeqCst);
+    ok!(syscall::recall(machine.vcpu));
+    let ports = [2, 3, 4, 5].map(|n| MONITOR.exit(n).0 == Some(Exit::Io));
+    check!(ports.iter().filter(|p| **p).count() == 2);
+    // SAFETY: refused.
+    unsafe {
+        let ec = Cap::new(ipc::cap::Selector(process::start().objects.ec.into()));
+        refused!(syscall::get_state(ec, mtd), BadCap);
+        refused!(syscall::get_state(machine.vcpu, Mtd::from_bits_retain(1 << 40)), BadParam);
+    }
+    Ok(())
+}
+
+fn rights() -> Outcome {
+    let mut machine = Machine::new(cpu(), 0)?;
+    let (space, vcpu) = (machine.space, machine.vcpu);
+    let at = empty()?;
+    let weak = ok!(with_rights(&mut machine.domain, space, Rights::GUEST_MAP));
+    refused!(syscall::create_vcpu(at, process::pd(), weak, cpu(), 0), BadRight);
+    let weak = ok!(with_rights(&mut machine.domain, space, Rights::GUEST_BIND));
+    let range = Range::memory(0, MemRights::READ);
+    // SAFETY: refused.
+    unsafe { refused!(syscall::delegate_memory(weak, range, machine.data.page(), 8), BadRight) };
+    let weak = ok!(with_rights(&mut machine.domain, vcpu, Rights::EC_BIND_SC));
+    refused!(syscall::recall(weak), BadRight);
+    refused!(syscall::set_state(weak, Mtd::RIP), BadRight);
+    let weak = ok!(with_rights(&mut machine.domain, vcpu, Rights::EC_CTRL));
+    refused!(syscall::create_sc(at, process::pd(), weak, 1, 1000), BadRight);
+    refused!(syscall::create_vcpu(at, process::pd(), Cap::<Guest>::new(vcpu.selector()), 0, 0), BadCap);
+    refused!(syscall::create_vcpu(at, process::pd(), space, u16::MAX, 0), BadCpu);
+    refused!(syscall::create_vcpu(at, process::pd(), space, cpu(), u32::MAX), BadParam);
+    Ok(())
+}
+
+fn only_memory_goes_into_a_guest_space() -> Outcome {
+    let machine = Machine::new(cpu(), 0)?;
+    let to = Cap::new(machine.space.selector());
+    refused!(syscall::delegate_object(to, process::pd(), empty()?, Rights::FULL, 0), BadParam);
+    refused!(syscall::delegate_ports(to, 0, 0xf4), BadParam);
+    Ok(())
+}
+
+fn revoked_memory_is_gone_for_the_guest() -> Outcome {
+    let mut machine = Machine::new(cpu(), 0x280)?;
+    MONITOR.deadline.store(time::deadline_in_ms(5), SeqCst);
+    ok!(machine.start());
+    same!(MONITOR.exit(1).0, Some(Exit::Deadline));
+    let range = Range::memory(0, MemRights::all());
+    // SAFETY: only the guest loses it.
+    unsafe { ok!(syscall::revoke_memory(range, machine.data.page())) };
+    MONITOR.resume.store(1, SeqCst);
+    ok!(syscall::recall(machine.vcpu));
+    same!((MONITOR.exit(3).0, MONITOR.exit(3).2), (Some(Exit::Memory), RESULT as u64));
+    Ok(())
+}
+
+/// A guest that never stops by itself, at a lower priority than this thread.
+fn endless(cpu: u16) -> core::result::Result<Machine, Failure> {
+    let mut machine = Machine::new(cpu, 0x280)?;
+    let at = selector::alloc()?;
+    let priority = process::start().priority - 1;
+    let budget = sysroot::thread::default_budget();
+    syscall::create_sc(at, process::pd(), machine.vcpu, priority, budget)?;
+    machine.domain.keep(at);
+    time::sleep_ms(5);
+    check!(machine.word(RESULT) > 0);
+    Ok(machine)
+}
+
+fn destroyed_while_it_runs() -> Outcome {
+    drop(endless(cpu())?);
+    let before = used()?;
+    for _ in 0..10 {
+        drop(endless(cpu())?);
+    }
+    // Selectors are used up as this goes on, and with them pages of the object space.
+    check!(used()? <= before + 8);
+    Ok(())
+}
+
+fn destroyed_while_it_runs_elsewhere() -> Outcome {
+    let other = other_cpu().ok_or(Failure::Skip("one CPU"))?;
+    for _ in 0..20 {
+        drop(endless(other)?);
+    }
+    Ok(())
+}
+
+fn a_vcpu_elsewhere() -> Outcome {
+    let other = other_cpu().ok_or(Failure::Skip("one CPU"))?;
+    let mut machine = Machine::new(other, 0x380)?;
+    ok!(machine.start());
+    time::sleep_ms(5);
+    same!(MONITOR.exit(1).0, Some(Exit::Hlt));
+    refused!(syscall::set_state(machine.vcpu, Mtd::RIP), BadCpu);
+    // A guest in a loop is recalled from here.
+    for n in 2..20 {
+        ok!(syscall::recall(machine.vcpu));
+        let limit = time::deadline_in_ms(500);
+        while MONITOR.count.load(SeqCst) <= n && time::now() < limit {
+            core::hint::spin_loop();
+        }
+        same!(MONITOR.count.load(SeqCst), n + 1);
+    }
+    Ok(())
+}

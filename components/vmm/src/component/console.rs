@@ -1,0 +1,139 @@
+//! The session with the console service.
+
+use alloc::boxed::Box;
+use core::fmt;
+
+use ipc::cap::Rights;
+use ipc::proto::console::{self, INPUT, OUTPUT, Open, SHARED_ORDER, Shared};
+use ipc::proto::ring::{Consumer, Producer};
+use ipc::proto::service::Error;
+use ipc::status::Status;
+use spin::Once;
+use sysroot::cap::{Cap, Semaphore, Up};
+use sysroot::service::{self, Client, Windows};
+use sysroot::{log, memory, process, selector};
+
+use crate::console::{Batched, Console, Nowhere, Sink};
+
+/// Badge with which the service signals input, or room for output.
+pub(super) const BADGE: u64 = 1;
+
+/// Where the session's memory and semaphore arrive, this time and after a restart of the service.
+static PLACE: Once<Option<(memory::Window, ipc::cap::Selector)>> = Once::new();
+
+/// Why there is no session.
+enum Failure {
+    /// The service's answer.
+    Service(Error),
+    /// Own resources, or what the service handed out.
+    Status(Status),
+}
+
+impl From<Error> for Failure {
+    fn from(e: Error) -> Self {
+        Self::Service(e)
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self::Status(status)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service(e) => write!(f, "{e:?}"),
+            Self::Status(status) => status.fmt(f),
+        }
+    }
+}
+
+/// Opens the console; without a service the VM runs with nobody looking.
+pub(super) fn open() -> Box<dyn Console> {
+    match connect() {
+        Ok(Some(terminal)) => Box::new(Batched::new(terminal)),
+        Ok(None) => {
+            log!("no console in the configuration: output of the guest is dropped");
+            Box::new(Nowhere)
+        }
+        Err(error) => {
+            log!("console not available: {error}");
+            Box::new(Nowhere)
+        }
+    }
+}
+
+fn connect() -> Result<Option<Terminal>, Failure> {
+    let Some(client) = Client::<console::Console>::connect() else { return Ok(None) };
+    let place = PLACE.call_once(|| {
+        Some((memory::Window::new(SHARED_ORDER).ok()?, selector::alloc_range(0).ok()?))
+    });
+    let (window, objects) = (*place).ok_or(Status::Quota)?;
+    // What is left of a session before.
+    window.close();
+    let _ = sysroot::syscall::revoke_object(objects, Rights::FULL, true);
+    let bell = service::object_item(process::semaphore(), Rights::SM_UP, 0, BADGE);
+    let windows = Windows { objects: Some((objects, 0)), memory: Some(window) };
+    client.call_with(&Open {}, &[bell], windows)?;
+    // SAFETY: rings are atomic throughout and valid with any content.
+    let shared: &'static Shared = unsafe { window.view() }.ok_or(Status::BadCap)?;
+    Ok(Some(Terminal {
+        output: shared.output.producer(),
+        input: shared.input.consumer(),
+        doorbell: Cap::new(objects),
+        wake: false,
+        ahead: [0; AHEAD],
+        next: 0,
+        len: 0,
+    }))
+}
+
+/// Bytes of input that are taken from the ring at once.
+const AHEAD: usize = 32;
+
+/// An open console.
+struct Terminal {
+    output: Producer<'static, OUTPUT>,
+    input: Consumer<'static, INPUT>,
+    doorbell: Cap<Semaphore, Up>,
+    /// The service may be asleep.
+    wake: bool,
+    /// Input that was taken, from `next` to `len`.
+    ahead: [u8; AHEAD],
+    next: usize,
+    len: usize,
+}
+
+impl Sink for Terminal {
+    fn write(&mut self, bytes: &[u8]) -> usize {
+        match self.output.push(bytes) {
+            Ok(moved) => {
+                self.wake |= moved.wake;
+                moved.bytes
+            }
+            // The service broke the ring: nobody will read on.
+            Err(_) => bytes.len(),
+        }
+    }
+
+    fn notify(&mut self) {
+        if core::mem::take(&mut self.wake) {
+            let _ = self.doorbell.up();
+        }
+    }
+
+    fn read(&mut self) -> Option<u8> {
+        if self.next >= self.len {
+            let moved = self.input.pop(&mut self.ahead).unwrap_or_default();
+            (self.next, self.len) = (0, moved.bytes);
+            if moved.wake {
+                let _ = self.doorbell.up();
+            }
+        }
+        let byte = self.ahead.get(..self.len)?.get(self.next).copied()?;
+        self.next += 1;
+        Some(byte)
+    }
+}
