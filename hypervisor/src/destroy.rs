@@ -22,8 +22,8 @@ use crate::object::pt::Pt;
 use crate::object::sc::{Place, Sc};
 use crate::object::sm::Sm;
 use crate::object::vcpu::{GuestSpace, Vcpu};
-use crate::sync::rendezvous::{self, Request};
 use crate::sync::Guard;
+use crate::sync::rendezvous::{self, Request};
 use crate::{interrupt, sched};
 
 /// Dead objects, linked through their headers.

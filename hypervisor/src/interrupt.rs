@@ -66,7 +66,9 @@ fn device(cpu: &PerCpu, vector: u8) {
         // SAFETY: interrupt objects are never freed.
         let interrupt = unsafe { pointer.as_ref() };
         if let Some(binding) = interrupt.binding.get() {
-            if binding.level && let Some(gsi) = interrupt.gsi {
+            if binding.level
+                && let Some(gsi) = interrupt.gsi
+            {
                 ioapic::mask(gsi);
             }
             // A full counter loses nothing: the badge is noted.
@@ -160,7 +162,9 @@ pub fn disconnect(interrupt: &Interrupt) {
 /// `BadState` where it is not bound.
 pub fn acknowledge(interrupt: &Interrupt) -> Result {
     let binding = interrupt.binding.get().ok_or(Status::BadState)?;
-    if binding.level && let Some(gsi) = interrupt.gsi {
+    if binding.level
+        && let Some(gsi) = interrupt.gsi
+    {
         ioapic::unmask(gsi);
     }
     Ok(())

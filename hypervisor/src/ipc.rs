@@ -268,11 +268,8 @@ fn store_host(regs: &Regs, mtd: Mtd, utcb: NonNull<Utcb>) {
         state.cr2 = regs.cr2.get();
     }
     if mtd.contains(Mtd::QUAL) {
-        state.qualification = [
-            regs.vector.get() & 0xff | 1 << 8 | regs.error.get() << 32,
-            regs.cr2.get(),
-            0,
-        ];
+        state.qualification =
+            [regs.vector.get() & 0xff | 1 << 8 | regs.error.get() << 32, regs.cr2.get(), 0];
     }
 }
 

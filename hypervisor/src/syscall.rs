@@ -79,14 +79,7 @@ fn plain(cpu: &PerCpu, ec: Obj<ec::Ec>, number: Number, rdi: u64, rsi: u64) -> b
 
 /// Called by the entry path.
 #[unsafe(no_mangle)]
-extern "sysv64" fn portico_syscall(
-    rdi: u64,
-    rsi: u64,
-    rdx: u64,
-    r10: u64,
-    r8: u64,
-    number: u64,
-) {
+extern "sysv64" fn portico_syscall(rdi: u64, rsi: u64, rdx: u64, r10: u64, r8: u64, number: u64) {
     let cpu = percpu::this();
     let ec = cpu.sched.current();
     if !plain(cpu, ec, Number(number), rdi, rsi) {

@@ -28,13 +28,7 @@ enum Plan<'a> {
 /// # Errors
 /// `NoWindow`: the receiver opened none that fits. What [`Delegation::check`] and
 /// [`cap::translate`] report. Nothing was transferred then.
-pub fn items(
-    kernel: &mut Guard,
-    cpu: &PerCpu,
-    from: Obj<Ec>,
-    to: Obj<Ec>,
-    count: usize,
-) -> Result {
+pub fn items(kernel: &mut Guard, cpu: &PerCpu, from: Obj<Ec>, to: Obj<Ec>, count: usize) -> Result {
     let (Some(source), Some(target)) = (from.utcb, to.utcb) else { return Err(Status::BadState) };
     let mut plans: Vec<Plan<'_>, ITEMS> = Vec::new();
     for n in 0..count.min(ITEMS) {

@@ -32,7 +32,11 @@ extern "sysv64" fn portico_settle() {
 extern "sysv64" fn portico_kernel_fault(frame: *const KernelFrame) -> ! {
     // SAFETY: the stub passes the frame that the processor pushed.
     let frame = unsafe { &*frame };
-    fatal(format_args!("exception {} in kernel mode: {frame:x?}, cr2 {:#x}", frame.vector, crate::arch::tlb::cr2()))
+    fatal(format_args!(
+        "exception {} in kernel mode: {frame:x?}, cr2 {:#x}",
+        frame.vector,
+        crate::arch::tlb::cr2()
+    ))
 }
 
 /// A machine check: nothing that the processor did can be trusted.

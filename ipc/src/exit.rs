@@ -131,10 +131,6 @@ impl ControlRegister {
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "fields are masked")]
     pub const fn from_word(word: u64) -> Self {
-        Self {
-            register: word as u8,
-            write: word & 1 << 8 != 0,
-            gpr: (word >> 16) as u8 & 0xf,
-        }
+        Self { register: word as u8, write: word & 1 << 8 != 0, gpr: (word >> 16) as u8 & 0xf }
     }
 }

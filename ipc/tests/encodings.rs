@@ -89,7 +89,10 @@ fn injection_word() {
     assert!(i.is_valid() && i.wants_interrupt_window() && !i.wants_nmi_window());
     assert_eq!(i.event(), Inject::interrupt(0x31));
     let e = Inject::exception(13, Some(0xffff_0000));
-    assert_eq!((e.vector(), e.kind(), e.error()), (13, Some(InjectKind::Exception), Some(0xffff_0000)));
+    assert_eq!(
+        (e.vector(), e.kind(), e.error()),
+        (13, Some(InjectKind::Exception), Some(0xffff_0000))
+    );
     assert_eq!(Inject::nmi().with_nmi_window().kind(), Some(InjectKind::Nmi));
 }
 

@@ -23,13 +23,18 @@ const STACK_ORDER: u8 = 2;
 /// Stacks that are not in use.
 static STACKS: Mutex<Vec<Pages>> = Mutex::new(Vec::new());
 
+/// Thread blocks in the own domain that are not in use, and how many were ever taken, from the end
+/// of the area down.
+static BLOCKS: Mutex<(Vec<u64>, u64)> = Mutex::new((Vec::new(), 0));
+
+/// End of the area of thread blocks.
+const BLOCKS_END: u64 = layout::THREADS.base + layout::THREADS.size;
+
 /// A protection domain with threads of this program.
 pub(crate) struct Domain {
     /// Its capability in the own object space.
     pub pd: Cap<Pd>,
     own: bool,
-    /// Next free thread block, from the end of the area down.
-    next: u64,
     /// What to delete at the end, last first.
     objects: Vec<Selector>,
     stacks: Vec<(Pages, u64)>,
@@ -41,7 +46,6 @@ impl Domain {
         Self {
             pd,
             own: true,
-            next: layout::THREADS.base + layout::THREADS.size,
             objects: Vec::new(),
             stacks: Vec::new(),
         }
@@ -87,19 +91,42 @@ impl Domain {
         self.objects.push(at);
     }
 
+    /// Deletes one of its capabilities before its end.
+    pub(crate) fn delete(&mut self, at: Selector) {
+        let count = self.objects.len();
+        self.objects.retain(|o| *o != at);
+        if self.objects.len() < count {
+            selector::delete(at);
+        }
+    }
+
+    fn free_block(&self) -> u64 {
+        if !self.own {
+            return BLOCKS_END - THREAD_BLOCK * (1 + sysroot::num::u64_of(self.stacks.len()));
+        }
+        let mut blocks = BLOCKS.lock();
+        match blocks.0.pop() {
+            Some(block) => block,
+            None => {
+                blocks.1 += 1;
+                BLOCKS_END - THREAD_BLOCK * blocks.1
+            }
+        }
+    }
+
     fn block(&mut self) -> Result<u64> {
-        self.next -= THREAD_BLOCK;
+        let block = self.free_block();
         let stack = match STACKS.lock().pop() {
             Some(stack) => stack,
             None => Pages::new(STACK_ORDER)?,
         };
         let size = 4096u64 << STACK_ORDER;
-        let target = page(self.next + THREAD_BLOCK - size);
+        let target = page(block + THREAD_BLOCK - size);
         let range = Range::memory(STACK_ORDER, MemRights::RW);
         // SAFETY: the stack is used by the one thread on this block.
         unsafe { syscall::delegate_memory(self.pd, range, stack.page(), target) }?;
         self.stacks.push((stack, target));
-        Ok(self.next)
+        Ok(block)
     }
 
     fn ec(&mut self, cpu: u16, events: u32, entry: Option<u64>) -> Result<Cap<Ec>> {
@@ -221,6 +248,8 @@ impl Drop for Domain {
                 let range = Range::memory(STACK_ORDER, MemRights::all()).include_self();
                 // SAFETY: the thread on this stack is gone.
                 let _ = unsafe { syscall::revoke_memory(range, target) };
+                let end = (target << 12) + (4096 << STACK_ORDER);
+                BLOCKS.lock().0.push(end - THREAD_BLOCK);
             }
             STACKS.lock().push(stack);
         }

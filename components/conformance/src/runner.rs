@@ -48,6 +48,9 @@ pub(crate) fn main() {
         log!("the watchdog cannot start: {status}");
     }
     process::ready();
+    if let Some(how) = process::argument("crash") {
+        crash(how);
+    }
     let good = if process::has_argument("bench") { bench::run() } else { run_tests() };
     finish(good)
 }
@@ -80,6 +83,26 @@ fn run_tests() -> bool {
     }
     log!("{passed} passed, {failed} failed");
     failed == 0
+}
+
+/// Ends the component in a way that its supervisor has to deal with.
+fn crash(how: &str) -> ! {
+    log!("about to crash: {how}");
+    match how {
+        // SAFETY: faults.
+        "fault" => _ = unsafe { crate::arch::write(8, 0) },
+        "overflow" => _ = overflow(1),
+        "panic" => assert_eq!(how, "no panic"),
+        _ => {}
+    }
+    process::exit(3)
+}
+
+/// Uses up the stack.
+#[inline(never)]
+fn overflow(n: u64) -> u64 {
+    let words = core::hint::black_box([n; 64]);
+    words.iter().sum::<u64>() + if n == 0 { 0 } else { overflow(n + 1) }
 }
 
 /// A thread that ends the run where a test hangs.

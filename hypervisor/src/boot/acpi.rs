@@ -60,10 +60,7 @@ impl fmt::Display for Error {
             Self::RootPointer => f.write_str("ACPI root pointer is damaged"),
             Self::Unreadable(address) => write!(f, "ACPI table at {address:#x} cannot be read"),
             Self::Length { signature, length } => {
-                write!(
-                    f,
-                    "ACPI table {signature} claims a length of {length} bytes"
-                )
+                write!(f, "ACPI table {signature} claims a length of {length} bytes")
             }
             Self::Checksum(signature) => {
                 write!(f, "ACPI table {signature} has a wrong checksum")
@@ -140,11 +137,7 @@ impl<'a, M: Physical> Tables<'a, M> {
             if root.signature != signature {
                 return Err(Error::Missing(signature));
             }
-            Ok(Self {
-                memory,
-                root,
-                root_address: address,
-            })
+            Ok(Self { memory, root, root_address: address })
         };
         match xsdt().map(|address| list(address, Signature::XSDT)) {
             Some(Ok(tables)) => Ok(tables),
@@ -154,18 +147,11 @@ impl<'a, M: Physical> Tables<'a, M> {
 
     /// Addresses of the tables in the list.
     pub fn addresses(&self) -> impl Iterator<Item = u64> {
-        let width = if self.root.signature == Signature::XSDT {
-            8
-        } else {
-            4
-        };
-        self.root
-            .body()
-            .chunks_exact(width)
-            .filter_map(move |entry| match width {
-                8 => long(entry, 0),
-                _ => word(entry, 0).map(u64::from),
-            })
+        let width = if self.root.signature == Signature::XSDT { 8 } else { 4 };
+        self.root.body().chunks_exact(width).filter_map(move |entry| match width {
+            8 => long(entry, 0),
+            _ => word(entry, 0).map(u64::from),
+        })
     }
 
     /// The first table of a name. A damaged table elsewhere does not matter.
@@ -177,10 +163,7 @@ impl<'a, M: Physical> Tables<'a, M> {
             let name = self.memory.bytes(*address, 4).and_then(|b| array(b, 0));
             name == Some(signature.0)
         };
-        let address = self
-            .addresses()
-            .find(named)
-            .ok_or(Error::Missing(signature))?;
+        let address = self.addresses().find(named).ok_or(Error::Missing(signature))?;
         Table::read(self.memory, address)
     }
 
@@ -240,9 +223,7 @@ pub fn madt_entries<'a>(madt: &Table<'a>) -> impl Iterator<Item = MadtEntry> + u
     let mut rest = madt.body().get(8..).unwrap_or(&[]);
     core::iter::from_fn(move || {
         let kind = byte(rest, 0)?;
-        let length = byte(rest, 1)
-            .map(usize::from)
-            .filter(|&length| length >= 2)?;
+        let length = byte(rest, 1).map(usize::from).filter(|&length| length >= 2)?;
         let entry = rest.get(..length)?;
         rest = rest.get(length..)?;
         Some(madt_entry(kind, entry))
@@ -255,20 +236,13 @@ fn madt_entry(kind: u8, entry: &[u8]) -> Option<MadtEntry> {
     match kind {
         LOCAL_APIC => {
             let enabled = word(entry, 4)? & 1 != 0;
-            enabled.then_some(MadtEntry::Cpu {
-                apic_id: byte(entry, 3)?.into(),
-            })
+            enabled.then_some(MadtEntry::Cpu { apic_id: byte(entry, 3)?.into() })
         }
         LOCAL_X2APIC => {
             let enabled = word(entry, 8)? & 1 != 0;
-            enabled.then_some(MadtEntry::Cpu {
-                apic_id: word(entry, 4)?,
-            })
+            enabled.then_some(MadtEntry::Cpu { apic_id: word(entry, 4)? })
         }
-        IO_APIC => Some(MadtEntry::IoApic {
-            base: word(entry, 4)?.into(),
-            gsi: word(entry, 8)?,
-        }),
+        IO_APIC => Some(MadtEntry::IoApic { base: word(entry, 4)?.into(), gsi: word(entry, 8)? }),
         OVERRIDE => {
             // Polarity in bits 0 and 1, trigger in bits 2 and 3: 3 is low or level; 0 is what the
             // bus does, which for ISA is high and edge.

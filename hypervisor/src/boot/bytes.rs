@@ -34,8 +34,5 @@ pub(super) fn long(bytes: &[u8], at: usize) -> Option<u64> {
 /// Text up to the first zero byte; empty where it is not UTF-8.
 pub(super) fn text(bytes: &[u8]) -> &str {
     let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
-    bytes
-        .get(..end)
-        .and_then(|text| core::str::from_utf8(text).ok())
-        .unwrap_or("")
+    bytes.get(..end).and_then(|text| core::str::from_utf8(text).ok()).unwrap_or("")
 }

@@ -44,10 +44,7 @@ impl PoolFront {
     /// The boot page tables are in use for as long as this lives; the pool is RAM that nobody uses.
     #[must_use]
     pub const unsafe fn new(pool: Range) -> Self {
-        Self {
-            pool,
-            next: pool.start,
-        }
+        Self { pool, next: pool.start }
     }
 
     /// Bytes given out so far, from the start of the pool; they stay in use for good.
@@ -65,9 +62,7 @@ impl PoolFront {
 impl TableMemory for PoolFront {
     fn take(&mut self) -> Option<u64> {
         let frame = self.next;
-        self.next = frame
-            .checked_add(PAGE)
-            .filter(|&end| end <= self.pool.end)?;
+        self.next = frame.checked_add(PAGE).filter(|&end| end <= self.pool.end)?;
         let start = self.word(frame)?;
         // SAFETY: the frame is free RAM, mapped (see `new`).
         unsafe { start.write_bytes(0, usize_of(PAGE / u64_of(size_of::<u64>()))) };

@@ -56,45 +56,20 @@ pub fn build<M: TableMemory>(
     image: ImageLayout,
     memory: &mut M,
 ) -> Option<KernelSpace> {
-    let mut space = Builder {
-        root: memory.take()?,
-        memory,
-    };
+    let mut space = Builder { root: memory.take()?, memory };
 
     let load_base = machine.image.start;
     for (range, flags) in [
-        (
-            Range {
-                start: 0,
-                end: image.rodata,
-            },
-            CODE,
-        ),
-        (
-            Range {
-                start: image.rodata,
-                end: image.data,
-            },
-            CONSTANT,
-        ),
-        (
-            Range {
-                start: image.data,
-                end: image.end,
-            },
-            DATA,
-        ),
+        (Range { start: 0, end: image.rodata }, CODE),
+        (Range { start: image.rodata, end: image.data }, CONSTANT),
+        (Range { start: image.data, end: image.end }, DATA),
     ] {
         for offset in pages(range, PAGE) {
             space.map(IMAGE_BASE + offset, (load_base + offset) | flags, 1)?;
         }
     }
     for frame in pages(machine.pool, LARGE_PAGE) {
-        space.map(
-            POOL_BASE + (frame - machine.pool.start),
-            frame | DATA | LARGE,
-            2,
-        )?;
+        space.map(POOL_BASE + (frame - machine.pool.start), frame | DATA | LARGE, 2)?;
     }
     space.map(LAPIC_BASE, machine.lapic | REGISTERS, 1)?;
     for (page, ioapic) in (IOAPIC_BASE..).step_by(4096).zip(&machine.ioapics) {
@@ -102,15 +77,8 @@ pub fn build<M: TableMemory>(
     }
     space.cpu_windows(machine)?;
 
-    let slot = |index| {
-        space
-            .memory
-            .read(space.root + 8 * u64_of(FIRST_KERNEL_SLOT + index))
-    };
-    Some(KernelSpace {
-        root: space.root,
-        entries: core::array::from_fn(slot),
-    })
+    let slot = |index| space.memory.read(space.root + 8 * u64_of(FIRST_KERNEL_SLOT + index));
+    Some(KernelSpace { root: space.root, entries: core::array::from_fn(slot) })
 }
 
 fn pages(range: Range, size: u64) -> impl Iterator<Item = u64> {
@@ -166,11 +134,7 @@ impl<M: TableMemory> Builder<'_, M> {
                     self.map(at.at(offset), frame | DATA, 1)?;
                 }
             }
-            for page in [
-                window::IO_BITMAP,
-                window::IO_BITMAP + PAGE,
-                window::IO_BITMAP_END,
-            ] {
+            for page in [window::IO_BITMAP, window::IO_BITMAP + PAGE, window::IO_BITMAP_END] {
                 self.map(at.at(page), ones | io_bitmap::ENTRY_FLAGS, 1)?;
             }
             let entries = self.entry(at.io_bitmap(), 1)?;

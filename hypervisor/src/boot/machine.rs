@@ -34,11 +34,7 @@ impl Module {
     /// In the form of the information page.
     #[must_use]
     pub const fn info(&self) -> ipc::info::Module {
-        ipc::info::Module {
-            base: self.range.start,
-            size: self.range.size(),
-            name: self.name,
-        }
+        ipc::info::Module { base: self.range.start, size: self.range.size(), name: self.name }
     }
 }
 
@@ -97,11 +93,7 @@ impl fmt::Display for Warning {
             Self::NoAcpi => f.write_str("no ACPI: one CPU, no device interrupts"),
             Self::CpusLeftOut(count) => write!(f, "{count} CPUs are not used"),
             Self::MemoryLeftOut(bytes) => {
-                write!(
-                    f,
-                    "{} KiB of memory are not used: too many ranges",
-                    bytes >> 10
-                )
+                write!(f, "{} KiB of memory are not used: too many ranges", bytes >> 10)
             }
             Self::NoTrampoline => f.write_str("no free page below 1 MiB: one CPU"),
         }
@@ -264,10 +256,7 @@ impl<'a> Loaded<'a> {
                 Tag::CommandLine(line) => pool_size = kernel_memory(line)?,
                 Tag::Loader(name) => loader = name,
                 Tag::Module(module) => {
-                    let range = Range {
-                        start: module.start,
-                        end: module.end,
-                    };
+                    let range = Range { start: module.start, end: module.end };
                     let name = module.name.as_bytes();
                     let name = core::array::from_fn(|at| name.get(at).copied().unwrap_or_default());
                     let full = |_| BootError::TooManyModules;
@@ -286,13 +275,7 @@ impl<'a> Loaded<'a> {
             return Err(BootError::NoModules);
         }
         let memory = memory.ok_or(BootError::NoMemoryMap)?;
-        Ok(Self {
-            memory,
-            modules,
-            rsdp,
-            loader,
-            pool_size,
-        })
+        Ok(Self { memory, modules, rsdp, loader, pool_size })
     }
 }
 
@@ -327,9 +310,7 @@ impl Machine {
         places: &mut Vec<u64, MAX_TABLES>,
     ) -> Result<(), acpi::Error> {
         let tables = Tables::from_root_pointer(physical, rsdp)?;
-        let all = [tables.root_address, tables.dsdt()]
-            .into_iter()
-            .chain(tables.addresses());
+        let all = [tables.root_address, tables.dsdt()].into_iter().chain(tables.addresses());
         places.extend(all.take(MAX_TABLES));
         let mut left_out = 0;
         for entry in madt_entries(&tables.find(Signature::MADT)?) {
@@ -345,12 +326,7 @@ impl Machine {
                     // Lines of one too many stay without interrupts.
                     let _ = self.ioapics.push(Description { base, gsi });
                 }
-                MadtEntry::Override {
-                    line,
-                    gsi,
-                    level,
-                    active_low,
-                } => {
+                MadtEntry::Override { line, gsi, level, active_low } => {
                     if let Some(irq) = self.isa_irqs.get_mut(usize::from(line)) {
                         *irq = gsi & 0xffff
                             | if level { IRQ_LEVEL } else { 0 }
@@ -369,10 +345,7 @@ impl Machine {
     /// Takes `size` bytes (whole pages) of free memory between 1 MiB and 4 GiB for good; 0 where
     /// nothing is asked for.
     pub fn take_free(&mut self, size: u64) -> Option<u64> {
-        const USABLE: Range = Range {
-            start: 1 << 20,
-            end: 1 << 32,
-        };
+        const USABLE: Range = Range { start: 1 << 20, end: 1 << 32 };
         if size == 0 {
             return Some(0);
         }
@@ -394,10 +367,7 @@ impl Machine {
         info.isa_irqs = self.isa_irqs;
         info.cpu_count = low32(u64_of(self.cpus.len()));
         for (slot, &apic_id) in info.cpus.iter_mut().zip(&self.cpus) {
-            *slot = Cpu {
-                apic_id,
-                reserved: 0,
-            };
+            *slot = Cpu { apic_id, reserved: 0 };
         }
         info.memory_count = low32(u64_of(self.regions.len()));
         for (slot, region) in info.memory.iter_mut().zip(&self.regions) {
@@ -417,11 +387,7 @@ impl Machine {
     /// Logs what was found, for a person to read.
     pub fn report(&self) {
         if !self.loader.is_empty() {
-            crate::log!(
-                "loaded by {}, image at {:#x}",
-                self.loader,
-                self.image.start
-            );
+            crate::log!("loaded by {}, image at {:#x}", self.loader, self.image.start);
         }
         crate::log!(
             "memory: {} MiB, of which {} MiB at {:#x} for the kernel",
@@ -429,11 +395,7 @@ impl Machine {
             self.pool.size() >> 20,
             self.pool.start
         );
-        crate::log!(
-            "CPUs: {}, I/O APICs: {}",
-            self.cpus.len(),
-            self.ioapics.len()
-        );
+        crate::log!("CPUs: {}, I/O APICs: {}", self.cpus.len(), self.ioapics.len());
         for module in &self.modules {
             let info = module.info();
             crate::log!(

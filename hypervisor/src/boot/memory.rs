@@ -41,10 +41,7 @@ impl Range {
     /// From first byte and size; an end beyond the last address is cut.
     #[must_use]
     pub const fn new(start: u64, size: u64) -> Self {
-        Self {
-            start,
-            end: start.saturating_add(size),
-        }
+        Self { start, end: start.saturating_add(size) }
     }
 
     /// Size in bytes.
@@ -64,18 +61,12 @@ impl Range {
     /// The whole pages of which it holds a part.
     #[must_use]
     pub const fn outward(self) -> Self {
-        Self {
-            start: self.start & !(PAGE - 1),
-            end: align_up(self.end, PAGE),
-        }
+        Self { start: self.start & !(PAGE - 1), end: align_up(self.end, PAGE) }
     }
 
     /// The whole pages that it holds.
     const fn inward(self) -> Self {
-        Self {
-            start: align_up(self.start, PAGE),
-            end: self.end & !(PAGE - 1),
-        }
+        Self { start: align_up(self.start, PAGE), end: self.end & !(PAGE - 1) }
     }
 }
 
@@ -155,11 +146,9 @@ impl fmt::Display for Error {
                 "boot module {index} is not on a page boundary in RAM of its own: the loader must \
                  align modules"
             ),
-            Self::NoPool(size) => write!(
-                f,
-                "no free {} MiB below 4 GiB for kernel memory",
-                size.div_ceil(MIB)
-            ),
+            Self::NoPool(size) => {
+                write!(f, "no free {} MiB below 4 GiB for kernel memory", size.div_ceil(MIB))
+            }
         }
     }
 }
@@ -172,21 +161,12 @@ pub fn plan(
     entries: impl Iterator<Item = MemoryEntry> + Clone,
     input: &Input,
 ) -> Result<Plan, Error> {
-    let width = 1u64
-        .checked_shl(input.physical_bits.into())
-        .unwrap_or(u64::MAX);
+    let width = 1u64.checked_shl(input.physical_bits.into()).unwrap_or(u64::MAX);
     let ranges = entries
         .map(|entry| (Range::new(entry.base, entry.size), entry.kind))
         .filter(|(range, _)| range.end <= width);
-    let available = ranges
-        .clone()
-        .filter(|&(_, kind)| kind == AVAILABLE)
-        .map(|(r, _)| r.inward());
-    let top = available
-        .clone()
-        .map(|range| range.end)
-        .max()
-        .ok_or(Error::NoRam)?;
+    let available = ranges.clone().filter(|&(_, kind)| kind == AVAILABLE).map(|(r, _)| r.inward());
+    let top = available.clone().map(|range| range.end).max().ok_or(Error::NoRam)?;
     let limit = top.max(4 * GIB).max(DEVICE_LIMIT.min(width));
 
     let mut map = Map::new(limit)?;
@@ -238,13 +218,7 @@ pub fn plan(
     map.paint(pool, Some(MemoryKind::Kernel))?;
 
     let (regions, left_out) = map.finish();
-    Ok(Plan {
-        regions,
-        pool,
-        trampoline,
-        ram,
-        left_out,
-    })
+    Ok(Plan { regions, pool, trampoline, ram, left_out })
 }
 
 /// Pieces while the map is worked on.
@@ -264,10 +238,7 @@ struct Map {
 impl Map {
     fn new(limit: u64) -> Result<Self, Error> {
         let mut pieces = Vec::new();
-        let all = Piece {
-            range: Range::new(0, limit),
-            kind: Some(MemoryKind::Device),
-        };
+        let all = Piece { range: Range::new(0, limit), kind: Some(MemoryKind::Device) };
         pieces.push(all).map_err(|_| Error::TooFragmented)?;
         Ok(Self { pieces })
     }
@@ -280,9 +251,7 @@ impl Map {
             let mut tail = *piece;
             piece.range.end = at;
             tail.range.start = at;
-            self.pieces
-                .insert(index + 1, tail)
-                .map_err(|_| Error::TooFragmented)?;
+            self.pieces.insert(index + 1, tail).map_err(|_| Error::TooFragmented)?;
         }
         Ok(())
     }
@@ -294,11 +263,7 @@ impl Map {
         }
         self.split(range.start)?;
         self.split(range.end)?;
-        for piece in self
-            .pieces
-            .iter_mut()
-            .filter(|piece| piece.range.overlaps(range))
-        {
+        for piece in self.pieces.iter_mut().filter(|piece| piece.range.overlaps(range)) {
             piece.kind = kind;
         }
         // Neighbours of one kind become one piece.
@@ -314,10 +279,7 @@ impl Map {
     }
 
     fn of_kind(&self, kind: MemoryKind) -> impl Iterator<Item = Range> {
-        self.pieces
-            .iter()
-            .filter(move |piece| piece.kind == Some(kind))
-            .map(|piece| piece.range)
+        self.pieces.iter().filter(move |piece| piece.kind == Some(kind)).map(|piece| piece.range)
     }
 
     fn total(&self, kind: MemoryKind) -> u64 {
@@ -325,8 +287,7 @@ impl Map {
     }
 
     fn is(&self, range: Range, kind: MemoryKind) -> bool {
-        self.of_kind(kind)
-            .any(|free| free.start <= range.start && range.end <= free.end)
+        self.of_kind(kind).any(|free| free.start <= range.start && range.end <= free.end)
     }
 
     /// The highest free aligned stretch below a limit.
@@ -341,12 +302,7 @@ impl Map {
     fn choose_pool(&self, ram: u64, wanted: Option<u64>) -> Result<Range, Error> {
         let size = wanted.unwrap_or_else(|| (ram / POOL_SHARE).clamp(POOL_DEFAULT, POOL_MOST));
         let size = align_up(size, LARGE_PAGE).max(POOL_LEAST);
-        let fit = |size| {
-            Some(Range::new(
-                self.highest_fit(size, LARGE_PAGE, KERNEL_LIMIT)?,
-                size,
-            ))
-        };
+        let fit = |size| Some(Range::new(self.highest_fit(size, LARGE_PAGE, KERNEL_LIMIT)?, size));
         // A size that a person asked for is not made smaller behind their back.
         let smaller = |&size: &u64| (wanted.is_none() && size > POOL_LEAST).then_some(size / 2);
         core::iter::successors(Some(size), smaller)
@@ -373,20 +329,8 @@ impl Map {
             let Some(index) = smallest else { break };
             left_out += self.pieces.remove(index).range.size();
         }
-        let region = |piece: &Piece| {
-            Some(Region {
-                range: piece.range,
-                kind: piece.kind?,
-            })
-        };
-        (
-            self.pieces
-                .iter()
-                .filter_map(region)
-                .take(MAX_MEMORY)
-                .collect(),
-            left_out,
-        )
+        let region = |piece: &Piece| Some(Region { range: piece.range, kind: piece.kind? });
+        (self.pieces.iter().filter_map(region).take(MAX_MEMORY).collect(), left_out)
     }
 }
 

@@ -42,10 +42,7 @@ impl fmt::Display for Error {
             }
             Self::Size(size) => write!(f, "boot information claims a size of {size} bytes"),
             Self::Tag { kind, offset } => {
-                write!(
-                    f,
-                    "boot information: tag of type {kind} at offset {offset} is damaged"
-                )
+                write!(f, "boot information: tag of type {kind} at offset {offset} is damaged")
             }
             Self::NoEnd => f.write_str("boot information has no end tag"),
         }
@@ -104,15 +101,13 @@ pub struct MemoryMap<'a> {
 impl MemoryMap<'_> {
     /// Its ranges.
     pub fn entries(&self) -> impl Iterator<Item = MemoryEntry> + Clone {
-        self.entries
-            .chunks_exact(self.entry_size)
-            .filter_map(|entry| {
-                Some(MemoryEntry {
-                    base: long(entry, 0)?,
-                    size: long(entry, 8)?,
-                    kind: word(entry, 16)?,
-                })
+        self.entries.chunks_exact(self.entry_size).filter_map(|entry| {
+            Some(MemoryEntry {
+                base: long(entry, 0)?,
+                size: long(entry, 8)?,
+                kind: word(entry, 16)?,
             })
+        })
     }
 }
 
@@ -129,10 +124,7 @@ impl<'a> BootInfo<'a> {
     /// Says what is damaged.
     pub fn read(memory: &'a impl Physical, address: u64) -> Result<Self, Error> {
         let unreadable = Error::Unreadable(address);
-        let size = memory
-            .bytes(address, 8)
-            .and_then(|b| word(b, 0))
-            .ok_or(unreadable)?;
+        let size = memory.bytes(address, 8).and_then(|b| word(b, 0)).ok_or(unreadable)?;
         if size > MAX_SIZE {
             return Err(Error::Size(size));
         }
@@ -145,9 +137,7 @@ impl<'a> BootInfo<'a> {
     /// Says what is damaged.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
         let size = word(bytes, 0).ok_or(Error::Size(0))?;
-        let bytes = bytes
-            .get(..usize_of(size.into()))
-            .ok_or(Error::Size(size))?;
+        let bytes = bytes.get(..usize_of(size.into())).ok_or(Error::Size(size))?;
         let mut at = HEADER;
         loop {
             match step(bytes, at)? {
@@ -204,15 +194,9 @@ fn tag(kind: u32, body: &[u8], offset: usize) -> Option<Option<Tag<'_>>> {
         TAG_MEMORY_MAP => {
             let entry_size = usize_of(word(body, 0)?.into());
             let entries = body.get(8..)?;
-            (entry_size >= 20).then_some(Tag::MemoryMap(MemoryMap {
-                entries,
-                entry_size,
-            }))?
+            (entry_size >= 20).then_some(Tag::MemoryMap(MemoryMap { entries, entry_size }))?
         }
-        TAG_RSDP_OLD | TAG_RSDP_NEW => Tag::Rsdp {
-            bytes: body,
-            offset,
-        },
+        TAG_RSDP_OLD | TAG_RSDP_NEW => Tag::Rsdp { bytes: body, offset },
         _ => return Some(None),
     }))
 }

@@ -107,7 +107,10 @@ pub fn parse(file: &[u8]) -> Result<Image, Error> {
             continue;
         }
         let segment = segment(&header, u64_of(file.len()))?;
-        if segments.last().is_some_and(|last| last.address + last.memory_pages() * PAGE > segment.address) {
+        if segments
+            .last()
+            .is_some_and(|last| last.address + last.memory_pages() * PAGE > segment.address)
+        {
             return Err(Error::Address);
         }
         segments.push(segment).map_err(|_| Error::Segments)?;
@@ -129,9 +132,7 @@ pub fn parse(file: &[u8]) -> Result<Image, Error> {
 fn segment(header: &elf::segment::ProgramHeader, file_len: u64) -> Result<Segment, Error> {
     let slack = header.p_vaddr % PAGE;
     let end_in_file = header.p_offset.checked_add(header.p_filesz).ok_or(Error::Placement)?;
-    if header.p_offset % PAGE != slack
-        || end_in_file > file_len
-        || header.p_filesz > header.p_memsz
+    if header.p_offset % PAGE != slack || end_in_file > file_len || header.p_filesz > header.p_memsz
     {
         return Err(Error::Placement);
     }

@@ -44,13 +44,7 @@ pub(super) fn memory_map(entries: &[(u64, u64, u32)]) -> Vec<u8> {
 
 /// Body of a module tag.
 pub(super) fn module(start: u32, end: u32, name: &str) -> Vec<u8> {
-    [
-        &start.to_le_bytes(),
-        &end.to_le_bytes(),
-        name.as_bytes(),
-        &[0],
-    ]
-    .concat()
+    [&start.to_le_bytes(), &end.to_le_bytes(), name.as_bytes(), &[0]].concat()
 }
 
 /// Sets the byte at `at` so that all add up to zero.

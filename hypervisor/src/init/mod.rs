@@ -155,7 +155,10 @@ fn set_up_cpu(id: usize) -> &'static PerCpu {
             .write(PerCpu::new(number, window));
         msr::write(msr::GS_BASE, window.percpu());
         msr::write(msr::KERNEL_GS_BASE, 0);
-        cpu::set_syscall_entry(crate::num::u64_of(entry::syscall_entry as *const () as usize), SYSCALL_MASK);
+        cpu::set_syscall_entry(
+            crate::num::u64_of(entry::syscall_entry as *const () as usize),
+            SYSCALL_MASK,
+        );
     }
     let cpu = percpu::this();
     // SAFETY: once on this CPU, interrupts off, after `fpu::detect`.

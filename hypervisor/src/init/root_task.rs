@@ -66,10 +66,7 @@ impl core::fmt::Display for Error {
 
 /// Checks the image, and takes zeroed memory for what is not in its file; the boot page tables are
 /// still in use.
-pub(super) fn prepare(
-    identity: &Identity,
-    machine: &mut Machine,
-) -> Result<(Image, u64), Error> {
+pub(super) fn prepare(identity: &Identity, machine: &mut Machine) -> Result<(Image, u64), Error> {
     let range = machine.modules.first().map(|m| m.range).ok_or(Error::Unreachable)?;
     // Nothing refers to the file after this, so that it may be changed below.
     let image = {
@@ -137,8 +134,7 @@ fn build(
     let account = Account::new(frames.free_pages());
     let layout = HostLayout { kernel: boot.space.entries, max_leaf: LeafSize::Huge };
     pd::set_host_layout(layout, boot.space.root);
-    let spaces =
-        PdSpaces::with_account(frames, account, &layout).map_err(|(status, _)| status)?;
+    let spaces = PdSpaces::with_account(frames, account, &layout).map_err(|(status, _)| status)?;
     // SAFETY: called once; nobody else has the address.
     let pd: Obj<Pd> = unsafe {
         let place = &mut *ROOT_PD.0.get();
@@ -241,9 +237,7 @@ fn give_memory(frames: &mut Frames, pd: Obj<Pd>, machine: &Machine) -> Result<()
     for region in &machine.regions {
         let (rights, memory) = match region.kind {
             MemoryKind::Kernel => continue,
-            MemoryKind::Free | MemoryKind::Module => {
-                (MemRights::all(), MemoryType::WriteBack)
-            }
+            MemoryKind::Free | MemoryKind::Module => (MemRights::all(), MemoryType::WriteBack),
             MemoryKind::Firmware => (MemRights::READ, MemoryType::WriteBack),
             MemoryKind::Device => (MemRights::RW, MemoryType::Uncached),
         };

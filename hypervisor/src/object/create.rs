@@ -98,9 +98,7 @@ impl<'a> Creation<'a> {
         let own = &self.caller.ec.pd.spaces;
         let selector = self.caller.args.rdi;
         // SAFETY: objects are freed by `destroy` only.
-        unsafe {
-            cap::install_object(&mut self.kernel.frames, own, selector, object, Rights::FULL)
-        }
+        unsafe { cap::install_object(&mut self.kernel.frames, own, selector, object, Rights::FULL) }
     }
 
     /// Ends the call.

@@ -15,8 +15,8 @@ use crate::arch::virt::{Guest, NestedFormat, Page, Platform};
 use crate::cap::{self, Object, ObjectHeader};
 use crate::mem::paging::{Format, LeafSize};
 use crate::mem::pool;
-use spin::Once;
 use crate::syscall::{Caller, Handled};
+use spin::Once;
 
 static PLATFORM: Once<Platform> = Once::new();
 

@@ -20,9 +20,9 @@ use core::cell::{Cell, UnsafeCell};
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
+use crate::arch::layout::PAGE;
 use crate::arch::percpu::PerCpu;
 use crate::arch::regs::flag;
-use crate::arch::layout::PAGE;
 use crate::arch::{self, io_bitmap, tlb, virt};
 use crate::mem::pool;
 use crate::object::Obj;

@@ -5,9 +5,9 @@ use core::ops::{Deref, DerefMut};
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 
 use crate::arch::percpu::PerCpu;
-use crate::mem::frames::Frames;
 use crate::cap::Revocations;
 use crate::destroy::DeadList;
+use crate::mem::frames::Frames;
 
 /// State behind the kernel lock. The lock also orders every change to accounts, the derivation
 /// tree, page tables, reference counts and interrupt bindings.

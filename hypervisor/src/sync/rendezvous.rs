@@ -11,8 +11,8 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use super::Guard;
-use crate::arch::percpu::PerCpu;
 use crate::arch::apic;
+use crate::arch::percpu::PerCpu;
 use crate::cap::ObjectHeader;
 use crate::object::Obj;
 use crate::object::pd::Pd;

@@ -173,12 +173,7 @@ impl Incoming {
     ///
     /// # Errors
     /// [`Fault::Internal`] where there are too many.
-    pub fn attach_memory(
-        &mut self,
-        page: u64,
-        order: u8,
-        rights: MemRights,
-    ) -> Result<(), Fault> {
+    pub fn attach_memory(&mut self, page: u64, order: u8, rights: MemRights) -> Result<(), Fault> {
         let item = Item::delegate(Range::memory(order, rights), page, 0);
         self.attached.push(item).map_err(|_| Fault::Internal)
     }

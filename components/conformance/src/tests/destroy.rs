@@ -93,7 +93,7 @@ fn threads_that_call_all_the_time() -> Outcome {
             ok!(here.spawn(cpu, process::start().priority - 1, calls));
             time::sleep_ms(1);
             // The portal goes, then its server, then the next server comes.
-            selector::delete(portal.selector());
+            server.delete(portal.selector());
             server = ok!(Domain::new(200));
             made += TURNS.load(Ordering::Relaxed);
             here = own();

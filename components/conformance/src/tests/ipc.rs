@@ -7,7 +7,7 @@ use ipc::status::{Result, Status};
 use ipc::utcb::{Message, WORDS};
 use sysroot::arch::{Entry, syscall2};
 use sysroot::cap::{Cap, Portal, Semaphore};
-use sysroot::{process, selector, syscall, time, utcb};
+use sysroot::{process, syscall, time, utcb};
 
 use crate::check::{Failure, Outcome};
 use crate::domain::{Domain, other_cpu, own, with_rights};
@@ -319,7 +319,7 @@ fn a_dead_handler_aborts() -> Outcome {
     let portal = ok!(d.serve::<Echo>(cpu(), 0));
     ok!(call(portal, &[1]));
     // The domain dies, the portal is held here and survives it.
-    selector::delete(d.pd.selector());
+    d.delete(d.pd.selector());
     refused!(call(portal, &[1]), Aborted);
     Ok(())
 }
@@ -327,7 +327,7 @@ fn a_dead_handler_aborts() -> Outcome {
 fn callers_of_a_dying_domain_run_on() -> Outcome {
     let (mut d, mut foreign) = (own(), ok!(Domain::new(200)));
     ok!(busy(&mut foreign, &mut d));
-    selector::delete(foreign.pd.selector());
+    foreign.delete(foreign.pd.selector());
     ok!(semaphore(&BELL).down_until(time::deadline_in_ms(1000)));
     same!(SEEN.load(Ordering::SeqCst), 0xe000 | u64::from(Status::Aborted.number()));
     Ok(())
@@ -337,7 +337,7 @@ fn callers_through_a_revoked_portal() -> Outcome {
     let (mut d, mut foreign) = (own(), ok!(Domain::new(200)));
     let portal = ok!(busy(&mut foreign, &mut d));
     // The handler lives on, so a caller that is inside gets its answer.
-    selector::delete(portal.selector());
+    foreign.delete(portal.selector());
     refused!(call(portal, &[1]), BadCap);
     ok!(semaphore(&GATE).up());
     ok!(semaphore(&BELL).down_until(time::deadline_in_ms(1000)));

@@ -167,9 +167,10 @@ impl PvCpu {
         Ok(())
     }
 
-    /// Tells the guest that its next EOI needs no exit.
+    /// Tells the guest that its next EOI needs no exit. An offer stands until it is collected: the
+    /// guest may have taken it, and its next EOI would be another one's.
     pub fn offer_eoi(&mut self, ram: &Ram) {
-        if self.eoi & ENABLED != 0 {
+        if self.eoi & ENABLED != 0 && !self.eoi_offered {
             self.eoi_offered = ram.set_bits_u32(self.eoi & !ENABLED, 1).is_ok();
         }
     }

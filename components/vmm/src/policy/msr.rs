@@ -151,6 +151,7 @@ pub const TABLE: &[Entry] = &[
     range(0xc001_0280, 0xc001_02b3, Action::Absent, "no time stamp or power counters"),
     range(0xc001_1000, 0xc001_1007, Action::Absent, "CPUID overrides: hidden"),
     range(0xc001_1020, 0xc001_1023, Action::Constant(0), "workaround switches: none needed"),
+    one(0xc001_1028, Action::Constant(0), "workaround switches: none needed"),
     one(0xc001_1029, Action::Constant(DE_CFG), "LFENCE serializes"),
     range(0xc001_102a, 0xc001_102d, Action::Constant(0), "workaround switches: none needed"),
     range(0xc001_1030, 0xc001_103d, Action::Absent, "no instruction based sampling"),

@@ -89,10 +89,7 @@ pub unsafe fn init(vectors: Vectors, nmi_pin: Option<u8>) {
     let already = unsafe { msr::read(msr::APIC_BASE) } & BASE_X2APIC != 0;
     X2APIC.store(has.x2apic || already, Ordering::Relaxed);
     DEADLINE.store(has.tsc_deadline, Ordering::Relaxed);
-    for (slot, vector) in VECTORS
-        .iter()
-        .zip([vectors.timer, vectors.error, vectors.spurious])
-    {
+    for (slot, vector) in VECTORS.iter().zip([vectors.timer, vectors.error, vectors.spurious]) {
         slot.store(vector, Ordering::Relaxed);
     }
     NMI_PIN.store(nmi_pin.unwrap_or(u8::MAX), Ordering::Relaxed);
@@ -136,9 +133,8 @@ pub unsafe fn init_cpu() {
             msr::write(msr::APIC_BASE, base | BASE_X2APIC);
         }
     }
-    let [timer, error, spurious] = VECTORS
-        .each_ref()
-        .map(|vector| u32::from(vector.load(Ordering::Relaxed)));
+    let [timer, error, spurious] =
+        VECTORS.each_ref().map(|vector| u32::from(vector.load(Ordering::Relaxed)));
     write(register::SPURIOUS, SOFTWARE_ENABLED | spurious);
     write(register::TASK_PRIORITY, 0);
     for pin in [0, 1] {
@@ -149,10 +145,7 @@ pub unsafe fn init_cpu() {
     write(register::ERROR_STATUS, 0);
     write(register::LVT_ERROR, error);
     write(register::DIVIDE, DIVIDE_BY_1);
-    write(
-        register::LVT_TIMER,
-        timer | if has_deadline() { TIMER_DEADLINE } else { 0 },
-    );
+    write(register::LVT_TIMER, timer | if has_deadline() { TIMER_DEADLINE } else { 0 });
     // A memory-mapped write of the mode must not be overtaken by a deadline (SDM 3A, 11.5.4.1).
     instr::fence();
 }
@@ -196,10 +189,7 @@ pub unsafe fn send_init(apic_id: u32) {
 /// # Safety
 /// The page, below 1 MiB, holds code that may run on that CPU.
 pub unsafe fn send_startup(apic_id: u32, page: u64) {
-    command(
-        apic_id,
-        COMMAND_ASSERT | COMMAND_STARTUP | low32(page >> 12) & 0xff,
-    );
+    command(apic_id, COMMAND_ASSERT | COMMAND_STARTUP | low32(page >> 12) & 0xff);
 }
 
 fn command(apic_id: u32, command: u32) {
@@ -233,10 +223,7 @@ pub fn arm(deadline: u64) {
         let ticks = u128::from(deadline.saturating_sub(instr::rdtsc()));
         // Rounded up, so that the handler finds the deadline passed.
         let count = ((ticks * u128::from(RATIO.load(Ordering::Relaxed))) >> 32) + 1;
-        write(
-            register::INITIAL_COUNT,
-            u32::try_from(count).unwrap_or(u32::MAX),
-        );
+        write(register::INITIAL_COUNT, u32::try_from(count).unwrap_or(u32::MAX));
     }
 }
 

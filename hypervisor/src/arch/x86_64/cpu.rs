@@ -67,14 +67,8 @@ pub fn features() -> &'static Features {
 #[must_use]
 pub fn initial_apic_id() -> u32 {
     let cpuid = CpuId::new();
-    let long = cpuid
-        .get_extended_topology_info()
-        .and_then(|mut levels| levels.next());
-    let short = || {
-        cpuid
-            .get_feature_info()
-            .map_or(0, |f| f.initial_local_apic_id())
-    };
+    let long = cpuid.get_extended_topology_info().and_then(|mut levels| levels.next());
+    let short = || cpuid.get_feature_info().map_or(0, |f| f.initial_local_apic_id());
     long.map_or_else(|| u32::from(short()), |level| level.x2apic_id())
 }
 

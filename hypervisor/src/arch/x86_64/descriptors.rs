@@ -80,10 +80,7 @@ const TSS_AVAILABLE: u64 = 0x89 << 40;
 impl Descriptors {
     fn new(window: CpuWindow) -> Self {
         let base = window.tss();
-        let mut tss = Tss {
-            io_bitmap: IO_BITMAP_NONE,
-            ..Tss::default()
-        };
+        let mut tss = Tss { io_bitmap: IO_BITMAP_NONE, ..Tss::default() };
         let stacks = window::IST.map(|(_, end)| window.at(end));
         tss.rsp = [window.stack_top(), 0, 0];
         tss.ist = [stacks[0], stacks[1], stacks[2], 0, 0, 0, 0];
@@ -92,18 +89,7 @@ impl Descriptors {
             | TSS_AVAILABLE
             | (TSS_LIMIT >> 16 & 0xf) << 48
             | (base >> 24 & 0xff) << 56;
-        Self {
-            tss,
-            gdt: [
-                0,
-                CODE,
-                DATA,
-                DATA | RING_3,
-                CODE | RING_3,
-                tss_low,
-                base >> 32,
-            ],
-        }
+        Self { tss, gdt: [0, CODE, DATA, DATA | RING_3, CODE | RING_3, tss_low, base >> 32] }
     }
 }
 

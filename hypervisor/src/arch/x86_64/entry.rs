@@ -301,8 +301,9 @@ pub fn handler(vector: u8) -> u64 {
         2 => nmi as *const () as usize,
         8 => fatal_double_fault as *const () as usize,
         18 => fatal_machine_check as *const () as usize,
-        v => (vectors as *const () as usize).next_multiple_of(STUB_SIZE)
-            + usize::from(v) * STUB_SIZE,
+        v => {
+            (vectors as *const () as usize).next_multiple_of(STUB_SIZE) + usize::from(v) * STUB_SIZE
+        }
     };
     crate::num::u64_of(address)
 }

@@ -37,9 +37,7 @@ pub(crate) unsafe fn set_entries(cpu: usize, entries: u64) {
 #[inline]
 pub unsafe fn grant(cpu: usize, frames: [u64; 2]) {
     let window = CpuWindow::new(cpu);
-    let entries = ENTRIES
-        .get(cpu)
-        .map_or(0, |entry| entry.load(Ordering::Relaxed));
+    let entries = ENTRIES.get(cpu).map_or(0, |entry| entry.load(Ordering::Relaxed));
     let mut entry = with_exposed_provenance_mut::<u64>(usize_of(entries));
     if entry.is_null() {
         return;
@@ -74,9 +72,5 @@ fn set_offset(window: CpuWindow, offset: u16) {
     let tss = with_exposed_provenance_mut::<u8>(usize_of(window.tss()));
     // SAFETY: the TSS is mapped and this CPU's own; the processor reads the field on each I/O
     // instruction of user code, so nothing has to be reloaded.
-    unsafe {
-        tss.add(offset_of!(Tss, io_bitmap))
-            .cast::<u16>()
-            .write_volatile(offset)
-    }
+    unsafe { tss.add(offset_of!(Tss, io_bitmap)).cast::<u16>().write_volatile(offset) }
 }

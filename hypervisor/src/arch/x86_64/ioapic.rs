@@ -54,11 +54,8 @@ pub unsafe fn init(descriptions: &[Description]) -> u32 {
     let mut ioapics = IOAPICS.lock();
     let mut page = IOAPIC_BASE;
     for description in descriptions {
-        let mut ioapic = IoApic {
-            registers: page + description.base % PAGE,
-            gsi: description.gsi,
-            pins: 0,
-        };
+        let mut ioapic =
+            IoApic { registers: page + description.base % PAGE, gsi: description.gsi, pins: 0 };
         page += PAGE;
         ioapic.pins = (ioapic.read(VERSION) >> 16 & 0xff) + 1;
         for pin in 0..ioapic.pins {
@@ -67,11 +64,7 @@ pub unsafe fn init(descriptions: &[Description]) -> u32 {
         // More than the list holds are not in the description either.
         let _ = ioapics.push(ioapic);
     }
-    ioapics
-        .iter()
-        .map(|ioapic| ioapic.gsi.saturating_add(ioapic.pins))
-        .max()
-        .unwrap_or(0)
+    ioapics.iter().map(|ioapic| ioapic.gsi.saturating_add(ioapic.pins)).max().unwrap_or(0)
 }
 
 /// Routes a GSI, masked or not; `false` where no I/O APIC has it.
@@ -108,9 +101,7 @@ pub fn unmask(gsi: u32) -> bool {
 fn with_pin(gsi: u32, work: impl FnOnce(&mut IoApic, u32)) -> bool {
     let mut ioapics = IOAPICS.lock();
     let found = ioapics.iter_mut().find_map(|ioapic| {
-        let pin = gsi
-            .checked_sub(ioapic.gsi)
-            .filter(|&pin| pin < ioapic.pins)?;
+        let pin = gsi.checked_sub(ioapic.gsi).filter(|&pin| pin < ioapic.pins)?;
         Some((ioapic, TABLE + 2 * pin))
     });
     match found {

@@ -33,11 +33,8 @@ pub mod window {
     /// Kernel stack: first byte and end.
     pub const STACK: (u64, u64) = (PAGE, 5 * PAGE);
     /// Stacks of NMI, double fault and machine check (IST 1 to 3): first byte and end.
-    pub const IST: [(u64, u64); 3] = [
-        (6 * PAGE, 8 * PAGE),
-        (9 * PAGE, 11 * PAGE),
-        (12 * PAGE, 14 * PAGE),
-    ];
+    pub const IST: [(u64, u64); 3] =
+        [(6 * PAGE, 8 * PAGE), (9 * PAGE, 11 * PAGE), (12 * PAGE, 14 * PAGE)];
     /// Page of the per-CPU structure, where GS points while in the kernel.
     pub const PERCPU: u64 = 15 * PAGE;
     /// Page of TSS and GDT: the page after [`PERCPU`].

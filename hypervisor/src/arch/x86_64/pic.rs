@@ -15,11 +15,7 @@ pub unsafe fn disable() {
     // ICW1 to ICW4 of the 8259A data sheet: edge, cascade, vectors, slave on line 2, 8086 mode;
     // then all lines masked.
     let words = |slave: bool| {
-        let (vectors, cascade) = if slave {
-            (VECTOR_BASE + 8, 2)
-        } else {
-            (VECTOR_BASE, 1 << 2)
-        };
+        let (vectors, cascade) = if slave { (VECTOR_BASE + 8, 2) } else { (VECTOR_BASE, 1 << 2) };
         [(0, 0x11), (1, vectors), (1, cascade), (1, 0x01), (1, 0xff)]
     };
     for (base, slave) in [(MASTER, false), (SLAVE, true)] {

@@ -194,10 +194,7 @@ pub unsafe fn start(
 }
 
 /// First Rust code of a started CPU, on its own stack and the kernel's page tables.
-#[cfg_attr(
-    not(target_os = "none"),
-    expect(dead_code, reason = "the trampoline calls it")
-)]
+#[cfg_attr(not(target_os = "none"), expect(dead_code, reason = "the trampoline calls it"))]
 extern "sysv64" fn ap_entry(number: u32) -> ! {
     let cpu = usize_of(number.into());
     // SAFETY: this is the one CPU with this number, interrupts are off, and the boot CPU prepared

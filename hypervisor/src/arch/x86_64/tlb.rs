@@ -43,12 +43,7 @@ pub fn flush_page(address: u64) {
 pub unsafe fn flush_pcid_page(pcid: u16, address: u64) {
     if let Ok(pcid) = Pcid::new(pcid & 0xfff) {
         // SAFETY: flushing forgets only what can be read again from the page tables.
-        unsafe {
-            flush_pcid(InvPcidCommand::Address(
-                VirtAddr::new_truncate(address),
-                pcid,
-            ))
-        }
+        unsafe { flush_pcid(InvPcidCommand::Address(VirtAddr::new_truncate(address), pcid)) }
     }
 }
 

@@ -11,9 +11,7 @@ const RSDT_AT: u32 = 0x7ff0_3000;
 const OTHER_MADT_AT: u64 = 0x7ff0_4000;
 
 fn addresses(list: &[u64]) -> Vec<u8> {
-    list.iter()
-        .flat_map(|address| address.to_le_bytes())
-        .collect()
+    list.iter().flat_map(|address| address.to_le_bytes()).collect()
 }
 
 /// XSDT and RSDT name different MADTs, so that it can be told which was used.
@@ -27,22 +25,14 @@ fn memory() -> Patches {
     Patches(vec![
         (MADT_AT, madt()),
         (FADT_AT, table(*b"FACP", &fadt)),
-        (
-            XSDT_AT,
-            table(*b"XSDT", &addresses(&[FADT_AT, 0xdead_0000, MADT_AT])),
-        ),
+        (XSDT_AT, table(*b"XSDT", &addresses(&[FADT_AT, 0xdead_0000, MADT_AT]))),
         (RSDT_AT.into(), table(*b"RSDT", &short)),
         (OTHER_MADT_AT, table(*b"APIC", &[0; 8])),
     ])
 }
 
 fn patch(memory: &mut Patches, address: u64) -> &mut Vec<u8> {
-    &mut memory
-        .0
-        .iter_mut()
-        .find(|(base, _)| *base == address)
-        .unwrap()
-        .1
+    &mut memory.0.iter_mut().find(|(base, _)| *base == address).unwrap().1
 }
 
 fn entries(memory: &Patches, rsdp: &[u8]) -> Vec<MadtEntry> {
@@ -59,26 +49,10 @@ fn the_madt_is_understood() {
             MadtEntry::Cpu { apic_id: 0 },
             MadtEntry::Cpu { apic_id: 2 },
             MadtEntry::Cpu { apic_id: 300 },
-            MadtEntry::IoApic {
-                base: 0xfec0_0000,
-                gsi: 0
-            },
-            MadtEntry::IoApic {
-                base: 0xfec1_0000,
-                gsi: 24
-            },
-            MadtEntry::Override {
-                line: 0,
-                gsi: 2,
-                level: false,
-                active_low: false
-            },
-            MadtEntry::Override {
-                line: 9,
-                gsi: 9,
-                level: true,
-                active_low: true
-            },
+            MadtEntry::IoApic { base: 0xfec0_0000, gsi: 0 },
+            MadtEntry::IoApic { base: 0xfec1_0000, gsi: 24 },
+            MadtEntry::Override { line: 0, gsi: 2, level: false, active_low: false },
+            MadtEntry::Override { line: 9, gsi: 9, level: true, active_low: true },
             MadtEntry::NmiPin(1),
         ]
     );
@@ -121,10 +95,7 @@ fn a_damaged_root_pointer_is_refused() {
     }
     for size in 0..20 {
         let cut = &good[..size];
-        assert_eq!(
-            Tables::from_root_pointer(&memory(), cut).unwrap_err(),
-            Error::RootPointer
-        );
+        assert_eq!(Tables::from_root_pointer(&memory(), cut).unwrap_err(), Error::RootPointer);
     }
 }
 
@@ -136,13 +107,7 @@ fn damaged_tables_are_named() {
     assert_eq!(read(bytes.clone()), Error::Checksum(Signature::MADT));
     for length in [0, 35, 17 << 20, u32::MAX] {
         bytes[4..8].copy_from_slice(&length.to_le_bytes());
-        assert_eq!(
-            read(bytes.clone()),
-            Error::Length {
-                signature: Signature::MADT,
-                length
-            }
-        );
+        assert_eq!(read(bytes.clone()), Error::Length { signature: Signature::MADT, length });
     }
     bytes[4..8].copy_from_slice(&4096u32.to_le_bytes());
     assert_eq!(read(bytes), Error::Unreadable(0x1000));
@@ -159,10 +124,7 @@ fn a_madt_entry_without_length_ends_the_list() {
     fix_checksum(&mut bytes, 9);
     let memory = Patches(vec![(0x1000, bytes)]);
     let madt = Table::read(&memory, 0x1000).unwrap();
-    assert_eq!(
-        madt_entries(&madt).collect::<Vec<_>>(),
-        [MadtEntry::Cpu { apic_id: 0 }]
-    );
+    assert_eq!(madt_entries(&madt).collect::<Vec<_>>(), [MadtEntry::Cpu { apic_id: 0 }]);
 }
 
 proptest! {

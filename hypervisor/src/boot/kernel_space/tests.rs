@@ -10,15 +10,8 @@ use crate::arch::start::ImageLayout;
 use std::collections::{BTreeMap, HashMap};
 
 const USER: u64 = 1 << 2;
-const POOL: Range = Range {
-    start: 0x7000_0000,
-    end: 0x7100_0000,
-};
-const LAYOUT: ImageLayout = ImageLayout {
-    rodata: 0xd000,
-    data: 0x1_0000,
-    end: 0x2_5000,
-};
+const POOL: Range = Range { start: 0x7000_0000, end: 0x7100_0000 };
+const LAYOUT: ImageLayout = ImageLayout { rodata: 0xd000, data: 0x1_0000, end: 0x2_5000 };
 
 /// Frames from the pool, up to a limit.
 struct Frames {
@@ -29,11 +22,7 @@ struct Frames {
 
 impl Frames {
     fn new(left: usize) -> Self {
-        Self {
-            words: HashMap::new(),
-            next: POOL.start,
-            left,
-        }
+        Self { words: HashMap::new(), next: POOL.start, left }
     }
 }
 
@@ -114,10 +103,7 @@ fn built(cpus: u32) -> (Frames, BTreeMap<u64, u64>) {
 #[test]
 fn nothing_is_writable_and_executable_and_all_is_global() {
     for (address, entry) in built(4).1 {
-        assert!(
-            entry & WRITABLE == 0 || entry & NO_EXECUTE != 0,
-            "{address:#x}"
-        );
+        assert!(entry & WRITABLE == 0 || entry & NO_EXECUTE != 0, "{address:#x}");
         assert_ne!(entry & GLOBAL, 0, "{address:#x}");
     }
 }
@@ -143,19 +129,12 @@ fn the_pool_is_linear_and_registers_are_uncached() {
         assert_eq!(entry & ADDRESS, POOL.start + (address - POOL_BASE));
         assert_ne!(entry & LARGE, 0);
     }
-    for (address, physical) in [
-        (LAPIC_BASE, 0xfee0_0000),
-        (IOAPIC_BASE, 0xfec0_0000),
-        (IOAPIC_BASE + 4096, 0xfec0_1000),
-    ] {
+    for (address, physical) in
+        [(LAPIC_BASE, 0xfee0_0000), (IOAPIC_BASE, 0xfec0_0000), (IOAPIC_BASE + 4096, 0xfec0_1000)]
+    {
         assert_eq!(all[&address] & (ADDRESS | UNCACHED), physical | UNCACHED);
     }
-    assert!(
-        all.range(..POOL_BASE)
-            .filter(|(_, entry)| *entry & UNCACHED != 0)
-            .count()
-            == 3
-    );
+    assert!(all.range(..POOL_BASE).filter(|(_, entry)| *entry & UNCACHED != 0).count() == 3);
 }
 
 #[test]
@@ -173,11 +152,7 @@ fn windows_have_guards_and_private_frames() {
         for (address, entry) in private {
             assert!(seen.insert(entry & ADDRESS), "{address:#x} is shared");
         }
-        for page in [
-            window::IO_BITMAP,
-            window::IO_BITMAP + 4096,
-            window::IO_BITMAP_END,
-        ] {
+        for page in [window::IO_BITMAP, window::IO_BITMAP + 4096, window::IO_BITMAP_END] {
             let entry = all[&at.at(page)];
             assert_eq!(entry & WRITABLE, 0);
             assert_eq!(entry & !ADDRESS, io_bitmap::ENTRY_FLAGS);

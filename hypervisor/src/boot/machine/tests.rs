@@ -10,10 +10,7 @@ const INFO_AT: u64 = 0x1_d000;
 const RSDT_AT: u32 = 0x7ffe_1000;
 
 const FACTS: Facts = Facts {
-    image: Range {
-        start: 0x100_0000,
-        end: 0x102_0000,
-    },
+    image: Range { start: 0x100_0000, end: 0x102_0000 },
     boot_apic_id: 2,
     lapic: 0xfee0_0000,
     x2apic: true,
@@ -21,23 +18,12 @@ const FACTS: Facts = Facts {
 };
 
 fn tags() -> Vec<(u32, Vec<u8>)> {
-    let map = [
-        (0, 0x9_f000, 1),
-        (0x10_0000, 0x7fee_0000, 1),
-        (0x7ffe_0000, 0x2_0000, 2),
-    ];
+    let map = [(0, 0x9_f000, 1), (0x10_0000, 0x7fee_0000, 1), (0x7ffe_0000, 0x2_0000, 2)];
     vec![
         (1, b"quiet kernel-memory=20M\0".to_vec()),
         (2, b"a loader whose name is far too long to keep\0".to_vec()),
         (3, module(0x20_0000, 0x20_1234, "roottask")),
-        (
-            3,
-            module(
-                0x20_2000,
-                0x20_3000,
-                "a name that is longer than thirty-two bytes",
-            ),
-        ),
+        (3, module(0x20_2000, 0x20_3000, "a name that is longer than thirty-two bytes")),
         (6, memory_map(&map)),
         (14, root_pointer(RSDT_AT, None)),
     ]
@@ -46,10 +32,7 @@ fn tags() -> Vec<(u32, Vec<u8>)> {
 fn found(tags: &[(u32, Vec<u8>)], facts: &Facts) -> Result<Machine, BootError> {
     let memory = Patches(vec![
         (INFO_AT, boot_info(tags)),
-        (
-            RSDT_AT.into(),
-            table(*b"RSDT", &0x7ffe_2000u32.to_le_bytes()),
-        ),
+        (RSDT_AT.into(), table(*b"RSDT", &0x7ffe_2000u32.to_le_bytes())),
         (0x7ffe_2000, madt()),
     ]);
     discover(&memory, INFO_AT, facts)
@@ -69,11 +52,7 @@ fn a_machine_is_described() {
     let kind_at = |address| {
         let at = Range::new(address, 1);
         let inside = |r: &&memory::Region| r.range.start <= at.start && at.end <= r.range.end;
-        machine
-            .regions
-            .iter()
-            .find(inside)
-            .map(|region| region.kind)
+        machine.regions.iter().find(inside).map(|region| region.kind)
     };
     assert_eq!(kind_at(machine.rsdp), Some(MemoryKind::Firmware));
     assert_eq!(kind_at(RSDT_AT.into()), Some(MemoryKind::Firmware));
@@ -87,13 +66,7 @@ fn the_information_page_leaves_out_the_root_task() {
     // SAFETY: all fields are integers.
     let mut info: Info = unsafe { core::mem::zeroed() };
     machine.describe(&mut info);
-    assert_eq!(
-        info.cpus()
-            .iter()
-            .map(|cpu| cpu.apic_id)
-            .collect::<Vec<_>>(),
-        [2, 0, 300]
-    );
+    assert_eq!(info.cpus().iter().map(|cpu| cpu.apic_id).collect::<Vec<_>>(), [2, 0, 300]);
     assert_eq!(info.modules().len(), 1);
     assert_eq!(info.modules()[0].name(), "a name that is longer than thirt");
     assert_eq!(info.memory().len(), machine.regions.len());
@@ -102,14 +75,7 @@ fn the_information_page_leaves_out_the_root_task() {
 
 #[test]
 fn cpus_out_of_reach_are_left_out() {
-    let machine = found(
-        &tags(),
-        &Facts {
-            x2apic: false,
-            ..FACTS
-        },
-    )
-    .unwrap();
+    let machine = found(&tags(), &Facts { x2apic: false, ..FACTS }).unwrap();
     assert_eq!(machine.cpus, [2, 0]);
     assert_eq!(machine.warnings, [Warning::CpusLeftOut(1)]);
 }
@@ -125,10 +91,7 @@ fn without_acpi_the_boot_cpu_remains() {
     elsewhere[5].1 = root_pointer(0x1234, None);
     let machine = found(&elsewhere, &FACTS).unwrap();
     assert_eq!(machine.cpus, [2]);
-    assert_eq!(
-        machine.warnings,
-        [Warning::Acpi(acpi::Error::Unreadable(0x1234))]
-    );
+    assert_eq!(machine.warnings, [Warning::Acpi(acpi::Error::Unreadable(0x1234))]);
 }
 
 #[test]

@@ -41,15 +41,11 @@ const Q35_UEFI: &[(u64, u64, u32)] = &[
     (0xffc0_0000, 0x40_0000, 2),
 ];
 
-const IMAGE: Range = Range {
-    start: 0x160_0000,
-    end: 0x162_6000,
-};
+const IMAGE: Range = Range { start: 0x160_0000, end: 0x162_6000 };
 const REGISTERS: &[u64] = &[0xfec0_0000, 0xfee0_0000];
 
 fn entries(map: &[(u64, u64, u32)]) -> impl Iterator<Item = MemoryEntry> + Clone {
-    map.iter()
-        .map(|&(base, size, kind)| MemoryEntry { base, size, kind })
+    map.iter().map(|&(base, size, kind)| MemoryEntry { base, size, kind })
 }
 
 fn input<'a>(modules: &'a [Range], tables: &'a [u64]) -> Input<'a> {
@@ -65,29 +61,20 @@ fn input<'a>(modules: &'a [Range], tables: &'a [u64]) -> Input<'a> {
 }
 
 fn regions(plan: &Plan) -> Vec<(u64, u64, MemoryKind)> {
-    plan.regions
-        .iter()
-        .map(|r| (r.range.start, r.range.end, r.kind))
-        .collect()
+    plan.regions.iter().map(|r| (r.range.start, r.range.end, r.kind)).collect()
 }
 
 /// What holds for every layout.
 fn check(map: &[(u64, u64, u32)], input: &Input, plan: &Plan) {
     let mut last = 0;
     for Region { range, .. } in &plan.regions {
-        assert!(
-            range.start >= last && range.end > range.start,
-            "{range:?} after {last:#x}"
-        );
+        assert!(range.start >= last && range.end > range.start, "{range:?} after {last:#x}");
         assert!(range.start % 4096 == 0 && range.end % 4096 == 0);
         last = range.end;
     }
     let kinds = |range: Range| {
         let overlap = move |region: &&Region| region.range.overlaps(range);
-        plan.regions
-            .iter()
-            .filter(overlap)
-            .map(|region| region.kind)
+        plan.regions.iter().filter(overlap).map(|region| region.kind)
     };
     assert!(kinds(plan.pool).all(|kind| kind == Kernel));
     assert!(plan.pool.start % (2 << 20) == 0 && plan.pool.end <= 4 << 30);
@@ -109,11 +96,7 @@ fn check(map: &[(u64, u64, u32)], input: &Input, plan: &Plan) {
             assert!(kinds(Range::new(base, size)).all(|kind| kind != Free && kind != Module));
         }
     }
-    for region in plan
-        .regions
-        .iter()
-        .filter(|region| matches!(region.kind, Free | Module))
-    {
+    for region in plan.regions.iter().filter(|region| matches!(region.kind, Free | Module)) {
         for page in [region.range.start, region.range.end - 4096] {
             let page = Range::new(page, 4096);
             let holds = |&(base, size, kind): &(u64, u64, u32)| {
@@ -127,10 +110,8 @@ fn check(map: &[(u64, u64, u32)], input: &Input, plan: &Plan) {
 #[test]
 fn q35_with_bios() {
     let modules = [Range::new(0x10_1000, 100_001), Range::new(0x11_a000, 5000)];
-    let input = Input {
-        boot_info: Range::new(0x10_0028, 0x3a8),
-        ..input(&modules, &[0x7ffe_1f2b])
-    };
+    let input =
+        Input { boot_info: Range::new(0x10_0028, 0x3a8), ..input(&modules, &[0x7ffe_1f2b]) };
     let plan = plan(entries(Q35_BIOS), &input).unwrap();
     check(Q35_BIOS, &input, &plan);
     assert_eq!(
@@ -181,25 +162,14 @@ fn ram_above_4_gib_is_free_and_the_pool_stays_below() {
 
 #[test]
 fn the_pool_is_as_large_as_asked_or_the_boot_fails() {
-    let sized = |size| {
-        plan(
-            entries(Q35_BIOS),
-            &Input {
-                pool_size: Some(size),
-                ..input(&[], &[])
-            },
-        )
-    };
+    let sized = |size| plan(entries(Q35_BIOS), &Input { pool_size: Some(size), ..input(&[], &[]) });
     assert_eq!(sized(300 << 20).unwrap().pool.size(), 300 << 20);
     assert_eq!(sized(1).unwrap().pool.size(), 4 << 20);
     assert_eq!(sized(3 << 30).unwrap_err(), Error::NoPool(3 << 30));
     assert!(matches!(sized(u64::MAX).unwrap_err(), Error::NoPool(_)));
     // Half of 16 MiB where there is no more, unless somebody insists.
     let tiny = [(0, 0x9_f000, 1), (0x10_0000, 0xd0_0000, 1)];
-    assert_eq!(
-        plan(entries(&tiny), &input(&[], &[])).unwrap().pool.size(),
-        8 << 20
-    );
+    assert_eq!(plan(entries(&tiny), &input(&[], &[])).unwrap().pool.size(), 8 << 20);
 }
 
 #[test]
@@ -207,10 +177,7 @@ fn machines_that_cannot_be_used_are_refused() {
     let refuse = |map: &[(u64, u64, u32)]| plan(entries(map), &input(&[], &[])).unwrap_err();
     assert_eq!(refuse(&[]), Error::NoRam);
     assert_eq!(refuse(&[(0, 1 << 30, 2)]), Error::NoRam);
-    assert!(matches!(
-        refuse(&[(0x10_0000, 0x20_0000, 1)]),
-        Error::NoPool(_)
-    ));
+    assert!(matches!(refuse(&[(0x10_0000, 0x20_0000, 1)]), Error::NoPool(_)));
     // RAM that the processor cannot address does not count.
     assert_eq!(refuse(&[(1 << 45, 1 << 30, 1)]), Error::NoRam);
     let pieces: Vec<_> = (0..200).map(|n| (n * 0x4000, 0x1000, 1)).collect();
@@ -224,10 +191,7 @@ fn modules_in_the_way_are_refused() {
         Range::new(0x200_4001, 0x1000),
         Range::new(0x200_1000, 0x1000),
         Range::new(0x200_4000, 0),
-        Range {
-            start: 0x200_8000,
-            end: 0x200_7000,
-        },
+        Range { start: 0x200_8000, end: 0x200_7000 },
         Range::new(IMAGE.start - 0x1000, 0x2000),
         Range::new(0, 0x1000),
         Range::new(0x7ffd_e000, 0x2000),
@@ -247,11 +211,7 @@ fn too_many_ranges_cost_the_smallest() {
     check(&map, &input, &plan);
     assert_eq!(plan.regions.len(), ipc::info::MAX_MEMORY);
     assert!(plan.left_out > 0);
-    assert!(
-        !regions(&plan)
-            .iter()
-            .any(|&(start, ..)| start == 0x5000_0000)
-    );
+    assert!(!regions(&plan).iter().any(|&(start, ..)| start == 0x5000_0000));
 }
 
 proptest! {

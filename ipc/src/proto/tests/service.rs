@@ -165,8 +165,7 @@ fn malformed_messages_get_an_error_reply() {
     let reply = serve::<Test, _>(&server, &mut Incoming::new(0), Message::new(1, 0), &mut u);
     assert_eq!(take_reply::<Add>(reply, &u.0.words), Err(Error::Fault(Fault::Malformed)));
     u.0.words = [u64::MAX; crate::utcb::WORDS];
-    let reply =
-        serve::<Test, _>(&server, &mut Incoming::new(0), Message(u64::MAX), &mut u);
+    let reply = serve::<Test, _>(&server, &mut Incoming::new(0), Message(u64::MAX), &mut u);
     assert_eq!(take_reply::<Add>(reply, &u.0.words), Err(Error::Fault(Fault::Malformed)));
 }
 

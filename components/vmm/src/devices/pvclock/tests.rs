@@ -67,6 +67,9 @@ fn silent_eoi() {
     cpu.offer_eoi(&ram);
     // The guest tests and clears the bit instead of writing its EOI.
     ram.write_word(0x100, 4, 0).unwrap();
+    // Taken, but not collected yet: not offered again.
+    cpu.offer_eoi(&ram);
+    assert_eq!(ram.read_word(0x100, 4).unwrap(), 0);
     assert!(cpu.collect_eoi(&ram));
     assert!(!cpu.collect_eoi(&ram));
 }

@@ -187,8 +187,11 @@ fn silent_end_of_interrupt() {
     b.write_msr(0x83f, 0x61);
     assert_eq!(b.delivered(), 0x61);
     assert_eq!(b.vm.ram().read_word(0x5000, 4).unwrap(), 1);
-    // The guest ends it without an exit; the next one of the same priority comes.
+    // The guest ends it without an exit, and exits for other reasons before the next one of the
+    // same priority comes.
     b.vm.ram().write_word(0x5000, 4, 0).unwrap();
+    b.write_msr(0x6e0, 0);
+    b.out(0x80, 0);
     let _ = b.vm.apics().deliver(self_ipi(0x60));
     b.exit(Exit::Recall);
     assert_eq!(b.delivered(), 0x60);

@@ -10,20 +10,14 @@ use crate::arch::layout::{CpuWindow, window};
 fn the_task_state_segment_covers_bitmap_and_terminator() {
     let at = CpuWindow::new(3);
     let Descriptors { gdt, tss } = Descriptors::new(at);
-    let (low, high) = (
-        gdt[usize::from(TASK_STATE / 8)],
-        gdt[usize::from(TASK_STATE / 8) + 1],
-    );
+    let (low, high) = (gdt[usize::from(TASK_STATE / 8)], gdt[usize::from(TASK_STATE / 8) + 1]);
     let base = low >> 16 & 0xff_ffff | (low >> 56) << 24 | high << 32;
     let limit = low & 0xffff | (low >> 48 & 0xf) << 16;
     assert_eq!(base, at.tss());
     assert_eq!((limit, low >> 40 & 0xff), (TSS_LIMIT, 0x89));
     assert_eq!(base + u64::from(IO_BITMAP_OFFSET), at.io_bitmap());
     assert_eq!(limit, u64::from(IO_BITMAP_OFFSET) + 65536 / 8);
-    assert!(
-        { tss.io_bitmap } > TSS_LIMIT as u16,
-        "no ports until some are granted"
-    );
+    assert!({ tss.io_bitmap } > TSS_LIMIT as u16, "no ports until some are granted");
     let Tss { rsp, ist, .. } = tss;
     assert_eq!(rsp[0], at.stack_top());
     assert_eq!(ist[..3], window::IST.map(|(_, end)| at.at(end)));
@@ -52,9 +46,7 @@ fn gates_lead_to_their_stubs() {
         assert_eq!(low >> 40 & 0x9f, 0x8e, "present interrupt gate");
         let ring = if vector == 3 || vector == 4 { 3 } else { 0 };
         assert_eq!(low >> 45 & 3, ring);
-        let ist = [(2, 1), (8, 2), (18, 3)]
-            .into_iter()
-            .find(|(v, _)| *v == vector);
+        let ist = [(2, 1), (8, 2), (18, 3)].into_iter().find(|(v, _)| *v == vector);
         assert_eq!(low >> 32 & 7, ist.map_or(0, |(_, ist)| ist));
     }
 }
