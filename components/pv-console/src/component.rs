@@ -97,10 +97,43 @@ struct Loop {
     uart: Uart<Ports>,
     mux: Mux,
     lines: Vec<Line>,
-    /// Lines of the root task and, through it, of components without a session.
-    root: Vec<Consumer<'static, LOG>>,
-    /// Lines of clients.
-    clients: Vec<Consumer<'static, LOG>>,
+    log: Vec<Source>,
+}
+
+/// A log line that was taken out of its ring.
+struct Entry {
+    ms: u64,
+    name: Vec<u8>,
+    text: Vec<u8>,
+}
+
+/// A ring of log lines.
+struct Source {
+    ring: Consumer<'static, LOG>,
+    /// It holds the root task's records, which carry names; otherwise numbers of clients.
+    named: bool,
+    /// The oldest line that was not printed.
+    next: Option<Entry>,
+}
+
+impl Source {
+    /// Takes the next line out of the ring where none is waiting.
+    fn fill(&mut self, start: &Start<'_>) {
+        if self.next.is_some() {
+            return;
+        }
+        let mut buffer = [0; RECORD_TEXT];
+        // A damaged ring was emptied.
+        let Ok(Some(record)) = pop_record(&mut self.ring, &mut buffer) else { return };
+        let source = usize::from(record.source);
+        let (name, text) = if self.named {
+            record.text.split_at_checked(source).unwrap_or((&[], record.text))
+        } else {
+            let name = start.clients.get(source).map_or("?", |c| c.name);
+            (name.as_bytes(), record.text)
+        };
+        self.next = Some(Entry { ms: record.ms.into(), name: name.into(), text: text.into() });
+    }
 }
 
 impl Loop {
@@ -117,15 +150,10 @@ impl Loop {
             }
         };
         let lines = desk.terminals.iter().map(line).collect();
-        Self {
-            start,
-            desk,
-            uart,
-            mux,
-            lines,
-            root: root_rings(start),
-            clients: desk.lines.iter().map(LogRing::consumer).collect(),
-        }
+        let source = |named| move |ring| Source { ring, named, next: None };
+        let root = root_rings(start).into_iter().map(source(true));
+        let clients = desk.lines.iter().map(LogRing::consumer).map(source(false));
+        Self { start, desk, uart, mux, lines, log: root.chain(clients).collect() }
     }
 
     fn run(mut self) {
@@ -179,31 +207,19 @@ impl Loop {
         any
     }
 
+    /// Log lines of all rings, the oldest first.
     fn take_log_lines(&mut self) -> bool {
         let now = time::uptime_ms();
         let mut any = false;
-        let mut buffer = [0; RECORD_TEXT];
-        for ring in &mut self.root {
-            while self.mux.has_room()
-                && let Ok(Some(record)) = pop_record(ring, &mut buffer)
-            {
-                any = true;
-                let (name, text) = record
-                    .text
-                    .split_at_checked(usize::from(record.source))
-                    .unwrap_or((&[], record.text));
-                self.mux.log(now, record.ms.into(), name, text);
+        while self.mux.has_room() {
+            for source in &mut self.log {
+                source.fill(self.start);
             }
-        }
-        for ring in &mut self.clients {
-            while self.mux.has_room()
-                && let Ok(Some(record)) = pop_record(ring, &mut buffer)
-            {
-                any = true;
-                let client = self.start.clients.get(usize::from(record.source));
-                let name = client.map_or("?", |c| c.name);
-                self.mux.log(now, record.ms.into(), name.as_bytes(), record.text);
-            }
+            let waiting = self.log.iter_mut().filter(|s| s.next.is_some());
+            let oldest = waiting.min_by_key(|s| s.next.as_ref().map(|e| e.ms));
+            let Some(entry) = oldest.and_then(|s| s.next.take()) else { break };
+            self.mux.log(now, entry.ms, &entry.name, &entry.text);
+            any = true;
         }
         any
     }
