@@ -44,9 +44,12 @@ agreed() {
 }
 
 install_debian_toolchain() {
+    [ -f /etc/ssl/certs/ca-certificates.crt ] || packages="$packages ca-certificates"
     say "Portico needs a Rust toolchain for $bare. These Debian packages will be installed:"
     say "    $packages"
+    say "What is missing of QEMU, GRUB and their like follows and is named then."
     agreed "$@" || { say "Nothing was installed."; exit 1; }
+    export PORTICO_AGREED=1 # the tool need not ask again
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq >&2 || say "warning: apt-get update failed; going on with the old lists"
     # shellcheck disable=SC2086 # a list of words

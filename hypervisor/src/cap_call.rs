@@ -3,11 +3,13 @@
 use ipc::cap::{Range, Rights, Space};
 use ipc::status::Status;
 
+use crate::arch::percpu::PerCpu;
+use crate::arch::serial;
 use crate::cap::{self, Destination, Progress};
 use crate::destroy;
 use crate::object::pd::Pd;
 use crate::object::vcpu::GuestSpace;
-use crate::sync;
+use crate::sync::{self, Guard};
 use crate::syscall::{Caller, DONE, Handled, Outcome};
 
 /// Work units between two preemption points.
@@ -35,9 +37,17 @@ pub fn delegate(c: &Caller<'_>) -> Handled {
     let range = Range(a.rsi);
     cap::delegate(&mut kernel.frames, own, destination, range, a.rdx, a.r10, a.r8)?;
     if range.space() == Some(Space::Port) {
-        sync::rendezvous::reload_ports(&kernel, c.cpu);
+        ports_given(&kernel, c.cpu, range, a.rdx);
     }
     DONE
+}
+
+/// After ports were delegated: the receiver may run already, and the serial port has one user.
+pub fn ports_given(kernel: &Guard, cpu: &PerCpu, range: Range, base: u64) {
+    if (base..base + (1 << range.order())).contains(&u64::from(serial::COM1)) {
+        crate::log::set_enabled(false);
+    }
+    sync::rendezvous::reload_ports(kernel, cpu);
 }
 
 /// System call `Revoke`.

@@ -32,7 +32,6 @@ pub struct DeadList(Cell<Option<NonNull<ObjectHeader>>>);
 
 impl DeadList {
     /// Whether there is none.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.get().is_none()
     }

@@ -10,12 +10,13 @@ use ipc::status::{Result, Status};
 use ipc::utcb::{ITEMS, Item, Utcb, Window};
 
 use crate::arch::percpu::PerCpu;
+use crate::cap_call::ports_given;
 use crate::cap::{self, Delegation, Destination, PdSpaces};
 use crate::destroy;
 use crate::num::usize_of;
 use crate::object::Obj;
 use crate::object::ec::Ec;
-use crate::sync::{Guard, rendezvous};
+use crate::sync::Guard;
 
 /// What becomes of one item.
 enum Plan<'a> {
@@ -52,9 +53,12 @@ pub fn items(kernel: &mut Guard, cpu: &PerCpu, from: Obj<Ec>, to: Obj<Ec>, count
             }
         }
     }
-    let is_port = |d: &Delegation<'_>| d.granted().space() == Some(Space::Port);
-    if plans.iter().any(|p| matches!(p, Plan::Delegate(d, _) if is_port(d))) {
-        rendezvous::reload_ports(kernel, cpu);
+    for plan in &plans {
+        if let Plan::Delegate(delegation, base) = plan
+            && delegation.granted().space() == Some(Space::Port)
+        {
+            ports_given(kernel, cpu, delegation.granted(), *base);
+        }
     }
     for (n, plan) in plans.into_iter().enumerate() {
         let item = match plan {

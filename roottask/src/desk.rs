@@ -3,10 +3,11 @@
 //! Handlers run on their callers' time, on every CPU, and that time can end at any moment. So they
 //! take no locks: they leave what they learn in atomic places and ring the supervisor's bell.
 
-use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt::Write;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use heapless::String;
 use ipc::cap::Selector;
 use ipc::exit::Exception;
 use ipc::proto::root::{Exit, Log, Publish, Ready, Root, Server};
@@ -27,7 +28,7 @@ use crate::policy::Report;
 #[derive(Debug)]
 pub struct Place {
     /// Its name.
-    pub name: String,
+    pub name: alloc::string::String,
     /// The first [`Report`] of its current life, as a word; 0 for none.
     report: AtomicU64,
     /// It has said that it is ready.
@@ -39,6 +40,8 @@ pub struct Place {
 pub struct Wire {
     /// The session.
     pub session: Session,
+    /// Physical address of the memory that its sides share.
+    pub memory: u64,
     /// Selector of the portal on each CPU, as the provider handed it over; 0 for none.
     portals: Vec<AtomicU64>,
     /// The user has not got them yet.
@@ -56,28 +59,21 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// A desk for components with these names.
+    /// A desk for components with these names, and sessions with the addresses of their memory.
     pub fn new(
-        names: impl Iterator<Item = String>,
-        sessions: Vec<Session>,
+        names: impl Iterator<Item = alloc::string::String>,
+        sessions: impl Iterator<Item = (Session, u64)>,
         cpus: u16,
         bell: Cap<Semaphore, Up>,
     ) -> Self {
-        let place = |name| Place {
-            name,
-            report: AtomicU64::new(0),
-            ready: AtomicBool::new(false),
-        };
-        let wire = |session| Wire {
+        let place = |name| Place { name, report: AtomicU64::new(0), ready: AtomicBool::new(false) };
+        let wire = |(session, memory)| Wire {
             session,
+            memory,
             portals: (0..cpus).map(|_| AtomicU64::new(0)).collect(),
             fresh: AtomicBool::new(false),
         };
-        Self {
-            places: names.map(place).collect(),
-            wires: sessions.into_iter().map(wire).collect(),
-            bell,
-        }
+        Self { places: names.map(place).collect(), wires: sessions.map(wire).collect(), bell }
     }
 
     fn place(&self, id: u64) -> Option<&Place> {
@@ -196,6 +192,9 @@ impl Server for Desk {
     }
 }
 
+/// Vector of a page fault.
+const PAGE_FAULT: u8 = 14;
+
 /// The handler on one CPU: calls and exceptions.
 #[derive(Debug)]
 pub struct Clerk {
@@ -222,14 +221,20 @@ impl EventHandler for Clerk {
     fn event(&self, id: u64, _mtd: Mtd, state: &mut State) -> Mtd {
         let [word, address, _] = state.qualification;
         let exception = Exception::from_word(word);
+        let error = exception.error.unwrap_or(0);
         if let Some(place) = self.desk.place(id) {
+            let mut detail: String<48> = String::new();
+            // It fits; where it did not, the rest would be missing.
+            let _ = match exception.vector {
+                PAGE_FAULT => write!(detail, ", address {address:#x}, error {error:#x}"),
+                _ if error != 0 => write!(detail, ", error {error:#x}"),
+                _ => Ok(()),
+            };
             output::from_handler(format_args!(
-                "root: component \"{}\": {} at rip {:#x}, address {:#x}, error {:#x}, rsp {:#x}",
+                "root: component \"{}\": {} at rip {:#x}, rsp {:#x}{detail}",
                 place.name,
                 exception_name(exception.vector),
                 state.rip,
-                address,
-                exception.error.unwrap_or(0),
                 state.rsp,
             ));
             self.desk.report(place, Report::Fault(exception.vector));

@@ -39,7 +39,7 @@ fn sum(bytes: &[u8]) -> u8 {
 }
 
 /// A table with a valid checksum.
-fn table<'a>(memory: &'a impl Physical, address: u64) -> Option<&'a [u8]> {
+fn table(memory: &impl Physical, address: u64) -> Option<&[u8]> {
     let size = le(memory.bytes(address, HEADER)?, 4, 4)?;
     if !(HEADER..=MAX_TABLE).contains(&size) {
         return None;

@@ -102,10 +102,8 @@ pub fn parse(file: &[u8], range: Area) -> Result<Image<'_>, Error> {
         }
     }
     segments.sort_by_key(|s| s.pages.base);
-    let overlap = segments
-        .iter()
-        .zip(segments.iter().skip(1))
-        .any(|(a, b)| a.pages.overlaps(b.pages));
+    let overlap =
+        segments.iter().zip(segments.iter().skip(1)).any(|(a, b)| a.pages.overlaps(b.pages));
     if overlap {
         return Err(Error::Overlap);
     }
@@ -137,9 +135,7 @@ fn segment<'a>(
         .into_iter()
         .filter(|(flag, _)| header.p_flags & flag != 0)
         .fold(MemRights::empty(), |all, (_, right)| all | right);
-    if !rights.contains(MemRights::READ)
-        || rights.contains(MemRights::WRITE | MemRights::EXECUTE)
-    {
+    if !rights.contains(MemRights::READ) || rights.contains(MemRights::WRITE | MemRights::EXECUTE) {
         return Err(Error::Rights);
     }
     let bytes = usize::try_from(header.p_offset)

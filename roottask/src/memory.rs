@@ -102,6 +102,33 @@ impl Memory {
         self.take(size, align)
     }
 
+    /// Takes `size` bytes, in one piece if possible, else in as few as there need to be; all but
+    /// the last one are multiples of `align` in size.
+    pub fn take_pieces(&mut self, size: u64, align: u64) -> Option<Vec<Span>> {
+        let mut left = size.checked_next_multiple_of(PAGE)?;
+        let mut pieces = Vec::new();
+        while left > 0 {
+            let piece = self.take_aligned(left, align).or_else(|| {
+                let largest = self.free.iter().map(|s| usable(*s, align)).max()?;
+                self.take(largest, align)
+            });
+            let Some(piece) = piece else {
+                for piece in pieces {
+                    self.give(piece);
+                }
+                return None;
+            };
+            left = left.saturating_sub(piece.size);
+            pieces.push(piece);
+        }
+        Some(pieces)
+    }
+
+    /// Gives back what was taken.
+    pub fn give(&mut self, span: Span) {
+        self.add(span.base, span.size);
+    }
+
     /// Free bytes.
     #[must_use]
     pub fn total(&self) -> u64 {
@@ -119,6 +146,13 @@ impl Memory {
     pub fn spans(&self) -> &[Span] {
         &self.free
     }
+}
+
+/// Bytes of a span that lie in whole multiples of `align`.
+fn usable(span: Span, align: u64) -> u64 {
+    let align = align.max(PAGE);
+    let base = span.base.checked_next_multiple_of(align).unwrap_or(span.end());
+    span.end().saturating_sub(base) & !(align - 1)
 }
 
 /// Splits a range that is to appear at another address into naturally aligned powers of two of

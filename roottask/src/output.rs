@@ -97,8 +97,7 @@ fn emit(producer: u64, name: &str, text: &str) -> bool {
     match record.push(&mut ring(rings, producer).producer()) {
         Ok(moved) if moved.bytes > 0 => {
             if moved.wake {
-                let bell: Cap<Semaphore, Up> =
-                    Cap::new(Selector(BELL.load(Ordering::Relaxed)));
+                let bell: Cap<Semaphore, Up> = Cap::new(Selector(BELL.load(Ordering::Relaxed)));
                 let _ = bell.up();
             }
             true
@@ -115,10 +114,8 @@ fn emit(producer: u64, name: &str, text: &str) -> bool {
 /// Prints a record to the serial port: time, name, text.
 fn print(ms: u64, source: u16, text: &[u8]) {
     let mut time: String<32> = String::new();
-    let _ = core::fmt::Write::write_fmt(
-        &mut time,
-        format_args!("[{:5}.{:03}] ", ms / 1000, ms % 1000),
-    );
+    let _ =
+        core::fmt::Write::write_fmt(&mut time, format_args!("[{:5}.{:03}] ", ms / 1000, ms % 1000));
     let (name, text) = text.split_at_checked(usize::from(source)).unwrap_or((&[], text));
     match name {
         [] => serial::line(&[time.as_bytes(), text]),

@@ -4,9 +4,9 @@ use alloc::vec::Vec;
 
 use config::{Component, System};
 use ipc::event::HOST_EVENTS;
-use ipc::proto::start::{
-    MAX_CLIENTS, MAX_DEVICES, MAX_RANGES, MAX_USES, MAX_VCPUS, PARK_SELECTOR,
-};
+use ipc::proto::start::{MAX_CLIENTS, MAX_DEVICES, MAX_RANGES, MAX_USES, MAX_VCPUS, PARK_SELECTOR};
+
+use crate::memory::PAGE;
 
 /// A use of a service: the user's session with the provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Session {
     pub place: usize,
     /// CPUs on which the user needs a portal, one bit each.
     pub cpus: u64,
+    /// Bytes of memory that both sides share, a power of two; 0 for none.
+    pub shared: u64,
 }
 
 /// A CPU number of the configuration on a machine that may have fewer CPUs.
@@ -47,7 +49,8 @@ pub fn sessions(system: &System, cpus: u16) -> Vec<Session> {
             let provider = usize::from(used.provider);
             let client = all.iter().filter(|s| s.provider == provider).count();
             let cpus = cpu_mask(component, cpus);
-            all.push(Session { provider, client, user, place, cpus });
+            let shared = ipc::proto::shared_order(&used.service).map_or(0, |order| PAGE << order);
+            all.push(Session { provider, client, user, place, cpus, shared });
         }
     }
     all

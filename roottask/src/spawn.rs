@@ -55,6 +55,7 @@ pub struct Child {
     pub bell: Cap<Semaphore, Up>,
     objects: Vec<Selector>,
     memory: Vec<Span>,
+    interrupts: Vec<Cap<Interrupt>>,
 }
 
 /// Portals to the root task that a component gets: calls and events, per CPU. They survive
@@ -137,7 +138,7 @@ impl Host<'_> {
                 given.initrd = Some((base, u64_of(bytes.len())));
             }
         }
-        given.log = is_console.then_some(self.rings.1);
+        given.log = if is_console { self.rings.1 } else { 0 };
         self.check_devices(component)?;
         let sessions = self.wires.iter().map(|w| w.session);
         let start = describe(self.info, system, sessions, index, given)
@@ -160,6 +161,10 @@ impl Host<'_> {
         for object in child.objects {
             selector::delete(object);
         }
+        for interrupt in child.interrupts {
+            // It may have bound it, or not.
+            let _ = syscall::unbind_interrupt(interrupt);
+        }
         for span in child.memory {
             self.memory.add(span.base, span.size);
         }
@@ -171,8 +176,14 @@ impl Host<'_> {
         let pd = syscall::create_pd(at, own, component.quota.into())
             .map_err(refuse("its protection domain"))?;
         let cpu = crate::plan::cpu(component.cpu, self.cpus());
-        let mut child =
-            Child { pd, cpu, bell: Cap::new(at), objects: vec![at], memory: Vec::new() };
+        let mut child = Child {
+            pd,
+            cpu,
+            bell: Cap::new(at),
+            objects: vec![at],
+            memory: Vec::new(),
+            interrupts: Vec::new(),
+        };
         match Self::semaphores(&mut child) {
             Ok(()) => Ok(child),
             Err(status) => {
@@ -235,6 +246,7 @@ impl Host<'_> {
         if let Some(log) = order.start.log {
             give(pd, self.rings.0, log.base, log.size, MemRights::RW).map_err(refuse("the log"))?;
         }
+        self.share(child, order).map_err(refuse("memory of its sessions"))?;
         self.machine(child, order)?;
         self.devices(child, order).map_err(refuse("its devices"))?;
         self.doors(child, order).map_err(refuse("its portals"))?;
@@ -262,6 +274,21 @@ impl Host<'_> {
         Ok(span)
     }
 
+    /// Memory of its sessions, on both sides.
+    fn share(&self, child: &Child, order: &Order<'_>) -> Result<(), Status> {
+        for wire in self.wires {
+            let session = wire.session;
+            let used = order.start.uses.get(session.place).filter(|_| session.user == order.index);
+            let served = (order.start.clients.get(session.client))
+                .filter(|_| session.provider == order.index);
+            let areas = [used.and_then(|u| u.shared), served.and_then(|c| c.shared)];
+            for area in areas.into_iter().flatten() {
+                give(child.pd, wire.memory, area.base, area.size, MemRights::RW)?;
+            }
+        }
+        Ok(())
+    }
+
     fn start_block(&mut self, child: &mut Child, start: &Start<'_>) -> Result<(), Refusal> {
         let size = u64_of(PAGES * PAGE_SIZE);
         let span = self.take(child, size, PAGE, "its start block")?;
@@ -286,7 +313,7 @@ impl Host<'_> {
         Ok(())
     }
 
-    fn devices(&self, child: &Child, order: &Order<'_>) -> Result<(), Status> {
+    fn devices(&self, child: &mut Child, order: &Order<'_>) -> Result<(), Status> {
         let ports = order.component.devices.iter().flat_map(|d| d.ports.iter());
         for (port, order) in ports.flat_map(|&(first, count)| port_chunks(first, count)) {
             match syscall::delegate_ports(child.pd, order, port) {
@@ -304,6 +331,7 @@ impl Host<'_> {
             let source: Cap<Interrupt> = Cap::new(root::INTERRUPTS.offset(gsi.into()));
             let at = Selector(interrupt.selector.into());
             syscall::delegate_object(child.pd, source, at, Rights::FULL, 0)?;
+            child.interrupts.push(source);
         }
         Ok(())
     }
@@ -342,12 +370,7 @@ impl Host<'_> {
     ///
     /// # Errors
     /// What the kernel says, where a selector is in use or memory is used up.
-    pub fn wire_up(
-        &self,
-        child: &Child,
-        component: &Component,
-        wire: &Wire,
-    ) -> Result<(), Status> {
+    pub fn wire_up(&self, child: &Child, component: &Component, wire: &Wire) -> Result<(), Status> {
         let first = Selectors::of(component, self.cpus()).use_at(wire.session.place, self.cpus());
         for cpu in 0..self.cpus() {
             if let Some(portal) = wire.portal(cpu) {

@@ -20,8 +20,8 @@ pub struct Given {
     pub kernel: (u64, u64),
     /// Initial RAM disk of the VM, likewise.
     pub initrd: Option<(u64, u64)>,
-    /// Size of the root task's log rings, for the console.
-    pub log: Option<u64>,
+    /// Size of the root task's log rings, for the console; 0 for the others.
+    pub log: u64,
 }
 
 /// Where the modules of a VM are mapped: at the same offset in a large page as in physical memory,
@@ -50,6 +50,21 @@ pub fn isa_interrupt(info: &Info, line: u8) -> Option<(u32, u64)> {
     (gsi < info.gsi_count).then_some((gsi, flags))
 }
 
+/// Hands out addresses of the window area for memory that the root task maps there.
+struct Windows(u64);
+
+impl Windows {
+    /// An aligned area of a power of two of bytes; `None` for none.
+    fn take(&mut self, size: u64) -> Option<Area> {
+        if size == 0 {
+            return None;
+        }
+        let base = self.0.next_multiple_of(size);
+        self.0 = base + size;
+        Some(Area { base, size })
+    }
+}
+
 /// The start block of a component.
 ///
 /// # Errors
@@ -64,16 +79,19 @@ pub fn describe<'a>(
     let component = system.components.get(index).ok_or(Error)?;
     let cpus = u16::try_from(info.cpus().len()).unwrap_or(1);
     let selectors = Selectors::of(component, cpus);
-    let rings = given.log.unwrap_or(0);
+    let mut windows = Windows(layout::WINDOWS.base);
+    let log = windows.take(given.log);
     let mut uses = Vec::new();
     for (place, used) in component.uses.iter().enumerate() {
         let provider = system.components.get(usize::from(used.provider)).ok_or(Error)?;
         let portals = selectors.use_at(place, cpus);
-        let used = Used { service: &used.service, provider: &provider.name, portals };
+        let own = sessions.clone().find(|s| s.user == index && s.place == place);
+        let shared = windows.take(own.map_or(0, |s| s.shared));
+        let used = Used { service: &used.service, provider: &provider.name, portals, shared };
         uses.push(used).map_err(|_| Error)?;
     }
     let mut clients = Vec::new();
-    for session in sessions.filter(|s| s.provider == index) {
+    for session in sessions.clone().filter(|s| s.provider == index) {
         let user = system.components.get(session.user).ok_or(Error)?;
         let used = user.uses.get(session.place).ok_or(Error)?;
         let client = Client {
@@ -81,6 +99,7 @@ pub fn describe<'a>(
             name: &user.name,
             cpus: session.cpus,
             vm: user.vm.is_some(),
+            shared: windows.take(session.shared),
         };
         clients.push(client).map_err(|_| Error)?;
     }
@@ -108,15 +127,12 @@ pub fn describe<'a>(
             base: layout::THREADS.base + THREAD_BLOCK,
             size: layout::THREADS.size - THREAD_BLOCK,
         },
-        windows: Area {
-            base: layout::WINDOWS.base + rings,
-            size: layout::WINDOWS.size - rings,
-        },
+        windows: Area { base: windows.0, size: layout::WINDOWS.end().saturating_sub(windows.0) },
         uses,
         clients,
         devices: devices(info, component, selectors)?,
         vm: component.vm.as_ref().map(|vm| machine(vm, cpus, given)).transpose()?,
-        log: given.log.map(|size| Area { base: layout::WINDOWS.base, size }),
+        log,
     })
 }
 

@@ -88,9 +88,18 @@ impl Supervisor {
         let cpus = process::start().cpus;
         let bell = syscall::create_sm(selector::alloc()?, process::pd(), 0)?;
         let names = system.components.iter().map(|c| c.name.clone());
-        let sessions = plan::sessions(system, cpus);
-        let desk: &'static Desk =
-            Box::leak(Box::new(Desk::new(names, sessions, cpus, bell.restrict())));
+        let mut sessions = Vec::new();
+        for session in plan::sessions(system, cpus) {
+            let mut base = 0;
+            if session.shared > 0 {
+                let span = memory.take(session.shared, session.shared).ok_or(Status::Quota)?;
+                zero(span);
+                base = span.base;
+            }
+            sessions.push((session, base));
+        }
+        let desk = Desk::new(names, sessions.into_iter(), cpus, bell.restrict());
+        let desk: &'static Desk = Box::leak(Box::new(desk));
         let mut clerks = Vec::new();
         for cpu in 0..cpus {
             let clerk = Box::leak(Box::new(Clerk::new(desk)));
@@ -106,11 +115,8 @@ impl Supervisor {
         let size = (output::STRIDE * (u64::from(cpus) + 1)).next_power_of_two();
         let rings = memory.take_aligned(size, PAGE).ok_or(Status::Quota)?;
         zero(rings);
-        let ward = |c: &config::Component| Ward {
-            life: Life::new(c.restart),
-            child: None,
-            doors: None,
-        };
+        let ward =
+            |c: &config::Component| Ward { life: Life::new(c.restart), child: None, doors: None };
         let console = |c: &config::Component| c.provides.iter().any(|s| s == Console::NAME);
         Ok(Self {
             info,
@@ -184,10 +190,9 @@ impl Supervisor {
                 );
             }
             Verdict::Down => log!("root: component \"{name}\" stays down"),
-            Verdict::GivenUp => log!(
-                "root: component \"{name}\" stays down after {} restarts",
-                ward.life.restarts
-            ),
+            Verdict::GivenUp => {
+                log!("root: component \"{name}\" stays down after {} restarts", ward.life.restarts)
+            }
         }
     }
 

@@ -10,15 +10,10 @@ use anyhow::{Context, Result};
 /// A file cannot be read.
 pub fn folder(path: &Path) -> Result<usize> {
     let mut lines = 0;
-    let entries = path
-        .read_dir()
-        .with_context(|| format!("cannot read {}", path.display()))?;
+    let entries = path.read_dir().with_context(|| format!("cannot read {}", path.display()))?;
     for entry in entries {
         let path = entry?.path();
-        let name = path
-            .file_name()
-            .map(|n| n.to_string_lossy().into_owned())
-            .unwrap_or_default();
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         if name == "tests" || name == "tests.rs" {
             continue;
         }
@@ -118,21 +113,13 @@ fn string_end(chars: &[char], start: usize) -> usize {
 
 fn char_end(chars: &[char], start: usize) -> usize {
     // What follows a backslash never ends the literal.
-    let from = if chars.get(start + 1) == Some(&'\\') {
-        start + 3
-    } else {
-        start + 2
-    };
+    let from = if chars.get(start + 1) == Some(&'\\') { start + 3 } else { start + 2 };
     let rest = chars.iter().skip(from);
     from + rest.take_while(|&&c| c != '\'').count() + 1
 }
 
 fn raw_hashes(chars: &[char], start: usize) -> Option<usize> {
-    let hashes = chars
-        .iter()
-        .skip(start + 1)
-        .take_while(|&&c| c == '#')
-        .count();
+    let hashes = chars.iter().skip(start + 1).take_while(|&&c| c == '#').count();
     (chars.get(start + 1 + hashes) == Some(&'"')).then_some(hashes)
 }
 
@@ -141,13 +128,7 @@ fn raw_end(chars: &[char], start: usize) -> usize {
     let mut i = start + hashes + 2;
     while i < chars.len() {
         let closes = chars.get(i) == Some(&'"')
-            && chars
-                .iter()
-                .skip(i + 1)
-                .take(hashes)
-                .filter(|&&c| c == '#')
-                .count()
-                == hashes;
+            && chars.iter().skip(i + 1).take(hashes).filter(|&&c| c == '#').count() == hashes;
         i += 1;
         if closes {
             return i + hashes;

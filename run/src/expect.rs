@@ -34,9 +34,7 @@ impl Conversation {
     #[must_use]
     pub fn new(steps: impl IntoIterator<Item = Step>) -> Self {
         let steps: VecDeque<Step> = steps.into_iter().collect();
-        let awaited = steps
-            .iter()
-            .any(|s| matches!(s, Step::Expect(t) if t.contains(PANIC)));
+        let awaited = steps.iter().any(|s| matches!(s, Step::Expect(t) if t.contains(PANIC)));
         Self {
             steps,
             text: String::new(),
@@ -56,10 +54,8 @@ impl Conversation {
             match self.steps.front() {
                 Some(Step::Send(text)) => send += text,
                 Some(Step::Expect(text)) => {
-                    let Some(found) = self
-                        .text
-                        .get(self.from..)
-                        .and_then(|t| t.find(text.as_str()))
+                    let Some(found) =
+                        self.text.get(self.from..).and_then(|t| t.find(text.as_str()))
                     else {
                         break;
                     };
@@ -117,11 +113,7 @@ impl Conversation {
             Err(_) => self.rest.len(),
         };
         let bytes: Vec<u8> = self.rest.drain(..complete).collect();
-        self.text.extend(
-            String::from_utf8_lossy(&bytes)
-                .chars()
-                .filter(|&c| c != '\r'),
-        );
+        self.text.extend(String::from_utf8_lossy(&bytes).chars().filter(|&c| c != '\r'));
     }
 
     fn look_for_panic(&mut self) {
@@ -155,8 +147,7 @@ pub fn unescape(text: &str) -> Result<String, String> {
             Some('x') => {
                 let digits: String = chars.by_ref().take(2).collect();
                 let code = u8::from_str_radix(&digits, 16).ok().filter(u8::is_ascii);
-                code.map(char::from)
-                    .ok_or_else(|| format!("\\x{digits} is no ASCII character"))?
+                code.map(char::from).ok_or_else(|| format!("\\x{digits} is no ASCII character"))?
             }
             Some(other) => return Err(format!("unknown escape \\{other}")),
             None => return Err("a lone \\ at the end".to_owned()),
@@ -257,10 +248,7 @@ mod tests {
 
     #[test]
     fn escapes_are_read() {
-        assert_eq!(
-            unescape(r"a\n\r\t\\\x41\e").as_deref(),
-            Ok("a\n\r\t\\A\x1b")
-        );
+        assert_eq!(unescape(r"a\n\r\t\\\x41\e").as_deref(), Ok("a\n\r\t\\A\x1b"));
         assert!(unescape(r"\q").is_err());
         assert!(unescape(r"\xzz").is_err());
         assert!(unescape("end\\").is_err());

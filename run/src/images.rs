@@ -42,16 +42,8 @@ impl Images {
 /// The program with its symbols.
 #[must_use]
 pub fn symbols(repo: &Repo, name: &str) -> PathBuf {
-    let folder = if name == HYPERVISOR {
-        KERNEL_FOLDER
-    } else {
-        USER_FOLDER
-    };
-    repo.target
-        .join(folder)
-        .join(BARE)
-        .join("release")
-        .join(name)
+    let folder = if name == HYPERVISOR { KERNEL_FOLDER } else { USER_FOLDER };
+    repo.target.join(folder).join(BARE).join("release").join(name)
 }
 
 /// Builds the hypervisor, the root task and the named components.
@@ -64,23 +56,10 @@ pub fn build(repo: &Repo, toolchain: &Toolchain, components: &[String]) -> Resul
     user.extend(components.iter().map(String::as_str));
     // Each has a long stretch on one CPU, the library `core`: side by side they overlap.
     let (kernel, others) = std::thread::scope(|scope| {
-        let kernel = scope.spawn(|| {
-            cargo(
-                repo,
-                toolchain,
-                &[HYPERVISOR],
-                KERNEL_FOLDER,
-                KERNEL_FLAGS,
-                &stage,
-            )
-        });
+        let kernel = scope
+            .spawn(|| cargo(repo, toolchain, &[HYPERVISOR], KERNEL_FOLDER, KERNEL_FLAGS, &stage));
         let others = cargo(repo, toolchain, &user, USER_FOLDER, USER_FLAGS, &stage);
-        (
-            kernel
-                .join()
-                .unwrap_or_else(|_| Err(anyhow!("building the kernel failed"))),
-            others,
-        )
+        (kernel.join().unwrap_or_else(|_| Err(anyhow!("building the kernel failed"))), others)
     });
     kernel.and(others)?;
 
@@ -104,10 +83,7 @@ fn cargo(
     stage: &ui::Stage,
 ) -> Result<()> {
     let mut command = toolchain.cargo();
-    command
-        .arg("build")
-        .arg("--release")
-        .current_dir(&repo.root);
+    command.arg("build").arg("--release").current_dir(&repo.root);
     command.arg("--target-dir").arg(repo.target.join(folder));
     for package in packages {
         command.args(["--package", package, "--bin", package]);
@@ -125,7 +101,5 @@ fn strip(repo: &Repo, name: &str, images: &Images) -> Result<()> {
     }
     let mut command = Command::new("strip");
     command.arg("-o").arg(images.path(name)).arg(&from);
-    ui::run(&mut command, None)
-        .with_context(|| format!("cannot strip {name}"))
-        .map(drop)
+    ui::run(&mut command, None).with_context(|| format!("cannot strip {name}")).map(drop)
 }

@@ -62,21 +62,12 @@ impl Plan {
         std::fs::write(grub.join("grub.cfg"), self.grub_cfg())?;
 
         let mut command = Command::new("grub-mkrescue");
-        command
-            .arg("-o")
-            .arg(iso)
-            .arg(format!("--install-modules={GRUB_MODULES}"));
-        command
-            .args(["--fonts=", "--locales=", "--themes="])
-            .arg(&parts);
+        command.arg("-o").arg(iso).arg(format!("--install-modules={GRUB_MODULES}"));
+        command.args(["--fonts=", "--locales=", "--themes="]).arg(&parts);
         ui::run(&mut command, Some(&stage)).context("cannot pack the boot image")?;
         std::fs::remove_dir_all(&parts)?;
         let size = iso.metadata().map_or(0, |m| m.len());
-        stage.done(&format!(
-            "{} ({})",
-            iso.display(),
-            crate::config::units::show(size)
-        ));
+        stage.done(&format!("{} ({})", iso.display(), crate::config::units::show(size)));
         Ok(())
     }
 
@@ -111,10 +102,7 @@ fn check_header(kernel: &Path) -> Result<()> {
         std::fs::read(kernel).with_context(|| format!("cannot read {}", kernel.display()))?;
     let (words, _) = bytes.get(..HEADER_LIMIT).unwrap_or(&bytes).as_chunks::<8>();
     if !words.iter().any(|w| w.starts_with(&MULTIBOOT2)) {
-        bail!(
-            "{} has no multiboot2 header in its first 32 KiB",
-            kernel.display()
-        );
+        bail!("{} has no multiboot2 header in its first 32 KiB", kernel.display());
     }
     Ok(())
 }

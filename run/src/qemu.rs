@@ -55,6 +55,8 @@ pub struct Machine {
     pub memory: u64,
     /// Emulated or virtualized.
     pub accel: Accel,
+    /// Count instructions: emulated time then is their number, and every run is the same.
+    pub counting: bool,
     /// Further arguments for QEMU.
     pub extra: Vec<String>,
 }
@@ -96,6 +98,7 @@ impl Machine {
             smp,
             memory,
             accel: Accel::Tcg,
+            counting: false,
             extra: Vec::new(),
         }
     }
@@ -119,24 +122,17 @@ impl Machine {
     fn arguments(&self, start: &Start, serial: &Serial) -> Vec<String> {
         let mut args: Vec<String> = Vec::new();
         let mut add = |words: &[&str]| args.extend(words.iter().map(|w| (*w).to_owned()));
-        add(&[
-            "-nodefaults",
-            "-machine",
-            "q35",
-            "-display",
-            "none",
-            "-no-reboot",
-        ]);
+        add(&["-nodefaults", "-machine", "q35", "-display", "none", "-no-reboot"]);
         match self.accel {
+            // An x2APIC and counting do not go together in QEMU 10.
+            Accel::Tcg if self.counting => {
+                add(&["-accel", "tcg,thread=single", "-icount", "shift=0"]);
+                add(&["-cpu", &format!("{AMD},-x2apic")]);
+            }
             Accel::Tcg => add(&["-accel", "tcg,thread=multi", "-cpu", AMD]),
             Accel::Kvm => add(&["-accel", "kvm", "-cpu", "host"]),
         }
-        add(&[
-            "-smp",
-            &self.smp.to_string(),
-            "-m",
-            &format!("{}K", self.memory >> 10),
-        ]);
+        add(&["-smp", &self.smp.to_string(), "-m", &format!("{}K", self.memory >> 10)]);
         add(&["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
         if self.firmware == Firmware::Uefi {
             add(&["-bios", OVMF]);
@@ -149,11 +145,7 @@ impl Machine {
                 ]);
                 add(&["-device", "ide-cd,drive=boot,bootindex=0"]);
             }
-            Start::Linux {
-                kernel,
-                initrd,
-                cmdline,
-            } => {
+            Start::Linux { kernel, initrd, cmdline } => {
                 add(&["-kernel", &kernel.to_string_lossy(), "-append", cmdline]);
                 if let Some(initrd) = initrd {
                     add(&["-initrd", &initrd.to_string_lossy()]);
@@ -163,13 +155,8 @@ impl Machine {
         match serial {
             Serial::Pipes => add(&["-chardev", "stdio,id=serial,signal=off"]),
             Serial::Terminal { log } => {
-                let log = log
-                    .as_ref()
-                    .map_or(String::new(), |l| format!(",logfile={}", path(l)));
-                add(&[
-                    "-chardev",
-                    &format!("stdio,id=serial,mux=on,signal=off{log}"),
-                ]);
+                let log = log.as_ref().map_or(String::new(), |l| format!(",logfile={}", path(l)));
+                add(&["-chardev", &format!("stdio,id=serial,mux=on,signal=off{log}")]);
                 add(&["-mon", "chardev=serial,mode=readline"]);
             }
         }
@@ -196,24 +183,20 @@ mod tests {
             firmware,
             smp: 2,
             memory: 2 << 30,
-            accel: Accel::Tcg,
             extra: vec!["-s".into()],
+            ..Machine::plain(2, 2 << 30)
         }
     }
 
     #[test]
     fn options_reach_the_command_line() {
         let start = Start::Iso("a,b.iso".into());
-        let args = machine(Firmware::Uefi)
-            .arguments(&start, &Serial::Pipes)
-            .join(" ");
+        let args = machine(Firmware::Uefi).arguments(&start, &Serial::Pipes).join(" ");
         for part in ["-smp 2", "-m 2097152K", "file=a,,b.iso", OVMF, "-no-reboot"] {
             assert!(args.contains(part), "{part} is not in {args}");
         }
         assert!(args.ends_with(" -s"), "the user's own arguments come last");
-        let bios = machine(Firmware::Bios)
-            .arguments(&start, &Serial::Pipes)
-            .join(" ");
+        let bios = machine(Firmware::Bios).arguments(&start, &Serial::Pipes).join(" ");
         assert!(!bios.contains("-bios"));
     }
 }

@@ -37,10 +37,7 @@ impl Repo {
     /// A configuration of `run/configs/`.
     #[must_use]
     pub fn config(&self, name: &str) -> PathBuf {
-        self.root
-            .join("run/configs")
-            .join(name)
-            .with_extension("toml")
+        self.root.join("run/configs").join(name).with_extension("toml")
     }
 
     /// Programs that a configuration can name: the packages in `components/`.
@@ -50,9 +47,8 @@ impl Repo {
     pub fn images(&self) -> Result<BTreeSet<String>> {
         let folder = self.root.join("components");
         let mut images = BTreeSet::new();
-        for entry in folder
-            .read_dir()
-            .with_context(|| format!("cannot read {}", folder.display()))?
+        for entry in
+            folder.read_dir().with_context(|| format!("cannot read {}", folder.display()))?
         {
             let entry = entry?;
             if entry.path().join("Cargo.toml").is_file() {

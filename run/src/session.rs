@@ -52,10 +52,7 @@ impl Finished {
     /// When the text had come up to this byte.
     #[must_use]
     pub fn time_at(&self, end: usize) -> Option<Duration> {
-        self.arrivals
-            .iter()
-            .find(|(length, _)| *length >= end)
-            .map(|(_, time)| *time)
+        self.arrivals.iter().find(|(length, _)| *length >= end).map(|(_, time)| *time)
     }
 
     /// Success, or what was awaited and what came instead.
@@ -134,12 +131,7 @@ impl Session<'_> {
                 deadline = Some(Instant::now() + AFTERMATH);
             }
         };
-        Ok(Finished {
-            end,
-            conversation,
-            time: start.elapsed(),
-            arrivals,
-        })
+        Ok(Finished { end, conversation, time: start.elapsed(), arrivals })
     }
 }
 
@@ -158,10 +150,7 @@ struct Running {
 
 impl Running {
     fn start(command: &mut Command) -> Result<Self> {
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command
             .spawn()
             .with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))?;
@@ -177,40 +166,27 @@ impl Running {
                 }
             }
         });
-        Ok(Self {
-            child,
-            input,
-            output,
-        })
+        Ok(Self { child, input, output })
     }
 
     fn receive(&self, deadline: Option<Instant>) -> Result<Vec<u8>, RecvTimeoutError> {
         match deadline {
-            Some(deadline) => self
-                .output
-                .recv_timeout(deadline.saturating_duration_since(Instant::now())),
-            None => self
-                .output
-                .recv()
-                .map_err(|_| RecvTimeoutError::Disconnected),
+            Some(deadline) => {
+                self.output.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            }
+            None => self.output.recv().map_err(|_| RecvTimeoutError::Disconnected),
         }
     }
 
     fn send(&mut self, text: &str) {
         if let Some(input) = &mut self.input {
             // A machine that is gone shows at its output.
-            let _ = input
-                .write_all(text.as_bytes())
-                .and_then(|()| input.flush());
+            let _ = input.write_all(text.as_bytes()).and_then(|()| input.flush());
         }
     }
 
     fn wait(&mut self) -> Result<Option<i32>> {
-        Ok(self
-            .child
-            .wait()
-            .context("cannot wait for the emulator")?
-            .code())
+        Ok(self.child.wait().context("cannot wait for the emulator")?.code())
     }
 }
 
@@ -227,13 +203,9 @@ mod tests {
     use super::*;
 
     fn run(shell: &str, script: Vec<Step>, timeout: u64) -> Finished {
-        let session = Session {
-            timeout: Some(Duration::from_millis(timeout)),
-            ..Session::default()
-        };
-        session
-            .run(Command::new("sh").args(["-c", shell]), script)
-            .unwrap()
+        let session =
+            Session { timeout: Some(Duration::from_millis(timeout)), ..Session::default() };
+        session.run(Command::new("sh").args(["-c", shell]), script).unwrap()
     }
 
     fn expect(text: &str) -> Step {
@@ -242,11 +214,7 @@ mod tests {
 
     #[test]
     fn script_talks_to_a_process() {
-        let script = vec![
-            expect("? "),
-            Step::Send("42\n".to_owned()),
-            expect("got 42"),
-        ];
+        let script = vec![expect("? "), Step::Send("42\n".to_owned()), expect("got 42")];
         let done = run("printf '? '; read x; echo got $x; exec sleep 60", script, 10_000);
         assert_eq!(done.end, End::Done);
         assert!(done.time_of("? ") <= done.time_of("got 42"));

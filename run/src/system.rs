@@ -34,12 +34,7 @@ impl std::error::Error for BadConfiguration {}
 pub fn check(repo: &Repo, path: &Path, smp: u16, memory: u64) -> Result<Compiled> {
     let source = Source::read(path)?;
     let images = repo.images()?;
-    let around = Surroundings {
-        smp,
-        memory,
-        folder: source.folder(),
-        images: &images,
-    };
+    let around = Surroundings { smp, memory, folder: source.folder(), images: &images };
     match crate::config::process(&source, &around)? {
         Checked::Good(compiled) => Ok(*compiled),
         Checked::Bad(errors) => {
@@ -64,10 +59,7 @@ pub fn plan(repo: &Repo, toolchain: &Toolchain, compiled: &Compiled) -> Result<P
 pub fn assemble(repo: &Repo, images: &Images, compiled: &Compiled) -> Result<Plan> {
     let config = config::encode(&compiled.system).context("the configuration does not encode")?;
     let mut modules = vec![
-        (
-            images::ROOTTASK.to_owned(),
-            Contents::File(images.path(images::ROOTTASK)),
-        ),
+        (images::ROOTTASK.to_owned(), Contents::File(images.path(images::ROOTTASK))),
         (config::MODULE_NAME.to_owned(), Contents::Bytes(config)),
     ];
     for image in &compiled.images {
@@ -77,11 +69,7 @@ pub fn assemble(repo: &Repo, images: &Images, compiled: &Compiled) -> Result<Pla
         modules.push((name.clone(), Contents::File(provide(repo, payload)?)));
     }
     let kernel = images.path(images::HYPERVISOR);
-    Ok(Plan {
-        kernel,
-        args: compiled.kernel_args.clone(),
-        modules,
-    })
+    Ok(Plan { kernel, args: compiled.kernel_args.clone(), modules })
 }
 
 /// The file that a payload stands for.

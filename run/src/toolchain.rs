@@ -83,14 +83,10 @@ impl Toolchain {
     pub fn bare(&self, command: &mut Command, flags: &str) {
         command.args(["--target", BARE]);
         // These would take precedence over the target's own flags.
-        command
-            .env_remove("RUSTFLAGS")
-            .env_remove("CARGO_ENCODED_RUSTFLAGS");
+        command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
         command.env("CARGO_TARGET_X86_64_UNKNOWN_NONE_RUSTFLAGS", flags);
         if self.kind == Kind::Debian {
-            command
-                .arg("-Zbuild-std=core,alloc")
-                .env("RUSTC_BOOTSTRAP", "1");
+            command.arg("-Zbuild-std=core,alloc").env("RUSTC_BOOTSTRAP", "1");
             command.env("CARGO_TARGET_X86_64_UNKNOWN_NONE_LINKER", "ld.lld");
         }
     }

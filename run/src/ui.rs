@@ -47,11 +47,7 @@ impl Stage {
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
-        Self {
-            name,
-            start: Instant::now(),
-            bar,
-        }
+        Self { name, start: Instant::now(), bar }
     }
 
     /// Shows what the step is at.
@@ -66,11 +62,9 @@ impl Stage {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        note(&format!(
-            "{:10} {result} ({})",
-            self.name,
-            seconds(self.start.elapsed())
-        ));
+        if !SILENT.load(Ordering::Relaxed) {
+            note(&format!("{:10} {result} ({})", self.name, seconds(self.start.elapsed())));
+        }
     }
 }
 
@@ -102,18 +96,10 @@ pub fn run(command: &mut Command, stage: Option<&Stage>) -> Result<String> {
         .with_context(|| format!("cannot run {name}"))?;
     let stdout = child.stdout.take();
     let reader = std::thread::spawn(move || {
-        stdout
-            .map(std::io::read_to_string)
-            .and_then(Result::ok)
-            .unwrap_or_default()
+        stdout.map(std::io::read_to_string).and_then(Result::ok).unwrap_or_default()
     });
     let mut said = String::new();
-    for line in child
-        .stderr
-        .take()
-        .into_iter()
-        .flat_map(|e| BufReader::new(e).split(b'\n'))
-    {
+    for line in child.stderr.take().into_iter().flat_map(|e| BufReader::new(e).split(b'\n')) {
         let line = String::from_utf8_lossy(&line?).into_owned();
         if let Some(stage) = stage {
             stage.at(line.trim());

@@ -217,10 +217,25 @@ unsafe extern "sysv64" fn component_start() -> ! {
 pub const PARK_CODE: [u8; 16] = {
     let [a, b, c, d] = PARK_SELECTOR.to_le_bytes();
     [
-        0xbf, a, b, c, d, // mov edi, PARK_SELECTOR
-        0x31, 0xf6, // xor esi, esi
-        0xb8, Call::Down as u8, 0, 0, 0, // mov eax, Down
-        0x0f, 0x05, // syscall
-        0xeb, 0xf0, // jmp to the start
+        0xbf,
+        a,
+        b,
+        c,
+        d, // mov edi, PARK_SELECTOR
+        0x31,
+        0xf6, // xor esi, esi
+        0xb8,
+        Call::Down as u8,
+        0,
+        0,
+        0, // mov eax, Down
+        0x0f,
+        0x05, // syscall
+        0xeb,
+        0xf0, // jmp to the start
     ]
 };
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::cast_possible_wrap, reason = "tests")]
+mod tests;

@@ -7,10 +7,12 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use ipc::PAGE_SIZE;
 use ipc::cap::{MemRights, Range, Space};
+use ipc::proto::ring::Shareable;
+use ipc::proto::start::Area;
 use ipc::status::{Result, Status};
 use ipc::utcb::Window as Opening;
 
-use crate::num::{address, page};
+use crate::num::{address, page, u64_of, usize_of};
 use crate::{process, syscall};
 
 /// `2^order` pages of the heap, naturally aligned and zeroed, that are never given back: memory to
@@ -65,6 +67,22 @@ impl Pages {
         // caller's promise.
         Some(unsafe { self.start.cast().as_ref() })
     }
+}
+
+/// Memory that the root task mapped for this component and another one, as a `T`.
+#[must_use]
+pub fn shared<T: Shareable>(area: Area) -> Option<&'static T> {
+    let mapped = [
+        process::start().uses.iter().any(|u| u.shared == Some(area)),
+        process::start().clients.iter().any(|c| c.shared == Some(area)),
+    ];
+    if !mapped.contains(&true) || u64_of(size_of::<T>()) > area.size {
+        return None;
+    }
+    let start = core::ptr::with_exposed_provenance::<T>(usize_of(area.base));
+    // SAFETY: the start block says that the area is mapped, readable and writable; the root task
+    // never takes it away. Such types are atomic throughout and valid with any content.
+    Some(unsafe { &*start })
 }
 
 /// `2^order` pages of address space into which others may delegate memory.

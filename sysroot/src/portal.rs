@@ -116,13 +116,7 @@ impl<H: Sync + 'static> Handler<H> {
         let utcb: *mut ipc::utcb::Utcb =
             core::ptr::with_exposed_provenance_mut(usize_of(self.utcb));
         // SAFETY: the UTCB is mapped, and its thread does not run yet by the caller's promise.
-        unsafe {
-            if let Some(place) =
-                (*(&raw mut (*utcb).windows)).get_mut(usize::from(space.number()))
-            {
-                *place = window;
-            }
-        }
+        unsafe { utcb::write_window(utcb, space, window) };
     }
 }
 
@@ -144,12 +138,7 @@ impl<H: EventHandler> Handler<H> {
     ///
     /// # Errors
     /// What creating it gives.
-    pub fn event_portal(
-        &self,
-        at: ipc::cap::Selector,
-        id: u64,
-        mtd: Mtd,
-    ) -> Result<Cap<Portal>> {
+    pub fn event_portal(&self, at: ipc::cap::Selector, id: u64, mtd: Mtd) -> Result<Cap<Portal>> {
         let entry = portal_entry::<EventEntry<H>>();
         // SAFETY: as in `portal`.
         let portal = unsafe { create_pt(at, process::pd(), self.ec, entry, id) }?;

@@ -73,6 +73,14 @@ impl<P: Protocol> Client<P> {
             .map(|u| Self::new(Selector(u64::from(u.portals))))
     }
 
+    /// The memory that the session comes with.
+    #[must_use]
+    pub fn shared(&self) -> Option<&'static P::Shared> {
+        let uses = &process::try_start()?.uses;
+        let used = uses.iter().find(|u| u64::from(u.portals) == self.portals.0)?;
+        memory::shared(used.shared?)
+    }
+
     /// Calls the server.
     ///
     /// # Errors
@@ -114,10 +122,7 @@ impl<P: Protocol> Client<P> {
         &self,
         request: &M,
         items: &[Item],
-        finish: impl FnOnce(
-            Message,
-            ipc::proto::service::Area<'_>,
-        ) -> core::result::Result<T, Error>,
+        finish: impl FnOnce(Message, ipc::proto::service::Area<'_>) -> core::result::Result<T, Error>,
     ) -> core::result::Result<T, Error> {
         let portal: Cap<Portal> = Cap::new(self.portals.offset(u64::from(utcb::cpu())));
         let message = utcb::with_message(|mut area| put_request(request, items, &mut area))

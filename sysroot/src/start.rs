@@ -40,8 +40,22 @@ pub(crate) extern "sysv64" fn component_main(utcb: u64) -> ! {
     process::init(start);
     // SAFETY: the start block says that the area is mapped for this purpose.
     unsafe { heap::add(heap) };
+    crash_later();
     portico_main();
     process::exit(0)
+}
+
+/// With the argument `crash-after=MS` a component faults after so many milliseconds: for tests of
+/// its supervisor and its clients.
+#[cfg(target_os = "none")]
+fn crash_later() {
+    use crate::{arch, process, thread, time};
+
+    let Some(ms) = process::argument("crash-after").and_then(|ms| ms.parse().ok()) else { return };
+    let _ = thread::spawn(thread::Config::on(process::start().cpu), move || {
+        time::sleep_ms(ms);
+        arch::abort();
+    });
 }
 
 #[cfg(target_os = "none")]

@@ -30,7 +30,10 @@ fn invoke(number: Number, rdi: u64, rsi: u64, rdx: u64, r10: u64, r8: u64) -> Re
 /// # Errors
 /// See `docs/abi.md`.
 #[inline(always)]
-pub unsafe fn call<R: Holds<CallRight>>(portal: Cap<Portal, R>, message: Message) -> Result<Message> {
+pub unsafe fn call<R: Holds<CallRight>>(
+    portal: Cap<Portal, R>,
+    message: Message,
+) -> Result<Message> {
     const NUMBER: Number = Number::new(Call::Call);
     // SAFETY: the caller's promise.
     let (status, reply) = unsafe { arch::syscall2(NUMBER.0, portal.raw(), message.0) };
@@ -120,8 +123,7 @@ pub struct EcStart {
 /// See `docs/abi.md`.
 pub unsafe fn create_ec(at: Selector, pd: Cap<Pd>, start: EcStart) -> Result<Cap<Ec>> {
     let flags = if start.entry.is_some() { EC_GLOBAL } else { 0 };
-    let number =
-        Number::new(Call::CreateEc).flags(flags).cpu(start.cpu).selector(start.events);
+    let number = Number::new(Call::CreateEc).flags(flags).cpu(start.cpu).selector(start.events);
     invoke(number, at.0, pd.raw(), start.utcb, start.stack, start.entry.unwrap_or(0))?;
     Ok(Cap::new(at))
 }
@@ -397,8 +399,7 @@ pub fn bind_interrupt(
     badge: u64,
     trigger: u64,
 ) -> Result<(u64, u64)> {
-    let number =
-        Number::new(Call::CtrlInterrupt).flags(InterruptOp::Bind.number()).cpu(cpu);
+    let number = Number::new(Call::CtrlInterrupt).flags(InterruptOp::Bind.number()).cpu(cpu);
     let out = invoke(number, interrupt.raw(), semaphore.raw(), badge, trigger, 0)?;
     Ok((out.rsi, out.rdx))
 }

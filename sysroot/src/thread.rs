@@ -85,8 +85,7 @@ impl Block {
         entry: Option<u64>,
         user: u64,
     ) -> Result<Cap<Ec>> {
-        let start =
-            EcStart { cpu, utcb: self.utcb(), stack: self.stack_top(), events, entry };
+        let start = EcStart { cpu, utcb: self.utcb(), stack: self.stack_top(), events, entry };
         // SAFETY: the stack is fresh, and the entry points that are passed here are ours.
         let ec = unsafe { create_ec(selector::alloc()?, process::pd(), start) }?;
         let utcb: *mut Utcb = core::ptr::with_exposed_provenance_mut(usize_of(self.utcb()));
@@ -152,9 +151,8 @@ pub fn spawn(config: Config, body: impl FnOnce() + Send + 'static) -> Result<Thr
     let body: Box<Body> = Box::new(Box::new(body));
     let body = Box::into_raw(body);
     let user = u64_of(body.expose_provenance());
-    let thread = block
-        .create(config.cpu, config.events, Some(arch::thread_entry()), user)
-        .and_then(|ec| {
+    let thread =
+        block.create(config.cpu, config.events, Some(arch::thread_entry()), user).and_then(|ec| {
             let at = selector::alloc()?;
             let sc = create_sc(at, process::pd(), ec, config.priority, config.budget)?;
             Ok(Thread { ec, sc })

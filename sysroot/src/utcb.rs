@@ -130,12 +130,19 @@ pub fn with_state<R>(f: impl FnOnce(&mut State) -> R) -> R {
 
 /// Opens or closes the receive window for capabilities of a space.
 pub fn set_window(space: ipc::cap::Space, window: Window) {
-    let utcb = current();
     // SAFETY: windows are plain memory of this thread; no reference to them is ever handed out.
+    unsafe { write_window(current(), space, window) };
+}
+
+/// Sets a window of a UTCB.
+///
+/// # Safety
+/// It is mapped, and nobody else uses its windows.
+pub(crate) unsafe fn write_window(utcb: *mut Utcb, space: ipc::cap::Space, window: Window) {
+    // SAFETY: there is a window for each space.
     unsafe {
-        if let Some(place) = (*(&raw mut (*utcb).windows)).get_mut(usize::from(space.number())) {
-            *place = window;
-        }
+        let first = (&raw mut (*utcb).windows).cast::<Window>();
+        first.add(usize::from(space.number())).write(window);
     }
 }
 

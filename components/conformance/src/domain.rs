@@ -43,12 +43,7 @@ pub(crate) struct Domain {
 impl Domain {
     /// The component's own domain.
     pub(crate) const fn own(pd: Cap<Pd>) -> Self {
-        Self {
-            pd,
-            own: true,
-            objects: Vec::new(),
-            stacks: Vec::new(),
-        }
+        Self { pd, own: true, objects: Vec::new(), stacks: Vec::new() }
     }
 
     /// A fresh domain that shares image and heap.
@@ -153,8 +148,7 @@ impl Domain {
     pub(crate) fn portal<E: Entry>(&mut self, ec: Cap<Ec>, id: u64) -> Result<Cap<Portal>> {
         let at = selector::alloc()?;
         // SAFETY: entries of this program on a stack of their own.
-        let portal =
-            unsafe { syscall::create_pt(at, process::pd(), ec, portal_entry::<E>(), id) }?;
+        let portal = unsafe { syscall::create_pt(at, process::pd(), ec, portal_entry::<E>(), id) }?;
         self.objects.push(at);
         Ok(portal)
     }

@@ -52,8 +52,7 @@ pub fn main() {
     for interrupt in start.devices.iter().flat_map(|d| d.interrupts.iter()) {
         let source = Cap::new(Selector(interrupt.selector.into()));
         let semaphore = process::semaphore();
-        let bound =
-            syscall::bind_interrupt(source, start.cpu, semaphore, UART, interrupt.trigger);
+        let bound = syscall::bind_interrupt(source, start.cpu, semaphore, UART, interrupt.trigger);
         if let Err(status) = bound {
             log!("interrupt line {}: {status}", interrupt.line);
         }
@@ -65,9 +64,11 @@ pub fn main() {
 impl Desk {
     /// Everything that clients may ask for.
     fn create(start: &Start<'_>) -> Option<&'static Self> {
-        let vms = start.clients.iter().enumerate().filter(|(_, c)| c.vm && c.service == Console::NAME);
-        let terminals =
-            vms.enumerate().map(|(n, (client, _))| Terminal::new(client, n)).collect::<Option<_>>()?;
+        let vms = start.clients.iter().enumerate();
+        let vms = vms.filter(|(_, c)| c.vm && c.service == Console::NAME).enumerate();
+        let terminals = vms
+            .map(|(n, (client, c))| Terminal::new(client, n, c.shared?))
+            .collect::<Option<_>>()?;
         let bell = selector::alloc()
             .and_then(|at| syscall::derive(process::pd(), process::semaphore(), at, LINES))
             .ok()?;

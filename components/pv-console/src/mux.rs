@@ -160,7 +160,9 @@ impl Mux {
             b'1'..=b'9' => self.attach(usize::from(byte - b'1')),
             b'l' => self.list(),
             _ => {
-                self.line("Ctrl-] then: 1-9 attach to a console, l list them, Ctrl-] the key itself");
+                self.line(
+                    "Ctrl-] then: 1-9 attach to a console, l list them, Ctrl-] the key itself",
+                );
             }
         }
         Typed::Done

@@ -5,11 +5,11 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use ipc::cap::{MemRights, Rights, Selector};
-use ipc::proto::console::{Log, LogRing, Open, Opened, SHARED_ORDER, Server, Shared};
+use ipc::proto::console::{Join, Joined, Log, LogRing, Open, Opened, SHARED_ORDER, Server, Shared};
 use ipc::proto::ring::Record;
 use ipc::proto::service::{Fault, Incoming};
+use ipc::proto::start::Area;
 use sysroot::cap::{Cap, Semaphore, Up};
-use sysroot::memory::Pages;
 use sysroot::{process, syscall, time, utcb};
 
 /// Badge of the UART's interrupt.
@@ -32,7 +32,7 @@ pub struct Terminal {
     pub client: usize,
     /// The shared memory.
     pub shared: &'static Shared,
-    pages: Pages,
+    area: Area,
     badge: u64,
     /// Selector of the semaphore to tell the client with; 0 until it opened its console. Release:
     /// who sees it may use what the client sent along.
@@ -42,11 +42,9 @@ pub struct Terminal {
 impl Terminal {
     /// A console for the client with this index, the `n`-th of all.
     #[must_use]
-    pub fn new(client: usize, n: usize) -> Option<Self> {
-        let pages = Pages::new(SHARED_ORDER).ok()?;
-        // SAFETY: rings are atomic throughout, and valid with any content.
-        let shared = unsafe { pages.view() }?;
-        Some(Self { client, shared, pages, badge: output_badge(n), bell: AtomicU64::new(0) })
+    pub fn new(client: usize, n: usize, area: Area) -> Option<Self> {
+        let shared = sysroot::memory::shared(area)?;
+        Some(Self { client, shared, area, badge: output_badge(n), bell: AtomicU64::new(0) })
     }
 
     /// Tells the client that something changed.
@@ -93,6 +91,15 @@ impl Server for Desk {
     }
 
     fn open(&self, call: &mut Incoming, _request: Open) -> Result<Opened, Fault> {
+        let Joined { attached } = self.join(call, Join {})?;
+        let client = self.terminals.iter().find(|t| u64::try_from(t.client) == Ok(call.session));
+        let area = client.ok_or(Fault::Denied)?.area;
+        let page = sysroot::num::page(area.base);
+        call.attach_memory(page, SHARED_ORDER, MemRights::RW)?;
+        Ok(Opened { attached })
+    }
+
+    fn join(&self, call: &mut Incoming, _request: Join) -> Result<Joined, Fault> {
         let (index, terminal) = self
             .terminals
             .iter()
@@ -107,8 +114,7 @@ impl Server for Desk {
         }
         let own = process::semaphore();
         call.attach_object(own.selector(), Rights::SM_UP, 0, terminal.badge)?;
-        call.attach_memory(terminal.pages.page(), terminal.pages.order(), MemRights::RW)?;
         let attached = self.attached.load(Ordering::Relaxed);
-        Ok(Opened { attached: u64::try_from(index + 1) == Ok(attached) })
+        Ok(Joined { attached: u64::try_from(index + 1) == Ok(attached) })
     }
 }

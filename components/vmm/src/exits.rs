@@ -114,11 +114,10 @@ impl Handling<'_, '_> {
         }
         self.cpu.run = Run::Halted;
         self.vm.devices().lock().flush();
-        if self.state.rflags & RFLAGS_IF == 0 {
-            self.host.log(format_args!(
-                "vCPU {} halted with interrupts off at {:#x}",
-                self.cpu.index, self.state.rip
-            ));
+        // Application processors end like this when a guest restarts; the first one when it is over.
+        if self.state.rflags & RFLAGS_IF == 0 && self.cpu.index == 0 {
+            let rip = self.state.rip;
+            self.host.log(format_args!("guest halted with interrupts off at {rip:#x}"));
         }
         Ok(())
     }

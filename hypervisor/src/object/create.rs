@@ -43,19 +43,12 @@ impl<'a> Creation<'a> {
         Ok(Self { caller, kernel, pd })
     }
 
-    /// Who pays.
-    #[must_use]
-    pub fn account(&self) -> &Account {
-        &self.pd.spaces.account
-    }
-
     /// Where memory comes from.
     pub fn frames(&mut self) -> &mut Frames {
         &mut self.kernel.frames
     }
 
     /// Header for the new object.
-    #[must_use]
     pub fn header<T: Object>(&self) -> ObjectHeader {
         ObjectHeader::new(T::TYPE)
     }

@@ -131,7 +131,6 @@ pub struct Start {
 
 impl Ec {
     /// A new execution context with cleared registers.
-    #[must_use]
     pub fn new(start: Start) -> Self {
         let (utcb, utcb_address) = match start.utcb {
             Some((pointer, address)) => (Some(pointer), address),
@@ -169,21 +168,18 @@ impl Ec {
 
     /// Where TSS.RSP0 points while this execution context runs.
     #[inline(always)]
-    #[must_use]
     pub fn frame_end(&self) -> u64 {
         crate::num::u64_of((&raw const self.regs).addr() + FRAME_END)
     }
 
     /// Whether it runs a guest.
     #[inline]
-    #[must_use]
     pub fn is_vcpu(&self) -> bool {
         self.regs.has(flag::VCPU)
     }
 
     /// Whether it was killed or stopped.
     #[inline]
-    #[must_use]
     pub fn is_dead(&self) -> bool {
         self.state.get() == State::Dead
     }

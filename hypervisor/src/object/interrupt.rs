@@ -46,7 +46,6 @@ unsafe impl Object for Interrupt {
 
 impl Interrupt {
     /// An unbound interrupt.
-    #[must_use]
     pub const fn new(gsi: Option<u32>) -> Self {
         Self {
             header: ObjectHeader::new(Self::TYPE),

@@ -30,21 +30,18 @@ impl<T> Obj<T> {
     /// # Safety
     /// The rules above hold for wherever the value is kept.
     #[inline(always)]
-    #[must_use]
     pub const unsafe fn new(pointer: NonNull<T>) -> Self {
         Self(pointer)
     }
 
     /// From a reference that was found by a capability lookup.
     #[inline(always)]
-    #[must_use]
     pub const fn of(object: &T) -> Self {
         Self(NonNull::from_ref(object))
     }
 
     /// The pointer.
     #[inline(always)]
-    #[must_use]
     pub const fn pointer(self) -> NonNull<T> {
         self.0
     }

@@ -49,14 +49,12 @@ pub fn set_host_layout(spaces: HostLayout, kernel_root: u64) {
 }
 
 /// Root of the kernel's own page tables.
-#[must_use]
 pub fn kernel_root() -> u64 {
     HOST.get().map_or(0, |host| host.kernel_root)
 }
 
 impl Pd {
     /// A protection domain around its spaces.
-    #[must_use]
     pub const fn new(header: ObjectHeader, spaces: PdSpaces, parent: Option<Obj<Self>>) -> Self {
         Self {
             header,

@@ -66,19 +66,16 @@ pub struct List {
 
 impl List {
     /// An empty list.
-    #[must_use]
     pub const fn new() -> Self {
         Self { head: Cell::new(None), tail: Cell::new(None) }
     }
 
     /// Whether nothing is in it.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.head.get().is_none()
     }
 
     /// The first one.
-    #[must_use]
     pub fn first(&self) -> Option<Obj<Sc>> {
         self.head.get()
     }
@@ -127,7 +124,6 @@ impl List {
 
 impl Sc {
     /// A scheduling context that is not started.
-    #[must_use]
     pub const fn new(pd: Obj<Pd>, ec: Obj<Ec>, priority: u8, budget: u64) -> Self {
         Self {
             header: ObjectHeader::new(Self::TYPE),

@@ -53,7 +53,6 @@ pub enum Signal {
 
 impl Sm {
     /// A new semaphore.
-    #[must_use]
     pub const fn new(header: ObjectHeader, pd: Obj<Pd>, count: u64) -> Self {
         Self {
             header,

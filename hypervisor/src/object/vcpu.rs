@@ -26,7 +26,6 @@ pub fn set_platform(platform: Platform) {
 }
 
 /// What all CPUs and guests share; `None` where the machine runs no guests.
-#[must_use]
 pub fn platform() -> Option<&'static Platform> {
     PLATFORM.get()
 }
@@ -79,13 +78,11 @@ unsafe impl Object for Vcpu {
 
 impl Vcpu {
     /// A new vCPU.
-    #[must_use]
     pub const fn new(ec: Ec, space: Obj<GuestSpace>, guest: Guest) -> Self {
         Self { ec, space, guest: UnsafeCell::new(guest) }
     }
 
     /// The vCPU that an execution context is part of.
-    #[must_use]
     pub fn of(ec: Obj<Ec>) -> Option<Obj<Self>> {
         // SAFETY: only vCPUs have the flag, and their `ec` is at offset 0.
         ec.is_vcpu().then(|| unsafe { Obj::new(ec.pointer().cast()) })

@@ -63,7 +63,6 @@ pub struct Cpu {
 impl Cpu {
     /// The current execution context; for system calls, which somebody has made.
     #[inline(always)]
-    #[must_use]
     pub fn current(&self) -> Obj<Ec> {
         // SAFETY: RSP0 leads to the registers of the current execution context, and a system call
         // has just saved registers there.
@@ -72,13 +71,11 @@ impl Cpu {
 
     /// Whether `ec` is the current execution context.
     #[inline(always)]
-    #[must_use]
     pub fn is_current(&self, ec: Obj<Ec>) -> bool {
         self.current.get() == Some(ec)
     }
 
     /// State of a CPU that has not started.
-    #[must_use]
     pub const fn new(id: u16) -> Self {
         Self {
             id,
@@ -424,7 +421,6 @@ pub fn yield_if_needed(cpu: &PerCpu, ec: Obj<Ec>) -> Handled {
 }
 
 /// Whether a CPU exists and runs.
-#[must_use]
 pub fn is_online(cpu: u16) -> bool {
     // Acquire: its set-up has happened.
     remote(cpu).is_some_and(|r| r.online.load(Ordering::Acquire))

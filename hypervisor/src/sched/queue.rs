@@ -16,13 +16,11 @@ pub struct RunQueue {
 
 impl RunQueue {
     /// An empty queue.
-    #[must_use]
     pub const fn new() -> Self {
         Self { lists: [const { List::new() }; PRIORITIES], occupied: Cell::new(0) }
     }
 
     /// Whether nothing is ready.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.occupied.get() == 0
     }

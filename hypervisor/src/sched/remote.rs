@@ -38,7 +38,6 @@ static REMOTES: [Remote; MAX_CPUS] = [const {
 }; MAX_CPUS];
 
 /// The shared part of CPU `id`.
-#[must_use]
 pub fn remote(id: u16) -> Option<&'static Remote> {
     REMOTES.get(usize::from(id))
 }

@@ -17,13 +17,11 @@ pub struct Timeouts {
 
 impl Timeouts {
     /// No waits.
-    #[must_use]
     pub const fn new() -> Self {
         Self { head: Cell::new(None) }
     }
 
     /// The earliest deadline.
-    #[must_use]
     pub fn first(&self) -> Option<u64> {
         self.head.get().map(|ec| ec.deadline.get())
     }

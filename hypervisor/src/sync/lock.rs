@@ -22,7 +22,6 @@ pub struct Kernel {
 
 impl Kernel {
     /// The state at boot.
-    #[must_use]
     pub fn new(frames: Frames) -> Self {
         Self { frames, revocations: Revocations::new(), dying: DeadList::default() }
     }

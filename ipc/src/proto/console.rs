@@ -1,12 +1,12 @@
 //! The console service: log lines, and one character console for each VM.
 //!
-//! A VMM opens its console with a semaphore capability attached, through which the server tells
-//! it of input and of room for output. The reply carries a semaphore capability, through which the
-//! client tells the server of output, and the memory of a [`Shared`].
+//! Each session comes with the memory of a [`Shared`]. A VMM opens its console with a semaphore
+//! capability attached, through which the server tells it of input and of room for output; the
+//! reply carries one through which the client tells the server of output.
 
 use heapless::String;
 
-use super::ring::Ring;
+use super::ring::{Ring, Shareable};
 
 /// Longest line that goes in one message.
 pub const LINE: usize = 1024;
@@ -16,7 +16,7 @@ pub const OUTPUT: usize = 16 * 1024;
 /// Bytes of input that wait for a client.
 pub const INPUT: usize = 4 * 1024;
 
-/// Memory shared between the server and a client, zeroed when the session opens.
+/// Memory shared between the server and a client; zero at first, as it was left later on.
 #[derive(Debug)]
 #[repr(C, align(4096))]
 pub struct Shared {
@@ -29,7 +29,7 @@ pub struct Shared {
 /// log2 of the number of pages of a [`Shared`].
 pub const SHARED_ORDER: u8 = 3;
 
-const _: () = assert!(core::mem::size_of::<Shared>() <= 4096 << SHARED_ORDER);
+impl Shareable for Shared {}
 
 /// Ring of [`super::ring::Record`]s: log lines that wait for the console.
 pub type LogRing = Ring<LOG>;
@@ -57,9 +57,23 @@ message! {
 }
 
 message! {
-    /// Attached: a semaphore to signal the server with, at offset 0 of the window; the memory of a
-    /// [`Shared`], `2^SHARED_ORDER` pages.
+    /// Attached: a semaphore to signal the server with, at offset 0 of the window; and for clients
+    /// that do not use the memory of the session, a [`Shared`] in `2^SHARED_ORDER` pages.
     pub struct Opened {
+        /// Whether what is typed goes to this console at the moment.
+        pub attached: bool,
+    }
+}
+
+message! {
+    /// Joins the client's character console in the memory of the session. Attached: a semaphore to
+    /// signal the client with. A session that is open already starts anew.
+    pub struct Join {}
+}
+
+message! {
+    /// Attached: a semaphore to signal the server with, at offset 0 of the window.
+    pub struct Joined {
         /// Whether what is typed goes to this console at the moment.
         pub attached: bool,
     }
@@ -67,9 +81,11 @@ message! {
 
 service! {
     /// The console service. The session is the client.
-    pub service Console = "console", version 1;
+    pub service Console = "console", version 1, shared Shared, order SHARED_ORDER;
     /// Prints a line.
     1 => log: Log => ();
     /// Opens a character console.
     2 => open: Open => Opened;
+    /// Joins a character console.
+    3 => join: Join => Joined;
 }

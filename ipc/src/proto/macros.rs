@@ -41,11 +41,24 @@ macro_rules! message {
 
 /// Declares a service: a protocol type, its methods, and the trait of its servers.
 ///
-/// Each line `number => function: Request -> Reply;` is a method. Numbers are never reused.
+/// Each line `number => function: Request => Reply;` is a method. Numbers are never reused. With
+/// `shared Type, order N` every session comes with `2^N` pages of memory that hold a `Type`.
 macro_rules! service {
+    (@shared) => {
+        type Shared = ();
+        const SHARED_ORDER: Option<u8> = None;
+    };
+    (@shared $shared:ty, $order:expr) => {
+        type Shared = $shared;
+        const SHARED_ORDER: Option<u8> = {
+            assert!(core::mem::size_of::<$shared>() <= 4096 << $order);
+            Some($order)
+        };
+    };
     (
         $(#[$meta:meta])*
-        pub service $name:ident = $text:literal, version $version:literal;
+        pub service $name:ident = $text:literal, version $version:literal
+            $(, shared $shared:ty, order $order:expr)?;
         $( $(#[$method_meta:meta])* $number:literal => $function:ident: $request:ty => $reply:ty; )+
     ) => {
         $(#[$meta])*
@@ -55,6 +68,8 @@ macro_rules! service {
         impl $crate::proto::service::Protocol for $name {
             const NAME: &'static str = $text;
             const VERSION: u8 = $version;
+
+            service!(@shared $($shared, $order)?);
         }
 
         $(

@@ -23,5 +23,15 @@ pub mod service;
 pub mod start;
 pub mod wire;
 
+/// log2 of the pages that each session of a service shares; `None` for none.
+#[must_use]
+pub fn shared_order(service_name: &str) -> Option<u8> {
+    use service::Protocol;
+    match service_name {
+        console::Console::NAME => console::Console::SHARED_ORDER,
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests;

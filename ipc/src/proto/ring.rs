@@ -15,6 +15,13 @@ use core::sync::atomic::{AtomicU8, AtomicU32, Ordering, fence};
 #[repr(C, align(64))]
 struct Line(AtomicU32);
 
+/// Types that consist of atomics only and are valid with any content: what untrusted components
+/// may share.
+pub trait Shareable: Sync + 'static {}
+
+impl Shareable for () {}
+impl<const N: usize> Shareable for Ring<N> {}
+
 /// A ring of `N` bytes; `N` is a power of two. All zero is a valid empty ring.
 #[derive(Debug)]
 #[repr(C)]

@@ -7,6 +7,7 @@
 use heapless::Vec;
 use serde::Serialize;
 
+use super::ring::Shareable;
 use super::wire::{self, Body, Wire};
 use crate::cap::{MemRights, Range, Rights, Selector};
 use crate::utcb::{ITEMS, Item, Message, WORDS};
@@ -19,6 +20,11 @@ pub trait Protocol {
     const VERSION: u8;
     /// Short hash of the name: a portal that was wired to the wrong service is noticed.
     const ID: u16 = hash(Self::NAME);
+    /// What lies in the memory that client and server of a session share; `()` for none. The root
+    /// task owns it, so it stays when either side dies.
+    type Shared: Shareable;
+    /// log2 of the number of its pages; `None` for none.
+    const SHARED_ORDER: Option<u8>;
 }
 
 /// A request type of a protocol.

@@ -170,6 +170,9 @@ pub struct Used<'a> {
     /// Session portals, one selector per CPU; empty while the provider is not there, and where
     /// the component needs none.
     pub portals: u32,
+    /// Memory shared with the provider, as its protocol says. It is the root task's, so it stays
+    /// when the provider dies.
+    pub shared: Option<Area>,
 }
 
 /// A session that the component serves.
@@ -183,6 +186,8 @@ pub struct Client<'a> {
     pub cpus: u64,
     /// Whether it runs a VM.
     pub vm: bool,
+    /// Memory shared with the client; see [`Used::shared`].
+    pub shared: Option<Area>,
 }
 
 /// A device.
@@ -272,4 +277,4 @@ impl<'a> Start<'a> {
     }
 }
 
-const _: () = assert!(THREAD_BLOCK as usize > (1 + PAGES) * PAGE_SIZE);
+const _: () = assert!(THREAD_BLOCK > (1 + PAGES as u64) * PAGE_SIZE as u64);

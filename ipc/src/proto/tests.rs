@@ -1,5 +1,10 @@
 //! Tests of the wire format, services, the start block and rings.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "tests"
+)]
 
 mod ring;
 mod service;

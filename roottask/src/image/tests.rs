@@ -1,12 +1,17 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "tests"
+)]
 
 use alloc::vec;
 use alloc::vec::Vec;
 
 use ipc::cap::MemRights;
 use ipc::proto::start::{Area, layout};
-use proptest::prelude::{any, proptest};
 use proptest::collection;
+use proptest::prelude::{any, proptest};
 
 use super::{Error, Image, parse};
 
@@ -104,8 +109,7 @@ fn the_entry_must_be_executable() {
 #[test]
 fn counts() {
     assert_eq!(check(BASE, &[]), Err(Error::SegmentCount));
-    let many: Vec<Seg> =
-        (0..17).map(|i| Seg { address: BASE + i * 0x1000, ..TEXT }).collect();
+    let many: Vec<Seg> = (0..17).map(|i| Seg { address: BASE + i * 0x1000, ..TEXT }).collect();
     assert_eq!(check(BASE, &many[..16]), Ok(()));
     assert_eq!(check(BASE, &many), Err(Error::SegmentCount));
 }

@@ -1,4 +1,9 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "tests"
+)]
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -44,6 +49,24 @@ fn large_spans_are_as_well_aligned_as_there_is_room_for() {
     assert_eq!(memory.take_aligned(512 << 20, LARGE_PAGE).unwrap().base, 512 << 20);
     assert_eq!(memory.take_aligned(510 << 20, LARGE_PAGE).unwrap().base, 2 << 20);
     assert_eq!(memory.take_aligned(510 << 20, LARGE_PAGE), None);
+}
+
+#[test]
+fn what_is_in_no_piece_is_in_several() {
+    let mut memory = Memory::new();
+    memory.add(3 << 20, 5 << 20);
+    memory.add(9 << 20, 4 << 20);
+    let mib = |base: u64, size: u64| Span { base: base << 20, size: size << 20 };
+    // Whole large pages: 4 to 8 and 10 to 12 of the 9 MiB there are.
+    assert_eq!(memory.take_pieces(7 << 20, LARGE_PAGE), None);
+    assert_eq!(memory.total(), 9 << 20);
+    let pieces = memory.take_pieces(6 << 20, LARGE_PAGE).unwrap();
+    assert_eq!(pieces, [mib(4, 4), mib(10, 2)]);
+    assert_eq!(memory.spans(), [mib(3, 1), mib(9, 1), mib(12, 1)]);
+    assert_eq!(memory.take_pieces(PAGE, PAGE).unwrap().len(), 1);
+    for piece in pieces {
+        memory.give(piece);
+    }
 }
 
 #[test]

@@ -1,3 +1,10 @@
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "tests"
+)]
+
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -51,11 +58,12 @@ fn sessions_are_numbered_per_provider() {
             component("both", &[], &[("disk", 1), ("log", 0)]),
         ],
     };
+    const SHARED: u64 = 32 << 10;
     let expected = [
-        Session { provider: 0, client: 0, user: 1, place: 0, cpus: 1 },
-        Session { provider: 0, client: 1, user: 2, place: 0, cpus: 3 },
-        Session { provider: 1, client: 0, user: 3, place: 0, cpus: 1 },
-        Session { provider: 0, client: 2, user: 3, place: 1, cpus: 1 },
+        Session { provider: 0, client: 0, user: 1, place: 0, cpus: 1, shared: SHARED },
+        Session { provider: 0, client: 1, user: 2, place: 0, cpus: 3, shared: SHARED },
+        Session { provider: 1, client: 0, user: 3, place: 0, cpus: 1, shared: 0 },
+        Session { provider: 0, client: 2, user: 3, place: 1, cpus: 1, shared: 0 },
     ];
     assert_eq!(sessions(&system, 4), expected);
 }

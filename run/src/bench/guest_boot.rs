@@ -15,8 +15,8 @@ use crate::{system, ui};
 
 /// First sign of life of Linux's decompressor, where the command line asks for one.
 const EARLY: &str = "early console in";
-/// Line of the VMM when it first enters the guest.
-const GUEST_START: &str = "guest starts";
+/// Line of the VMM when the guest is loaded, directly before it is entered.
+const GUEST_START: &str = "VM with ";
 
 const SMP: u16 = 2;
 const MEMORY: u64 = 2 << 30;
@@ -39,14 +39,10 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Figure>> {
         machine_up.push(up);
         guest.push(up - time_of(&finished, GUEST_START)?);
         ui::note(&format!("Portico: init after {up:.2} s"));
-        said = reported::figures(finished.conversation.text());
+        said = reported::figures("guest-boot/", finished.conversation.text());
     }
     let guest = median(guest);
-    figures.push(Figure::new(
-        "guest-boot/power-on-to-init",
-        "s",
-        median(machine_up),
-    ));
+    figures.push(Figure::new("guest-boot/power-on-to-init", "s", median(machine_up)));
     figures.push(Figure::new("guest-boot/guest", "s", guest));
     figures.push(Figure::new("guest-boot/ratio", "x", guest / direct));
     figures.extend(said);
@@ -56,11 +52,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Figure>> {
 /// Seconds from the guest kernel's start to its init, without us: the time of the whole machine
 /// less that of its firmware.
 fn direct(bench: &Bench, compiled: &Compiled) -> Result<f64> {
-    let vm = compiled
-        .system
-        .components
-        .iter()
-        .find_map(|c| c.vm.as_ref());
+    let vm = compiled.system.components.iter().find_map(|c| c.vm.as_ref());
     let vm = vm.context("the configuration has no VM")?;
     let file = |module: &str| {
         let payload = compiled.payloads.iter().find(|(name, _)| name == module);
@@ -89,10 +81,7 @@ fn direct(bench: &Bench, compiled: &Compiled) -> Result<f64> {
 }
 
 fn run_to(machine: &Machine, start: &Start, text: &str) -> Result<Finished> {
-    let session = Session {
-        timeout: Some(TIMEOUT),
-        ..Session::default()
-    };
+    let session = Session { timeout: Some(TIMEOUT), ..Session::default() };
     let script = vec![Step::Expect(text.to_owned())];
     let finished = session.run(&mut machine.command(start, &Serial::Pipes), script)?;
     finished.require_done()?;
@@ -101,6 +90,5 @@ fn run_to(machine: &Machine, start: &Start, text: &str) -> Result<Finished> {
 
 fn time_of(finished: &Finished, text: &str) -> Result<f64> {
     let time = finished.time_of(text);
-    time.map(|t| t.as_secs_f64())
-        .with_context(|| format!("{text:?} was not on the console"))
+    time.map(|t| t.as_secs_f64()).with_context(|| format!("{text:?} was not on the console"))
 }

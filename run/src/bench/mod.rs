@@ -1,11 +1,12 @@
 //! `run/bench`: figures that we promise, measured.
 
+mod calls;
 mod guest_boot;
 mod reported;
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use crate::repo::Repo;
@@ -24,18 +25,14 @@ pub struct Figure {
 
 impl Figure {
     fn new(name: impl Into<String>, unit: impl Into<String>, value: f64) -> Self {
-        Self {
-            name: name.into(),
-            unit: unit.into(),
-            value,
-        }
+        Self { name: name.into(), unit: unit.into(), value }
     }
 }
 
 /// A benchmark: its name, and how its figures come about.
 type Benchmark = (&'static str, fn(&Bench) -> Result<Vec<Figure>>);
 
-const BENCHMARKS: &[Benchmark] = &[("guest-boot", guest_boot::run)];
+const BENCHMARKS: &[Benchmark] = &[("guest-boot", guest_boot::run), ("calls", calls::run)];
 
 /// What the benchmarks work with.
 pub struct Bench {
@@ -57,6 +54,9 @@ impl Bench {
         for (name, benchmark) in BENCHMARKS.iter().filter(|(name, _)| name.contains(filter)) {
             figures.extend(benchmark(self).with_context(|| format!("benchmark {name}"))?);
         }
+        if figures.is_empty() {
+            bail!("no benchmark has a name with `{filter}`");
+        }
         print!("{}", table(&figures));
         if let Some(path) = json {
             let results: Vec<_> = figures
@@ -73,10 +73,7 @@ impl Bench {
 
 fn table(figures: &[Figure]) -> String {
     let width = figures.iter().map(|f| f.name.len()).max().unwrap_or(0);
-    figures
-        .iter()
-        .map(|f| format!("{:width$}  {:>12.3} {}\n", f.name, f.value, f.unit))
-        .collect()
+    figures.iter().map(|f| format!("{:width$}  {:>12.3} {}\n", f.name, f.value, f.unit)).collect()
 }
 
 /// The middle of several measurements.
@@ -97,13 +94,7 @@ mod tests {
 
     #[test]
     fn table_is_aligned() {
-        let figures = [
-            Figure::new("a", "s", 1.5),
-            Figure::new("long", "exits", 20.0),
-        ];
-        assert_eq!(
-            table(&figures),
-            "a            1.500 s\nlong        20.000 exits\n"
-        );
+        let figures = [Figure::new("a", "s", 1.5), Figure::new("long", "exits", 20.0)];
+        assert_eq!(table(&figures), "a            1.500 s\nlong        20.000 exits\n");
     }
 }

@@ -2,9 +2,10 @@
 
 use super::Figure;
 
-/// The figures in a console's text, in order.
-pub(super) fn figures(text: &str) -> Vec<Figure> {
-    text.lines().filter_map(figure).collect()
+/// The figures in a console's text, in order, their names with a prefix.
+pub(super) fn figures(prefix: &str, text: &str) -> Vec<Figure> {
+    let named = |f: Figure| Figure { name: format!("{prefix}{}", f.name), ..f };
+    text.lines().filter_map(figure).map(named).collect()
 }
 
 fn figure(line: &str) -> Option<Figure> {
@@ -23,10 +24,8 @@ mod tests {
     fn lines_are_understood() {
         let text =
             "noise\n[linux] BENCH exits-to-init exits 2711\nBENCH cpuid us 41.5\nBENCH bad\n";
-        let expected = [
-            Figure::new("exits-to-init", "exits", 2711.0),
-            Figure::new("cpuid", "us", 41.5),
-        ];
-        assert_eq!(figures(text), expected);
+        let expected =
+            [Figure::new("a/exits-to-init", "exits", 2711.0), Figure::new("a/cpuid", "us", 41.5)];
+        assert_eq!(figures("a/", text), expected);
     }
 }

@@ -24,10 +24,7 @@ pub(super) fn run(context: &Context, args: &Boot, script: Vec<Step>) -> Result<E
     let compiled = system::check(repo, &config, args.size.smp, args.size.memory)?;
     deps::ensure(deps::For::Boot, &context.toolchain, args.consent.yes)?;
     let plan = system::plan(repo, &context.toolchain, &compiled)?;
-    let iso = repo
-        .target
-        .join(&compiled.system.name)
-        .with_extension("iso");
+    let iso = repo.target.join(&compiled.system.name).with_extension("iso");
     plan.pack(&iso)?;
 
     let machine = Machine {
@@ -35,15 +32,14 @@ pub(super) fn run(context: &Context, args: &Boot, script: Vec<Step>) -> Result<E
         smp: args.size.smp,
         memory: args.size.memory,
         accel: args.accel,
+        counting: false,
         extra: args.qemu_arg.clone(),
     };
     let start = Start::Iso(iso);
     let scripted = !script.is_empty();
     let interactive = !scripted && !args.headless && std::io::stdin().is_terminal();
     if interactive {
-        let serial = Serial::Terminal {
-            log: args.log.clone(),
-        };
+        let serial = Serial::Terminal { log: args.log.clone() };
         return sit_at(machine.command(&start, &serial), args.timeout.map(limit));
     }
     let session = Session {
@@ -59,11 +55,7 @@ pub(super) fn run(context: &Context, args: &Boot, script: Vec<Step>) -> Result<E
         End::Exit(Some(0 | EXIT_PASS)) if !scripted => {}
         _ => finished.require_done()?,
     }
-    ui::note(&format!(
-        "{:10} as expected ({})",
-        "boot",
-        ui::seconds(finished.time)
-    ));
+    ui::note(&format!("{:10} as expected ({})", "boot", ui::seconds(finished.time)));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -83,11 +75,7 @@ fn sit_at(mut command: Command, timeout: Option<Duration>) -> Result<ExitCode> {
         }
         std::thread::sleep(Duration::from_millis(50));
     };
-    ui::note(&format!(
-        "\n{:10} ended ({})",
-        "boot",
-        ui::seconds(start.elapsed())
-    ));
+    ui::note(&format!("\n{:10} ended ({})", "boot", ui::seconds(start.elapsed())));
     match status.code() {
         Some(0 | EXIT_PASS) => Ok(ExitCode::SUCCESS),
         _ => bail!("the machine ended with {status}"),

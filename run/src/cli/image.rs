@@ -13,22 +13,14 @@ pub(super) fn image(context: &Context, args: &Image) -> Result<ExitCode> {
     let compiled = system::check(repo, &args.config, args.size.smp, args.size.memory)?;
     deps::ensure(deps::For::Image, &context.toolchain, args.consent.yes)?;
     let plan = system::plan(repo, &context.toolchain, &compiled)?;
-    let default = repo
-        .target
-        .join(&compiled.system.name)
-        .with_extension("iso");
+    let default = repo.target.join(&compiled.system.name).with_extension("iso");
     plan.pack(args.output.as_ref().unwrap_or(&default))?;
     Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn check(context: &Context, args: &Check) -> Result<ExitCode> {
     let compiled = system::check(&context.repo, &args.config, args.size.smp, args.size.memory)?;
-    let vms = compiled
-        .system
-        .components
-        .iter()
-        .filter(|c| c.vm.is_some())
-        .count();
+    let vms = compiled.system.components.iter().filter(|c| c.vm.is_some()).count();
     ui::note(&format!(
         "{}: good for {} CPUs and {}: {} components, {vms} of them VMs",
         args.config.display(),

@@ -167,10 +167,7 @@ pub fn main() -> ExitCode {
 
 fn run(matches: &ArgMatches) -> Result<ExitCode> {
     let cli = Cli::from_arg_matches(matches)?;
-    let context = Context {
-        repo: Repo::from_env()?,
-        toolchain: Toolchain::from_env()?,
-    };
+    let context = Context { repo: Repo::from_env()?, toolchain: Toolchain::from_env()? };
     match cli.command {
         Command::Boot(args) => {
             let given = matches.subcommand_matches("boot");
@@ -182,11 +179,7 @@ fn run(matches: &ArgMatches) -> Result<ExitCode> {
         Command::Test(args) => {
             deps::ensure(deps::For::Test, &context.toolchain, args.consent.yes)?;
             let passed = crate::test::run(context.repo, context.toolchain, &args.filter)?;
-            Ok(if passed {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            })
+            Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Bench(args) => {
             deps::ensure(deps::For::Boot, &context.toolchain, args.consent.yes)?;

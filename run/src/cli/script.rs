@@ -11,16 +11,11 @@ use crate::expect::{Step, unescape};
 /// A text holds an escape that is none.
 pub(super) fn steps(matches: &ArgMatches) -> Result<Vec<Step>> {
     let mut found: Vec<(usize, Step)> = Vec::new();
-    for (id, make) in [
-        ("expect", Step::Expect as fn(String) -> Step),
-        ("send", Step::Send),
-    ] {
+    for (id, make) in [("expect", Step::Expect as fn(String) -> Step), ("send", Step::Send)] {
         let places = matches.indices_of(id).into_iter().flatten();
         let texts = matches.get_many::<String>(id).into_iter().flatten();
         for (place, text) in places.zip(texts) {
-            let text = unescape(text)
-                .map_err(|e| anyhow!(e))
-                .with_context(|| format!("--{id}"))?;
+            let text = unescape(text).map_err(|e| anyhow!(e)).with_context(|| format!("--{id}"))?;
             found.push((place, make(text)));
         }
     }
@@ -44,16 +39,7 @@ mod tests {
     fn order_is_that_of_the_command_line() {
         let expect = |t: &str| Step::Expect(t.to_owned());
         let send = |t: &str| Step::Send(t.to_owned());
-        let args = [
-            "--expect",
-            "a",
-            "--headless",
-            "--send=b\\n",
-            "--send",
-            "-c",
-            "--expect",
-            "# ",
-        ];
+        let args = ["--expect", "a", "--headless", "--send=b\\n", "--send", "-c", "--expect", "# "];
         let script = parse(&args).unwrap();
         assert_eq!(script, [expect("a"), send("b\n"), send("-c"), expect("# ")]);
         assert_eq!(parse(&["--smp", "4"]).unwrap(), []);

@@ -62,11 +62,7 @@ pub fn check(model: &Model, around: &Surroundings<'_>) -> Vec<Diagnostic> {
 }
 
 fn names(model: &Model, errors: &mut Vec<Diagnostic>) {
-    let all: Vec<_> = model
-        .domains
-        .iter()
-        .filter_map(|d| d.name.as_ref())
-        .collect();
+    let all: Vec<_> = model.domains.iter().filter_map(|d| d.name.as_ref()).collect();
     for (index, name) in all.iter().enumerate() {
         if let Some(first) = all.iter().take(index).find(|o| o.value == name.value) {
             let message = format!("the name `{}` is used twice", name.value);
@@ -78,20 +74,11 @@ fn names(model: &Model, errors: &mut Vec<Diagnostic>) {
 fn image(domain: &Domain, around: &Surroundings<'_>, errors: &mut Vec<Diagnostic>) {
     let Some(image) = &domain.image else { return };
     if MODULES.contains(&image.value.as_str()) {
-        let message = format!(
-            "`{}` is part of the system and no component image",
-            image.value
-        );
+        let message = format!("`{}` is part of the system and no component image", image.value);
         errors.push(Diagnostic::new(&image.span, message));
     } else if !around.images.contains(&image.value) {
         let known = around.images.iter().map(String::as_str);
-        errors.push(unknown(
-            &image.span,
-            "image",
-            &image.value,
-            known,
-            "components/",
-        ));
+        errors.push(unknown(&image.span, "image", &image.value, known, "components/"));
     }
 }
 
@@ -143,21 +130,11 @@ fn devices(model: &Model, errors: &mut Vec<Diagnostic>) {
     for (owner, wanted) in wishes.flat_map(|(i, d)| d.devices.iter().map(move |w| (i, w))) {
         if !model.devices.iter().any(|d| d.name.value == wanted.value) {
             let known = model.devices.iter().map(|d| d.name.value.as_str());
-            errors.push(unknown(
-                &wanted.span,
-                "device",
-                &wanted.value,
-                known,
-                "this file",
-            ));
-        } else if let Some((_, first)) = owners
-            .iter()
-            .find(|(other, o)| *other != owner && o.value == wanted.value)
+            errors.push(unknown(&wanted.span, "device", &wanted.value, known, "this file"));
+        } else if let Some((_, first)) =
+            owners.iter().find(|(other, o)| *other != owner && o.value == wanted.value)
         {
-            let message = format!(
-                "device `{}` already belongs to another component",
-                wanted.value
-            );
+            let message = format!("device `{}` already belongs to another component", wanted.value);
             errors.push(Diagnostic::new(&wanted.span, message).also(&first.span, "given here"));
         } else {
             owners.push((owner, wanted));
@@ -201,22 +178,14 @@ pub fn quota(domain: &Domain) -> u64 {
 /// Bytes of memory that a domain's program gets.
 #[must_use]
 pub fn program_memory(domain: &Domain) -> u64 {
-    let default = if domain.vm.is_some() {
-        VMM_MEMORY
-    } else {
-        MEMORY
-    };
+    let default = if domain.vm.is_some() { VMM_MEMORY } else { MEMORY };
     domain.memory.as_ref().map_or(default, |m| m.value)
 }
 
 /// Bytes of the kernel's pool.
 #[must_use]
 pub fn kernel_memory(model: &Model) -> u64 {
-    model
-        .system
-        .kernel_memory
-        .as_ref()
-        .map_or(KERNEL_MEMORY, |m| m.value)
+    model.system.kernel_memory.as_ref().map_or(KERNEL_MEMORY, |m| m.value)
 }
 
 /// Quotas come out of the kernel's pool.
@@ -230,11 +199,7 @@ fn quotas(model: &Model, errors: &mut Vec<Diagnostic>) {
         return;
     };
     let span = largest.quota.as_ref().map_or(&largest.span, |q| &q.span);
-    let message = format!(
-        "quotas add up to {}, kernel-memory is {}",
-        show(sum),
-        show(pool)
-    );
+    let message = format!("quotas add up to {}, kernel-memory is {}", show(sum), show(pool));
     let mut error = Diagnostic::new(span, message).help("raise kernel-memory or lower the quotas");
     if let Some(pool) = &model.system.kernel_memory {
         error = error.also(&pool.span, "the kernel's pool");
@@ -244,11 +209,7 @@ fn quotas(model: &Model, errors: &mut Vec<Diagnostic>) {
 
 /// All memory is given out at start: it has to be there.
 fn memory(model: &Model, around: &Surroundings<'_>, errors: &mut Vec<Diagnostic>) {
-    let ram = |d: &Domain| {
-        d.vm.as_ref()
-            .and_then(|vm| vm.ram.as_ref())
-            .map_or(0, |r| r.value)
-    };
+    let ram = |d: &Domain| d.vm.as_ref().and_then(|vm| vm.ram.as_ref()).map_or(0, |r| r.value);
     let programs: u64 = model.domains.iter().map(program_memory).sum();
     let guests: u64 = model.domains.iter().map(ram).sum();
     let files = Modules::of(model, around.folder).files;
@@ -258,18 +219,10 @@ fn memory(model: &Model, around: &Surroundings<'_>, errors: &mut Vec<Diagnostic>
     if sum <= around.memory {
         return;
     }
-    let Some(largest) = model
-        .domains
-        .iter()
-        .max_by_key(|d| program_memory(d) + ram(d))
-    else {
+    let Some(largest) = model.domains.iter().max_by_key(|d| program_memory(d) + ram(d)) else {
         return;
     };
-    let wish = largest
-        .vm
-        .as_ref()
-        .and_then(|vm| vm.ram.as_ref())
-        .or(largest.memory.as_ref());
+    let wish = largest.vm.as_ref().and_then(|vm| vm.ram.as_ref()).or(largest.memory.as_ref());
     let message = format!(
         "memory is overcommitted: {} wanted, the machine has {}",
         show(sum),

@@ -38,10 +38,7 @@ pub fn compile(model: &Model, default_name: &str, smp: u16, modules: Modules) ->
     let mut cpus = Cpus::new(model, smp);
     let mut components = Vec::new();
     for &index in &order {
-        let domain = model
-            .domains
-            .get(index)
-            .context("start order names no domain")?;
+        let domain = model.domains.get(index).context("start order names no domain")?;
         components.push(component(model, domain, &order, &mut cpus, &modules)?);
     }
     let mut images: Vec<String> = Vec::new();
@@ -50,11 +47,7 @@ pub fn compile(model: &Model, default_name: &str, smp: u16, modules: Modules) ->
             images.push(component.image.clone());
         }
     }
-    let name = model
-        .system
-        .name
-        .as_ref()
-        .map_or(default_name, |n| n.value.as_str());
+    let name = model.system.name.as_ref().map_or(default_name, |n| n.value.as_str());
     let action = model.system.on_last_vm_off.as_ref();
     let system = config::System {
         name: name.to_owned(),
@@ -66,12 +59,7 @@ pub fn compile(model: &Model, default_name: &str, smp: u16, modules: Modules) ->
     if let Some(more) = &model.system.kernel_args {
         kernel_args = format!("{kernel_args} {}", more.value);
     }
-    Ok(Compiled {
-        system,
-        images,
-        payloads: modules.files,
-        kernel_args,
-    })
+    Ok(Compiled { system, images, payloads: modules.files, kernel_args })
 }
 
 fn component(
@@ -81,17 +69,8 @@ fn component(
     cpus: &mut Cpus,
     modules: &Modules,
 ) -> Result<Component> {
-    let name = domain
-        .name
-        .as_ref()
-        .context("component without a name")?
-        .value
-        .clone();
-    let vm = domain
-        .vm
-        .as_ref()
-        .map(|vm| self::vm(vm, &name, cpus, modules))
-        .transpose()?;
+    let name = domain.name.as_ref().context("component without a name")?.value.clone();
+    let vm = domain.vm.as_ref().map(|vm| self::vm(vm, &name, cpus, modules)).transpose()?;
     let cpu = match (&domain.cpu, &vm) {
         (Some(cpu), _) => cpus.place(cpu.value),
         (None, Some(vm)) => vm.vcpus.first().copied().unwrap_or(0),
@@ -104,10 +83,7 @@ fn component(
             .and_then(|p| order.iter().position(|&o| o == p))
             .context("unknown provider")?;
         let provider = u16::try_from(provider)?;
-        uses.push(Use {
-            service: wanted.service.value.clone(),
-            provider,
-        });
+        uses.push(Use { service: wanted.service.value.clone(), provider });
     }
     let mut devices = Vec::new();
     for wanted in &domain.devices {
@@ -121,10 +97,7 @@ fn component(
         memory: program_memory(domain),
         quota: u32::try_from(quota(domain) / PAGE)?,
         cpu,
-        priority: domain
-            .priority
-            .as_ref()
-            .map_or(Ok(PRIORITY), |p| u8::try_from(p.value))?,
+        priority: domain.priority.as_ref().map_or(Ok(PRIORITY), |p| u8::try_from(p.value))?,
         restart: domain.restart,
         devices,
         provides: domain.provides.iter().map(|p| p.value.clone()).collect(),
@@ -155,17 +128,8 @@ fn device(device: &model::Device) -> Result<Device> {
     for line in &device.irqs {
         irqs.push(u8::try_from(line.value)?);
     }
-    let mmio = device
-        .mmio
-        .iter()
-        .map(|r| (r.value.0, r.value.1 - r.value.0 + 1))
-        .collect();
-    Ok(Device {
-        name: device.name.value.clone(),
-        ports,
-        mmio,
-        irqs,
-    })
+    let mmio = device.mmio.iter().map(|r| (r.value.0, r.value.1 - r.value.0 + 1)).collect();
+    Ok(Device { name: device.name.value.clone(), ports, mmio, irqs })
 }
 
 /// Spreads what may run anywhere over the CPUs that have least to do.

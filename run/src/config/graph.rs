@@ -7,10 +7,7 @@ use super::table::unknown;
 /// Index of the domain with a name.
 #[must_use]
 pub fn find(model: &Model, name: &str) -> Option<usize> {
-    model
-        .domains
-        .iter()
-        .position(|d| d.name.as_ref().is_some_and(|n| n.value == name))
+    model.domains.iter().position(|d| d.name.as_ref().is_some_and(|n| n.value == name))
 }
 
 /// Reports unknown providers, services nobody declares, and cycles.
@@ -18,17 +15,9 @@ pub fn check(model: &Model, errors: &mut Vec<Diagnostic>) {
     for wanted in model.domains.iter().flat_map(|d| &d.uses) {
         let name = &wanted.provider.value;
         let Some(provider) = find(model, name).and_then(|i| model.domains.get(i)) else {
-            let known = model
-                .domains
-                .iter()
-                .filter_map(|d| d.name.as_ref().map(|n| n.value.as_str()));
-            errors.push(unknown(
-                &wanted.provider.span,
-                "component",
-                name,
-                known,
-                "this file",
-            ));
+            let known =
+                model.domains.iter().filter_map(|d| d.name.as_ref().map(|n| n.value.as_str()));
+            errors.push(unknown(&wanted.provider.span, "component", name, known, "this file"));
             continue;
         };
         let service = &wanted.service.value;
@@ -52,10 +41,7 @@ pub fn check(model: &Model, errors: &mut Vec<Diagnostic>) {
 }
 
 fn providers<'a>(model: &'a Model, domain: &'a Domain) -> impl Iterator<Item = usize> + 'a {
-    domain
-        .uses
-        .iter()
-        .filter_map(|u| find(model, &u.provider.value))
+    domain.uses.iter().filter_map(|u| find(model, &u.provider.value))
 }
 
 /// Start order: providers before users, otherwise as in the file.
@@ -95,11 +81,7 @@ fn cycle(model: &Model, started: &[usize]) -> Vec<usize> {
 
 fn report(model: &Model, cycle: &[usize], errors: &mut Vec<Diagnostic>) {
     let name = |i: &usize| {
-        model
-            .domains
-            .get(*i)
-            .and_then(|d| d.name.as_ref())
-            .map_or("?", |n| n.value.as_str())
+        model.domains.get(*i).and_then(|d| d.name.as_ref()).map_or("?", |n| n.value.as_str())
     };
     let mut names: Vec<&str> = cycle.iter().map(name).collect();
     names.extend(cycle.first().map(name));
@@ -108,9 +90,6 @@ fn report(model: &Model, cycle: &[usize], errors: &mut Vec<Diagnostic>) {
     let span = first
         .and_then(|d| d.uses.iter().find(|u| u.provider.value == second))
         .map_or(0..0, |u| u.provider.span.clone());
-    let message = format!(
-        "components use each other in a cycle: {}",
-        names.join(" -> ")
-    );
+    let message = format!("components use each other in a cycle: {}", names.join(" -> "));
     errors.push(Diagnostic::new(&span, message).help("a provider starts before its users"));
 }

@@ -44,10 +44,7 @@ pub fn process(source: &Source, around: &Surroundings<'_>) -> Result<Checked> {
         return Ok(Checked::Bad(errors));
     }
     let modules = Modules::of(&model, around.folder);
-    let stem = source
-        .path
-        .file_stem()
-        .map_or("system".into(), |s| s.to_string_lossy());
+    let stem = source.path.file_stem().map_or("system".into(), |s| s.to_string_lossy());
     let compiled = compile::compile(&model, &stem, around.smp, modules)?;
     Ok(Checked::Good(Box::new(compiled)))
 }

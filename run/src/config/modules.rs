@@ -29,14 +29,8 @@ impl Modules {
             let (Some(name), Some(vm)) = (&domain.name, &domain.vm) else {
                 continue;
             };
-            let kernel = vm
-                .kernel
-                .as_ref()
-                .map(|k| (KERNEL, Payload::kernel(&k.value, folder)));
-            let initrd = vm
-                .initrd
-                .as_ref()
-                .map(|i| (INITRD, Payload::initrd(&i.value, folder)));
+            let kernel = vm.kernel.as_ref().map(|k| (KERNEL, Payload::kernel(&k.value, folder)));
+            let initrd = vm.initrd.as_ref().map(|i| (INITRD, Payload::initrd(&i.value, folder)));
             for (kind, payload) in [kernel, initrd].into_iter().flatten() {
                 if let Ok(payload) = payload {
                     modules.add(&name.value, kind, payload);
@@ -47,11 +41,7 @@ impl Modules {
     }
 
     fn add(&mut self, vm: &str, kind: &'static str, payload: Payload) {
-        let known = self
-            .files
-            .iter()
-            .find(|(_, p)| *p == payload)
-            .map(|(name, _)| name.clone());
+        let known = self.files.iter().find(|(_, p)| *p == payload).map(|(name, _)| name.clone());
         let module = known.unwrap_or_else(|| {
             let module = format!("{vm}.{kind}");
             self.files.push((module.clone(), payload));

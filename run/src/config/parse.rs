@@ -60,33 +60,20 @@ pub fn parse(text: &str) -> (Model, Errors) {
         return (model, errors);
     }
     let keys = ["system", "device", "component", "vm"];
-    let root = Table::new(
-        "the configuration",
-        document.get_ref(),
-        0..0,
-        &keys,
-        &mut errors,
-    );
+    let root = Table::new("the configuration", document.get_ref(), 0..0, &keys, &mut errors);
     if let Some(found) = root.optional("system", &mut errors, table::table) {
         model.system = system(found.value, found.span, &mut errors);
     }
     if let Some(found) = root.optional("device", &mut errors, table::table) {
         for (name, value) in found.value {
-            model
-                .devices
-                .extend(device(name.span(), name.get_ref(), value, &mut errors));
+            model.devices.extend(device(name.span(), name.get_ref(), value, &mut errors));
         }
         model.devices.sort_by_key(|d| d.name.span.start);
     }
-    for (key, read) in [
-        ("component", component as fn(_, _, &mut _) -> _),
-        ("vm", vm),
-    ] {
+    for (key, read) in [("component", component as fn(_, _, &mut _) -> _), ("vm", vm)] {
         let tables = root.optional(key, &mut errors, |v, e| table::list(v, e, table::table));
         for entry in tables.map(|t| t.value).unwrap_or_default() {
-            model
-                .domains
-                .push(read(entry.value, entry.span, &mut errors));
+            model.domains.push(read(entry.value, entry.span, &mut errors));
         }
     }
     (model, errors)
@@ -94,10 +81,7 @@ pub fn parse(text: &str) -> (Model, Errors) {
 
 fn system(fields: &DeTable<'_>, span: Span, errors: &mut Errors) -> System {
     let t = Table::new("[system]", fields, span, SYSTEM, errors);
-    let actions = [
-        ("poweroff", MachineAction::PowerOff),
-        ("stay", MachineAction::Stay),
-    ];
+    let actions = [("poweroff", MachineAction::PowerOff), ("stay", MachineAction::Stay)];
     System {
         name: t.optional("name", errors, name),
         on_last_vm_off: t.optional("on-last-vm-off", errors, |v, e| table::word(v, &actions, e)),
@@ -110,28 +94,18 @@ fn device(span: Span, name: &str, value: &Value<'_>, errors: &mut Errors) -> Opt
     if let Err(message) = units::name(name) {
         errors.push(Diagnostic::new(&span, message));
     }
-    let t = Table::new(
-        "[device]",
-        table::table(value, errors)?,
-        span.clone(),
-        DEVICE,
-        errors,
-    );
+    let t = Table::new("[device]", table::table(value, errors)?, span.clone(), DEVICE, errors);
     let ranges = |key, limit, errors: &mut Errors| {
-        t.optional(key, errors, |v, e| {
-            table::list(v, e, |v, e| range(v, limit, e))
-        })
-        .map(|l| l.value)
-        .unwrap_or_default()
+        t.optional(key, errors, |v, e| table::list(v, e, |v, e| range(v, limit, e)))
+            .map(|l| l.value)
+            .unwrap_or_default()
     };
     let device = Device {
         name: Located::new(name.to_owned(), span),
         ports: ranges("ports", 0xffff, errors),
         mmio: ranges("mmio", (1 << 52) - 1, errors),
         irqs: t
-            .optional("irqs", errors, |v, e| {
-                table::list(v, e, |v, e| table::number(v, 0..=15, e))
-            })
+            .optional("irqs", errors, |v, e| table::list(v, e, |v, e| table::number(v, 0..=15, e)))
             .map(|l| l.value)
             .unwrap_or_default(),
     };
@@ -159,9 +133,8 @@ fn component(fields: &DeTable<'_>, span: Span, errors: &mut Errors) -> Domain {
 fn vm(fields: &DeTable<'_>, span: Span, errors: &mut Errors) -> Domain {
     let t = Table::new("[[vm]]", fields, span, VM, errors);
     let restart = restart(&t, Restart::Never, errors);
-    let vcpus = t
-        .optional("vcpus", errors, |v, e| table::list(v, e, cpu))
-        .map(|l| (l.span, l.value));
+    let vcpus =
+        t.optional("vcpus", errors, |v, e| table::list(v, e, cpu)).map(|l| (l.span, l.value));
     if let Some((span, list)) = &vcpus
         && !(1..=64).contains(&list.len())
     {
@@ -169,10 +142,8 @@ fn vm(fields: &DeTable<'_>, span: Span, errors: &mut Errors) -> Domain {
     }
     let vm = Vm {
         ram: t.required("memory", errors, size),
-        vcpus: vcpus.map_or_else(
-            || vec![Located::new(Cpu::Auto, t.span().clone())],
-            |(_, list)| list,
-        ),
+        vcpus: vcpus
+            .map_or_else(|| vec![Located::new(Cpu::Auto, t.span().clone())], |(_, list)| list),
         kernel: t.required("kernel", errors, table::string),
         initrd: t.optional("initrd", errors, table::string),
         cmdline: text(&t, "cmdline", errors),
@@ -224,9 +195,7 @@ fn uses(t: &Table<'_, '_>, errors: &mut Errors) -> Vec<Use> {
 fn restart(t: &Table<'_, '_>, default: Restart, errors: &mut Errors) -> Restart {
     let words = [("on-failure", true), ("never", false)];
     let policy = t.optional("restart", errors, |v, e| table::word(v, &words, e));
-    let limit = t.optional("max-restarts", errors, |v, e| {
-        table::number(v, 1..=u16::MAX, e)
-    });
+    let limit = t.optional("max-restarts", errors, |v, e| table::number(v, 1..=u16::MAX, e));
     match (policy.map(|p| p.value), limit) {
         (None, None) => default,
         (Some(false), Some(limit)) => {
@@ -235,16 +204,12 @@ fn restart(t: &Table<'_, '_>, default: Restart, errors: &mut Errors) -> Restart 
             Restart::Never
         }
         (Some(false), None) => Restart::Never,
-        (Some(true) | None, limit) => Restart::OnFailure {
-            max: limit.map_or(5, |l| l.value),
-        },
+        (Some(true) | None, limit) => Restart::OnFailure { max: limit.map_or(5, |l| l.value) },
     }
 }
 
 fn text(t: &Table<'_, '_>, key: &str, errors: &mut Errors) -> String {
-    t.optional(key, errors, table::string)
-        .map(|l| l.value)
-        .unwrap_or_default()
+    t.optional(key, errors, table::string).map(|l| l.value).unwrap_or_default()
 }
 
 fn names(t: &Table<'_, '_>, key: &str, errors: &mut Errors) -> Vec<Located<String>> {
@@ -266,22 +231,17 @@ fn understood<T>(
     read: impl FnOnce(&str) -> Result<T, String>,
 ) -> Option<T> {
     let text = table::string(value, errors)?;
-    read(&text)
-        .map_err(|m| errors.push(Diagnostic::new(&value.span(), m)))
-        .ok()
+    read(&text).map_err(|m| errors.push(Diagnostic::new(&value.span(), m))).ok()
 }
 
 fn name(value: &Value<'_>, errors: &mut Errors) -> Option<String> {
-    understood(value, errors, |text| {
-        units::name(text).map(|()| text.to_owned())
-    })
+    understood(value, errors, |text| units::name(text).map(|()| text.to_owned()))
 }
 
 fn size(value: &Value<'_>, errors: &mut Errors) -> Option<u64> {
     let help = |e: &mut Errors, before: usize| {
         if let Some(last) = e.get_mut(before) {
-            last.help
-                .get_or_insert_with(|| "sizes are strings, as in \"512M\"".to_owned());
+            last.help.get_or_insert_with(|| "sizes are strings, as in \"512M\"".to_owned());
         }
     };
     let before = errors.len();
@@ -297,9 +257,7 @@ fn words(value: &Value<'_>, errors: &mut Errors) -> Option<String> {
     understood(value, errors, |text| {
         let fits = |c: char| c.is_ascii_alphanumeric() || " =-_.,:/".contains(c);
         match text.chars().find(|&c| !fits(c)) {
-            Some(c) => Err(format!(
-                "`{c}` cannot stand on the hypervisor's command line"
-            )),
+            Some(c) => Err(format!("`{c}` cannot stand on the hypervisor's command line")),
             None => Ok(text.to_owned()),
         }
     })
@@ -314,10 +272,7 @@ fn cpu(value: &Value<'_>, errors: &mut Errors) -> Option<Cpu> {
         return Some(Cpu::Auto);
     }
     if value.get_ref().is_str() {
-        errors.push(Diagnostic::new(
-            &value.span(),
-            "expected a CPU index or \"auto\"",
-        ));
+        errors.push(Diagnostic::new(&value.span(), "expected a CPU index or \"auto\""));
         return None;
     }
     table::number(value, 0..=u16::MAX, errors).map(Cpu::Index)

@@ -40,12 +40,7 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// An error at a place.
     pub fn new(span: &Span, message: impl Into<String>) -> Self {
-        Self {
-            span: span.clone(),
-            message: message.into(),
-            help: None,
-            also: None,
-        }
+        Self { span: span.clone(), message: message.into(), help: None, also: None }
     }
 
     /// Adds what would be right.
@@ -81,10 +76,7 @@ impl Source {
         use anyhow::Context;
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the configuration {}", path.display()))?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            text,
-        })
+        Ok(Self { path: path.to_path_buf(), text })
     }
 
     /// The folder against which the file's relative paths are meant.
@@ -118,19 +110,13 @@ impl Source {
             out += &self.draw(diagnostic, color);
         }
         let n = diagnostics.len();
-        out += &format!(
-            "{n} error{} in {}",
-            if n == 1 { "" } else { "s" },
-            self.path.display()
-        );
+        out += &format!("{n} error{} in {}", if n == 1 { "" } else { "s" }, self.path.display());
         out
     }
 
     fn draw(&self, diagnostic: &Diagnostic, color: bool) -> String {
         let name = self.path.display().to_string();
-        let config = Config::default()
-            .with_color(color)
-            .with_index_type(IndexType::Byte);
+        let config = Config::default().with_color(color).with_index_type(IndexType::Byte);
         let mut report = Report::build(ReportKind::Error, (name.clone(), diagnostic.span.clone()))
             .with_config(config)
             .with_message(&diagnostic.message)
@@ -148,9 +134,6 @@ impl Source {
         }
         // The first line repeats the message without its place.
         let drawn = String::from_utf8_lossy(&drawn);
-        drawn
-            .split_once('\n')
-            .map(|(_, rest)| rest.to_owned())
-            .unwrap_or_default()
+        drawn.split_once('\n').map(|(_, rest)| rest.to_owned()).unwrap_or_default()
     }
 }

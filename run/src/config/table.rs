@@ -23,13 +23,7 @@ impl<'a, 'i> Table<'a, 'i> {
     ) -> Self {
         for key in table.keys() {
             if !keys.contains(&key.get_ref().as_ref()) {
-                errors.push(unknown(
-                    &key.span(),
-                    "key",
-                    key.get_ref(),
-                    keys.iter().copied(),
-                    what,
-                ));
+                errors.push(unknown(&key.span(), "key", key.get_ref(), keys.iter().copied(), what));
             }
         }
         Self { what, table, span }
@@ -64,10 +58,7 @@ impl<'a, 'i> Table<'a, 'i> {
         convert: impl FnOnce(&'a Spanned<DeValue<'i>>, &mut Vec<Diagnostic>) -> Option<T>,
     ) -> Option<Located<T>> {
         if self.get(key).is_none() {
-            errors.push(Diagnostic::new(
-                &self.span,
-                format!("{} has no `{key}`", self.what),
-            ));
+            errors.push(Diagnostic::new(&self.span, format!("{} has no `{key}`", self.what)));
         }
         self.optional(key, errors, convert)
     }
@@ -97,10 +88,7 @@ pub fn unknown<'n>(
 
 fn wrong(value: &Spanned<DeValue<'_>>, expected: &str, errors: &mut Vec<Diagnostic>) {
     let found = value.get_ref().type_str();
-    errors.push(Diagnostic::new(
-        &value.span(),
-        format!("expected {expected}, found {found}"),
-    ));
+    errors.push(Diagnostic::new(&value.span(), format!("expected {expected}, found {found}")));
 }
 
 /// A string.
@@ -128,10 +116,7 @@ pub fn number(
         .and_then(|n| u16::try_from(n).ok())
         .filter(|n| range.contains(n));
     if found.is_none() {
-        errors.push(Diagnostic::new(
-            &value.span(),
-            format!("expected {expected}"),
-        ));
+        errors.push(Diagnostic::new(&value.span(), format!("expected {expected}")));
     }
     found
 }
@@ -182,15 +167,9 @@ pub fn word<T: Copy>(
     errors: &mut Vec<Diagnostic>,
 ) -> Option<T> {
     let text = string(value, errors)?;
-    let found = words
-        .iter()
-        .find(|(word, _)| *word == text)
-        .map(|&(_, meaning)| meaning);
+    let found = words.iter().find(|(word, _)| *word == text).map(|&(_, meaning)| meaning);
     if found.is_none() {
-        let known: Vec<String> = words
-            .iter()
-            .map(|(word, _)| format!("\"{word}\""))
-            .collect();
+        let known: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
         let message = format!("expected {}", known.join(" or "));
         errors.push(Diagnostic::new(&value.span(), message));
     }

@@ -13,25 +13,14 @@ use super::source::Source;
 use super::{Checked, process, units};
 
 fn read(source: &Source, smp: u16, memory: u64) -> Checked {
-    let images = ["pv-console", "vmm"]
-        .map(String::from)
-        .into_iter()
-        .collect::<BTreeSet<_>>();
-    let around = Surroundings {
-        smp,
-        memory,
-        folder: source.folder(),
-        images: &images,
-    };
+    let images = ["pv-console", "vmm"].map(String::from).into_iter().collect::<BTreeSet<_>>();
+    let around = Surroundings { smp, memory, folder: source.folder(), images: &images };
     process(source, &around).unwrap()
 }
 
 fn text(text: &str) -> Source {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config/fixtures");
-    Source {
-        path: folder.join("inline.toml"),
-        text: text.to_owned(),
-    }
+    Source { path: folder.join("inline.toml"), text: text.to_owned() }
 }
 
 fn good(source: &Source, smp: u16) -> Compiled {
@@ -44,9 +33,7 @@ fn good(source: &Source, smp: u16) -> Compiled {
 fn fixture(name: &str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config/fixtures");
     let source = Source::read(&folder.join(name).with_extension("toml")).unwrap();
-    let Checked::Bad(mut errors) = read(&source, 2, 2 << 30) else {
-        panic!("{name} is good")
-    };
+    let Checked::Bad(mut errors) = read(&source, 2, 2 << 30) else { panic!("{name} is good") };
     errors.sort_by_key(|e| e.span.start);
     let found: Vec<String> = errors
         .iter()
@@ -55,18 +42,12 @@ fn fixture(name: &str) {
             format!("{line}:{column} {}", e.message)
         })
         .collect();
-    let expected: Vec<&str> = source
-        .text
-        .lines()
-        .filter_map(|l| l.strip_prefix("#~ "))
-        .collect();
+    let expected: Vec<&str> = source.text.lines().filter_map(|l| l.strip_prefix("#~ ")).collect();
     let mut rest = found.clone();
     for want in &expected {
         let (place, part) = want.split_once(' ').unwrap();
         let place = format!("{place} ");
-        let hit = rest
-            .iter()
-            .position(|f| f.starts_with(&place) && f.contains(part));
+        let hit = rest.iter().position(|f| f.starts_with(&place) && f.contains(part));
         match hit {
             Some(index) => drop(rest.remove(index)),
             None => panic!("{name}: no error `{want}` among\n{}", found.join("\n")),
@@ -168,20 +149,11 @@ fn everything_said_is_compiled() {
     assert_eq!(console.devices[0].ports, [(0x3f8, 8), (0x80, 1)]);
     assert_eq!(console.devices[0].mmio, [(0xfed4_0000, 0x1000)]);
     assert_eq!(console.restart, Restart::OnFailure { max: 3 });
-    assert_eq!(
-        (console.cpu, console.quota, console.memory),
-        (0, 256, 1 << 20)
-    );
+    assert_eq!((console.cpu, console.quota, console.memory), (0, 256, 1 << 20));
     let one = &system.components[1];
-    assert_eq!(
-        (one.uses[0].service.as_str(), one.uses[0].provider),
-        ("console", 0)
-    );
+    assert_eq!((one.uses[0].service.as_str(), one.uses[0].provider), ("console", 0));
     assert_eq!(one.image, "vmm");
-    assert_eq!(
-        config::decode(&config::encode(system).unwrap()).as_ref(),
-        Ok(system)
-    );
+    assert_eq!(config::decode(&config::encode(system).unwrap()).as_ref(), Ok(system));
 }
 
 #[test]
@@ -191,10 +163,7 @@ fn modules_are_named_after_their_first_user() {
     assert_eq!(names, ["one.kernel", "one.initrd", "two.initrd"]);
     assert_eq!(compiled.payloads[1].1, Payload::Demo);
     let vm = |i: usize| compiled.system.components[i].vm.clone().unwrap();
-    assert_eq!(
-        (vm(1).kernel.as_str(), vm(2).kernel.as_str()),
-        ("one.kernel", "one.kernel")
-    );
+    assert_eq!((vm(1).kernel.as_str(), vm(2).kernel.as_str()), ("one.kernel", "one.kernel"));
     assert_eq!(vm(2).initrd.as_deref(), Some("two.initrd"));
 }
 
@@ -206,10 +175,7 @@ fn auto_takes_the_cpus_that_have_least_to_do() {
     assert_eq!(vm(2).vcpus, [1]);
     assert_eq!(compiled.system.components[1].cpu, 3);
     let compiled = good(&text(TWO_VMS), 1);
-    assert_eq!(
-        compiled.system.components[1].vm.clone().unwrap().vcpus,
-        [0, 0]
-    );
+    assert_eq!(compiled.system.components[1].vm.clone().unwrap().vcpus, [0, 0]);
 }
 
 #[test]
@@ -224,16 +190,7 @@ fn positions_count_characters_from_one() {
 fn sizes_and_ranges_are_read() {
     assert_eq!(units::size("512M"), Ok(512 << 20));
     assert_eq!(units::size("1GiB"), Ok(1 << 30));
-    for bad in [
-        "",
-        "M",
-        "12",
-        "1.5G",
-        "-1M",
-        "1T",
-        "99999999999G",
-        "18446744073709551615K",
-    ] {
+    for bad in ["", "M", "12", "1.5G", "-1M", "1T", "99999999999G", "18446744073709551615K"] {
         assert!(units::size(bad).is_err(), "{bad}");
     }
     assert_eq!(units::range("0x3f8-0x3ff", 0xffff), Ok((0x3f8, 0x3ff)));

@@ -12,9 +12,7 @@ pub fn size(text: &str) -> Result<u64, String> {
         "M" | "MiB" => 20,
         "G" | "GiB" => 30,
         _ => {
-            return Err(format!(
-                "`{text}` is not a size: write a number with K, M or G"
-            ));
+            return Err(format!("`{text}` is not a size: write a number with K, M or G"));
         }
     };
     let number: u64 = digits
@@ -70,14 +68,10 @@ fn integer(text: &str) -> Option<u64> {
 pub fn name(text: &str) -> Result<(), String> {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if text.is_empty() || text.len() > 31 {
-        return Err(format!(
-            "`{text}` is not a name: it needs 1 to 31 characters"
-        ));
+        return Err(format!("`{text}` is not a name: it needs 1 to 31 characters"));
     }
     if !text.starts_with(|c: char| c.is_ascii_lowercase()) || !text.chars().all(fits) {
-        return Err(format!(
-            "`{text}` is not a name: use a-z, 0-9 and -, and begin with a letter"
-        ));
+        return Err(format!("`{text}` is not a name: use a-z, 0-9 and -, and begin with a letter"));
     }
     Ok(())
 }

@@ -66,8 +66,7 @@ impl Archive {
         ];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {
-            self.bytes
-                .extend_from_slice(format!("{field:08x}").as_bytes());
+            self.bytes.extend_from_slice(format!("{field:08x}").as_bytes());
         }
         self.bytes.extend_from_slice(path.as_bytes());
         self.bytes.push(0);
@@ -98,11 +97,8 @@ mod tests {
         let mut at = 0;
         while at < archive.len() {
             assert_eq!(&archive[at..at + 6], b"070701");
-            let (mode, size, name) = (
-                field(archive, at, 1),
-                field(archive, at, 6),
-                field(archive, at, 11),
-            );
+            let (mode, size, name) =
+                (field(archive, at, 1), field(archive, at, 6), field(archive, at, 11));
             let text = &archive[at + 110..at + 110 + name - 1];
             assert_eq!(archive[at + 110 + name - 1], 0);
             let data = (at + 110 + name).next_multiple_of(4);

@@ -67,10 +67,7 @@ fn fetch(package: &str, aside: &Path) -> Result<()> {
         .map(|entry| entry.path())
         .find(|path| path.extension().is_some_and(|e| e == "deb"))
         .context("apt-get left no package")?;
-    ui::run(
-        Command::new("dpkg-deb").arg("-x").arg(&archive).arg(aside),
-        None,
-    )?;
+    ui::run(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(aside), None)?;
     let control = ui::run(Command::new("dpkg-deb").arg("-f").arg(&archive), None)?;
     std::fs::write(aside.join(CONTROL), control)?;
     std::fs::remove_file(&archive)?;
@@ -83,9 +80,7 @@ const CONTROL: &str = ".control";
 fn download(package: &str, folder: &Path) -> Result<()> {
     let mut command = Command::new("apt-get");
     // The sandbox user could not write into the cache.
-    command
-        .args(["-o", "APT::Sandbox::User=root", "download", package])
-        .current_dir(folder);
+    command.args(["-o", "APT::Sandbox::User=root", "download", package]).current_dir(folder);
     ui::run(&mut command, None).map(drop)
 }
 
@@ -93,10 +88,7 @@ fn vmlinuz(tree: &Path) -> Option<PathBuf> {
     let boot = tree.join("boot").read_dir().ok()?;
     boot.filter_map(Result::ok)
         .map(|entry| entry.path())
-        .find(|path| {
-            path.file_name()
-                .is_some_and(|n| n.to_string_lossy().starts_with("vmlinuz-"))
-        })
+        .find(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("vmlinuz-")))
 }
 
 /// The kernel package that a metapackage depends on.
@@ -107,13 +99,8 @@ fn points_to(tree: &Path) -> Result<Option<String>> {
 
 fn depends(control: &str) -> Option<String> {
     let line = control.lines().find_map(|l| l.strip_prefix("Depends:"))?;
-    let words = line
-        .split(',')
-        .filter_map(|part| part.split_whitespace().next());
-    words
-        .into_iter()
-        .find(|w| w.starts_with("linux-image-"))
-        .map(str::to_owned)
+    let words = line.split(',').filter_map(|part| part.split_whitespace().next());
+    words.into_iter().find(|w| w.starts_with("linux-image-")).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -124,10 +111,7 @@ mod tests {
     fn metapackage_names_its_kernel() {
         let control = "Package: linux-image-cloud-amd64\nVersion: 6.1\n\
                        Depends: foo, linux-image-6.1.0-56-cloud-amd64 (= 6.1.192-2)\n";
-        assert_eq!(
-            depends(control).as_deref(),
-            Some("linux-image-6.1.0-56-cloud-amd64")
-        );
+        assert_eq!(depends(control).as_deref(), Some("linux-image-6.1.0-56-cloud-amd64"));
         assert_eq!(depends("Package: x\n"), None);
     }
 }

@@ -1,5 +1,5 @@
 //! The conformance suite: a component that exercises the real kernel, on 1, 2 and 4 CPUs. It
-//! writes a line `TEST name ... ok` or `TEST name ... FAILED: why` for each case, at last
+//! writes a line `TEST name ... ok`, `... FAILED: why` or `... skipped: why` for each case, at last
 //! `N passed, N failed`, and ends the machine through the test-exit port.
 
 use std::time::Duration;
@@ -21,29 +21,18 @@ pub fn jobs() -> Vec<Job> {
     let group = |smp: u16| {
         let plural = if smp == 1 { "" } else { "s" };
         let name = format!("conformance/{smp}-cpu{plural}");
-        Job::group(name.clone(), move |context, report| {
-            suite(context, report, &name, smp)
-        })
+        Job::group(name.clone(), move |context, report| suite(context, report, &name, smp))
     };
     [1, 2, 4].map(group).into()
 }
 
 fn suite(context: &Context, report: &Report, name: &str, smp: u16) -> Result<()> {
-    let compiled = system::check(
-        &context.repo,
-        &context.repo.config("conformance"),
-        smp,
-        MEMORY,
-    )?;
+    let compiled = system::check(&context.repo, &context.repo.config("conformance"), smp, MEMORY)?;
     let plan = system::assemble(&context.repo, context.images()?, &compiled)?;
     let iso = context.scratch(&format!("conformance-{smp}.iso"))?;
     plan.pack(&iso)?;
     let command = &mut Machine::plain(smp, MEMORY).command(&Start::Iso(iso), &Serial::Pipes);
-    let session = Session {
-        timeout: Some(TIMEOUT),
-        to_the_end: true,
-        ..Session::default()
-    };
+    let session = Session { timeout: Some(TIMEOUT), to_the_end: true, ..Session::default() };
     let finished = session.run(command, Vec::new())?;
 
     let results = results(finished.conversation.text());
@@ -52,12 +41,15 @@ fn suite(context: &Context, report: &Report, name: &str, smp: u16) -> Result<()>
         let time = finished.time_at(result.end).unwrap_or(before);
         let case = format!("{name}/{}", result.name);
         if report.wanted(&case) {
-            let verdict = result
-                .verdict
-                .clone()
-                .map(|()| String::new())
-                .map_err(|e| anyhow!("{e}"));
-            report.note(&case, time.saturating_sub(before), verdict);
+            match &result.verdict {
+                Verdict::Passed => {
+                    report.note(&case, time.saturating_sub(before), Ok(String::new()))
+                }
+                Verdict::Failed(why) => {
+                    report.note(&case, time.saturating_sub(before), Err(anyhow!("{why}")));
+                }
+                Verdict::Skipped(why) => report.skip(&case, why),
+            }
         }
         before = time;
     }
@@ -68,11 +60,20 @@ fn suite(context: &Context, report: &Report, name: &str, smp: u16) -> Result<()>
     Ok(())
 }
 
+/// What came of a case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Verdict {
+    Passed,
+    Failed(String),
+    /// It does not apply to this machine.
+    Skipped(String),
+}
+
 /// The result of a case, and where its line ends.
 #[derive(Debug, PartialEq, Eq)]
 struct CaseResult {
     name: String,
-    verdict: Result<(), String>,
+    verdict: Verdict,
     end: usize,
 }
 
@@ -86,46 +87,31 @@ fn results(text: &str) -> Vec<CaseResult> {
             continue;
         };
         let (name, verdict) = case.split_once(" ... ").unwrap_or((case, ""));
-        let verdict = match verdict.trim() {
-            "ok" => Ok(()),
-            "" => Err("it did not end".to_owned()),
-            other => Err(other
-                .trim_start_matches("FAILED")
-                .trim_start_matches(": ")
-                .to_owned()),
+        let (word, why) = verdict.trim().split_once(": ").unwrap_or((verdict.trim(), ""));
+        let verdict = match word {
+            "ok" => Verdict::Passed,
+            "skipped" => Verdict::Skipped(why.to_owned()),
+            "FAILED" => Verdict::Failed(why.to_owned()),
+            _ => Verdict::Failed("it did not end".to_owned()),
         };
-        results.push(CaseResult {
-            name: name.trim().to_owned(),
-            verdict,
-            end,
-        });
+        results.push(CaseResult { name: name.trim().to_owned(), verdict, end });
     }
     results
 }
 
 /// Whether the suite came to its end, and counted as we do.
 fn complete(finished: &Finished, results: &[CaseResult]) -> Result<String> {
-    let passed = results.iter().filter(|r| r.verdict.is_ok()).count();
-    let failed = results.len() - passed;
+    let passed = results.iter().filter(|r| r.verdict == Verdict::Passed).count();
+    let failed = results.iter().filter(|r| matches!(r.verdict, Verdict::Failed(_))).count();
     let closing = format!("{passed} passed, {failed} failed");
-    let said = finished
-        .conversation
-        .text()
-        .lines()
-        .any(|line| line.ends_with(&closing));
+    let said = finished.conversation.text().lines().any(|line| line.ends_with(&closing));
     if !said || results.is_empty() {
         let tail = finished.conversation.tail(40);
-        bail!(
-            "no closing line `{closing}` ({:?})\n--- last lines ---\n{tail}",
-            finished.end
-        );
+        bail!("no closing line `{closing}` ({:?})\n--- last lines ---\n{tail}", finished.end);
     }
     let fine = End::Exit(Some(EXIT_PASS));
     if failed == 0 && finished.end != fine {
-        bail!(
-            "all cases passed, but the machine ended with {:?}",
-            finished.end
-        );
+        bail!("all cases passed, but the machine ended with {:?}", finished.end);
     }
     Ok(format!("{} cases", results.len()))
 }
@@ -137,16 +123,14 @@ mod tests {
     #[test]
     fn lines_of_the_suite_are_understood() {
         let text = "boot\n[conformance] TEST create_pd ... ok\nTEST ipc ... FAILED: status 3\n\
-                    TEST hangs ... \nnoise\n";
+                    TEST smp ... skipped: one CPU\nTEST hangs ... \nnoise\n";
         let found = results(text);
         let names: Vec<&str> = found.iter().map(|r| r.name.as_str()).collect();
-        assert_eq!(names, ["create_pd", "ipc", "hangs"]);
-        assert_eq!(found[0].verdict, Ok(()));
-        assert_eq!(found[1].verdict, Err("status 3".to_owned()));
-        assert_eq!(found[2].verdict, Err("it did not end".to_owned()));
-        assert_eq!(
-            &text[..found[0].end],
-            "boot\n[conformance] TEST create_pd ... ok\n"
-        );
+        assert_eq!(names, ["create_pd", "ipc", "smp", "hangs"]);
+        assert_eq!(found[0].verdict, Verdict::Passed);
+        assert_eq!(found[1].verdict, Verdict::Failed("status 3".to_owned()));
+        assert_eq!(found[2].verdict, Verdict::Skipped("one CPU".to_owned()));
+        assert_eq!(found[3].verdict, Verdict::Failed("it did not end".to_owned()));
+        assert_eq!(&text[..found[0].end], "boot\n[conformance] TEST create_pd ... ok\n");
     }
 }

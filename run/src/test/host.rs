@@ -35,7 +35,7 @@ fn tests(context: &Context, report: &Report) -> Result<()> {
                 continue;
             }
             if ignored.contains(&test) {
-                println!("{name} ... ignored");
+                report.skip(&name, "ignored");
                 continue;
             }
             report.measure(&name, || {
@@ -50,12 +50,7 @@ fn tests(context: &Context, report: &Report) -> Result<()> {
 fn build(context: &Context) -> Result<Vec<Program>> {
     let root = &context.repo.root;
     let mut cargo = context.toolchain.cargo();
-    cargo.args([
-        "test",
-        "--workspace",
-        "--no-run",
-        "--message-format=json-render-diagnostics",
-    ]);
+    cargo.args(["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"]);
     let messages = ui::run(cargo.current_dir(root), None)?;
     Ok(messages
         .lines()
@@ -77,38 +72,25 @@ fn program(message: &Value, root: &Path) -> Option<Program> {
     if matches!(kind, "test" | "example" | "bench") {
         prefix = format!("{prefix}/{}", target.get("name")?.as_str()?);
     }
-    Some(Program {
-        path: path.into(),
-        folder: folder.to_path_buf(),
-        prefix,
-    })
+    Some(Program { path: path.into(), folder: folder.to_path_buf(), prefix })
 }
 
 fn command(program: &Program) -> Command {
     let mut command = Command::new(&program.path);
-    command
-        .current_dir(&program.folder)
-        .env_remove("RUST_BACKTRACE");
+    command.current_dir(&program.folder).env_remove("RUST_BACKTRACE");
     command
 }
 
 fn list(program: &Program, args: &[&str]) -> Result<Vec<String>> {
-    let output = ui::run(
-        command(program).args(args).args(["--format", "terse"]),
-        None,
-    )
-    .with_context(|| anyhow!("cannot list the tests of {}", program.prefix))?;
-    let tests = output
-        .lines()
-        .filter_map(|line| line.strip_suffix(": test"));
+    let output = ui::run(command(program).args(args).args(["--format", "terse"]), None)
+        .with_context(|| anyhow!("cannot list the tests of {}", program.prefix))?;
+    let tests = output.lines().filter_map(|line| line.strip_suffix(": test"));
     Ok(tests.map(str::to_owned).collect())
 }
 
 fn doc(context: &Context) -> Result<String> {
     let mut cargo = context.toolchain.cargo();
-    cargo
-        .args(["test", "--workspace", "--doc", "--quiet"])
-        .current_dir(&context.repo.root);
+    cargo.args(["test", "--workspace", "--doc", "--quiet"]).current_dir(&context.repo.root);
     ui::run(&mut cargo, None).map(|_| String::new())
 }
 

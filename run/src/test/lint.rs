@@ -26,18 +26,14 @@ pub fn jobs() -> Vec<Job> {
 fn format(context: &Context) -> Result<String> {
     require(context, "fmt")?;
     let mut command = context.toolchain.companion("fmt");
-    command
-        .args(["--all", "--check", "--", "--color", "never"])
-        .current_dir(&context.repo.root);
+    command.args(["--all", "--check", "--", "--color", "never"]).current_dir(&context.repo.root);
     ui::run(&mut command, None).map(|_| String::new())
 }
 
 fn host(context: &Context) -> Result<String> {
     require(context, "clippy")?;
     let mut command = context.toolchain.companion("clippy");
-    command
-        .args(["--workspace", "--all-targets", "--quiet"])
-        .current_dir(&context.repo.root);
+    command.args(["--workspace", "--all-targets", "--quiet"]).current_dir(&context.repo.root);
     command.args(["--", "-D", "warnings"]);
     ui::run(&mut command, None).map(|_| String::new())
 }
@@ -47,9 +43,7 @@ fn bare(context: &Context, packages: &[String], folder: &str, flags: &str) -> Re
     require(context, "clippy")?;
     let mut command = context.toolchain.companion("clippy");
     command.arg("--quiet").current_dir(&context.repo.root);
-    command
-        .arg("--target-dir")
-        .arg(context.repo.target.join(folder));
+    command.arg("--target-dir").arg(context.repo.target.join(folder));
     for package in packages {
         command.args(["--package", package]);
     }

@@ -38,9 +38,8 @@ impl Context {
             let components: Vec<String> = self.repo.images()?.into_iter().collect();
             images::build(&self.repo, &self.toolchain, &components)
         };
-        let built = self
-            .images
-            .get_or_init(|| build().map_err(|e: anyhow::Error| format!("{e:#}")));
+        let built =
+            self.images.get_or_init(|| build().map_err(|e: anyhow::Error| format!("{e:#}")));
         built.as_ref().map_err(|e| anyhow!("{e}"))
     }
 
@@ -76,11 +75,7 @@ impl Job {
             report.measure(&case, || work(context));
             Ok(())
         });
-        Self {
-            name,
-            many: false,
-            work,
-        }
+        Self { name, many: false, work }
     }
 
     /// Cases whose names, beginning with this one, are only known when it runs. An error is that
@@ -89,11 +84,7 @@ impl Job {
         name: impl Into<String>,
         work: impl FnOnce(&Context, &Report) -> Result<()> + Send + 'static,
     ) -> Self {
-        Self {
-            name: name.into(),
-            many: true,
-            work: Box::new(work),
-        }
+        Self { name: name.into(), many: true, work: Box::new(work) }
     }
 
     /// Whether a filter leaves anything of it. A group runs also for a filter that may be a part
@@ -129,40 +120,17 @@ struct Layer {
 /// Only for faults of this tool.
 pub fn run(repo: Repo, toolchain: Toolchain, filter: &str) -> Result<bool> {
     ui::silence();
-    let context = Context {
-        repo,
-        toolchain,
-        images: OnceLock::new(),
-    };
+    let context = Context { repo, toolchain, images: OnceLock::new() };
     let report = Report::new(filter);
     let layers = [
-        Layer {
-            jobs: lint::jobs(),
-            workers: 1,
-        },
-        Layer {
-            jobs: host::jobs(),
-            workers: 1,
-        },
-        Layer {
-            jobs: size::jobs(),
-            workers: 1,
-        },
-        Layer {
-            jobs: conformance::jobs(),
-            workers: 2,
-        },
-        Layer {
-            jobs: system::jobs(),
-            workers: 2,
-        },
+        Layer { jobs: lint::jobs(), workers: 1 },
+        Layer { jobs: host::jobs(), workers: 1 },
+        Layer { jobs: size::jobs(), workers: 1 },
+        Layer { jobs: conformance::jobs(), workers: 2 },
+        Layer { jobs: system::jobs(), workers: 2 },
     ];
     for layer in layers {
-        let wanted = layer
-            .jobs
-            .into_iter()
-            .filter(|job| job.wanted(filter))
-            .collect();
+        let wanted = layer.jobs.into_iter().filter(|job| job.wanted(filter)).collect();
         work(&context, &report, wanted, layer.workers);
     }
     Ok(report.close())

@@ -17,16 +17,14 @@ pub struct Report {
 struct Totals {
     passed: usize,
     failed: Vec<String>,
+    skipped: usize,
 }
 
 impl Report {
     /// No results yet.
     #[must_use]
     pub fn new(filter: &str) -> Self {
-        Self {
-            filter: filter.to_owned(),
-            totals: Mutex::default(),
-        }
+        Self { filter: filter.to_owned(), totals: Mutex::default() }
     }
 
     /// Runs a case and notes its result.
@@ -44,11 +42,7 @@ impl Report {
 
     /// Notes a result, with what is to be shown beside it.
     pub fn note(&self, name: &str, time: Duration, result: Result<String>) {
-        // A case that panicked elsewhere must not hide the rest.
-        let mut totals = self
-            .totals
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut totals = self.totals();
         match result {
             Ok(remark) => {
                 totals.passed += 1;
@@ -65,13 +59,21 @@ impl Report {
         }
     }
 
+    /// Notes a case that does not apply here; it is shown, and counts as neither.
+    pub fn skip(&self, name: &str, why: &str) {
+        self.totals().skipped += 1;
+        println!("{name} ... skipped: {why}");
+    }
+
+    /// The counts; a case that panicked elsewhere must not hide the rest.
+    fn totals(&self) -> std::sync::MutexGuard<'_, Totals> {
+        self.totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     /// Prints the closing line. Returns whether there were cases and all passed.
     #[must_use]
     pub fn close(self) -> bool {
-        let totals = self
-            .totals
-            .into_inner()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let totals = self.totals.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         if !totals.failed.is_empty() {
             println!("\nfailed:");
             for name in &totals.failed {
@@ -80,6 +82,9 @@ impl Report {
         }
         if totals.passed + totals.failed.len() == 0 {
             println!("no case has a name with `{}`", self.filter);
+        }
+        if totals.skipped > 0 {
+            println!("\n{} skipped", totals.skipped);
         }
         println!("\n{} passed, {} failed", totals.passed, totals.failed.len());
         totals.failed.is_empty() && totals.passed > 0

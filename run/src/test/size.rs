@@ -13,10 +13,7 @@ const KERNEL_LINES: usize = 10_000;
 /// The cases.
 #[must_use]
 pub fn jobs() -> Vec<Job> {
-    vec![
-        Job::case("size/kernel-lines", lines),
-        Job::case("size/kernel-image", image),
-    ]
+    vec![Job::case("size/kernel-lines", lines), Job::case("size/kernel-image", image)]
 }
 
 fn lines(context: &Context) -> Result<String> {

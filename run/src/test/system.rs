@@ -70,33 +70,30 @@ const TO_SHELL_QUIET: &[Say] = &[
     Hear("SUM=42"),
 ];
 
-const POWEROFF: &[Say] = &[
+/// The VM comes up beside a component that goes down.
+const BESIDE_A_CRASH: &[Say] = &[
+    Hear("component \"faulty\" failed"),
+    Hear("component \"faulty\" stays down after 2 restarts"),
     Hear("GUEST-UP linux"),
     Hear("# "),
-    Type("poweroff -f\n"),
-    Off,
+    Type("echo SUM=$((40+2))\n"),
+    Hear("SUM=42"),
 ];
+
+const POWEROFF: &[Say] = &[Hear("GUEST-UP linux"), Hear("# "), Type("poweroff -f\n"), Off];
 
 const BOOTS: &[Boot] = &[
     Boot::new("bios-2-cpus-to-shell", "linux", TO_SHELL),
-    Boot {
-        smp: 1,
-        ..Boot::new("bios-1-cpu-to-shell", "quiet", TO_SHELL_QUIET)
-    },
-    Boot {
-        smp: 4,
-        ..Boot::new("bios-4-cpus-to-shell", "quiet", TO_SHELL_QUIET)
-    },
-    Boot {
-        firmware: Firmware::Uefi,
-        ..Boot::new("uefi-2-cpus-to-shell", "linux", TO_SHELL)
-    },
+    Boot { smp: 1, ..Boot::new("bios-1-cpu-to-shell", "quiet", TO_SHELL_QUIET) },
+    Boot { smp: 4, ..Boot::new("bios-4-cpus-to-shell", "quiet", TO_SHELL_QUIET) },
+    Boot { firmware: Firmware::Uefi, ..Boot::new("uefi-2-cpus-to-shell", "linux", TO_SHELL) },
     Boot {
         firmware: Firmware::Uefi,
         smp: 4,
         ..Boot::new("uefi-4-cpus-to-shell", "quiet", TO_SHELL_QUIET)
     },
     Boot::new("guest-poweroff-ends-the-machine", "quiet", POWEROFF),
+    Boot::new("faulting-component-is-given-up", "test/crash", BESIDE_A_CRASH),
     Boot {
         damage: |plan| flip_last_byte(plan, config::MODULE_NAME),
         ..Boot::new(
@@ -110,7 +107,7 @@ const BOOTS: &[Boot] = &[
         ..Boot::new(
             "truncated-elf-is-told",
             "quiet",
-            &[Hear("linux"), Hear("ELF")],
+            &[Hear("component \"linux\" not started: image \"vmm\": ")],
         )
     },
     Boot {
@@ -118,23 +115,21 @@ const BOOTS: &[Boot] = &[
         ..Boot::new(
             "missing-kernel-module-is-told",
             "quiet",
-            &[Hear("linux.kernel")],
+            &[Hear("no boot module \"linux.kernel\"")],
         )
     },
     Boot {
         memory: 256 << 20,
-        ..Boot::new("too-little-memory-is-told", "quiet", &[Hear("memory")])
+        ..Boot::new("too-little-memory-is-told", "quiet", &[Hear("too little memory")])
     },
 ];
 
 /// The cases.
 #[must_use]
 pub fn jobs() -> Vec<Job> {
-    let boots = BOOTS.iter().map(|boot| {
-        Job::case(format!("system/{}", boot.name), move |context| {
-            run(context, boot)
-        })
-    });
+    let boots = BOOTS
+        .iter()
+        .map(|boot| Job::case(format!("system/{}", boot.name), move |context| run(context, boot)));
     let host = [
         Job::case("system/missing-kernel-file-is-told", missing_kernel),
         Job::case("system/shipped-configurations-are-good", shipped),
@@ -150,10 +145,7 @@ fn run(context: &Context, boot: &Boot) -> Result<String> {
     let iso = context.scratch(&format!("{}.iso", boot.name))?;
     plan.pack(&iso)?;
 
-    let machine = Machine {
-        firmware: boot.firmware,
-        ..Machine::plain(boot.smp, boot.memory)
-    };
+    let machine = Machine { firmware: boot.firmware, ..Machine::plain(boot.smp, boot.memory) };
     let mut script = Vec::new();
     let mut off = false;
     for say in boot.script {
@@ -164,12 +156,8 @@ fn run(context: &Context, boot: &Boot) -> Result<String> {
         }
     }
     let log = iso.with_extension("log");
-    let session = Session {
-        timeout: Some(TIMEOUT),
-        log: Some(&log),
-        to_the_end: off,
-        ..Session::default()
-    };
+    let session =
+        Session { timeout: Some(TIMEOUT), log: Some(&log), to_the_end: off, ..Session::default() };
     let command = &mut machine.command(&Start::Iso(iso.clone()), &Serial::Pipes);
     let finished = session.run(command, script)?;
     // Only failures are worth keeping the image for.
@@ -187,9 +175,7 @@ fn run(context: &Context, boot: &Boot) -> Result<String> {
 
 fn contents<'p>(plan: &'p mut Plan, name: &str) -> Result<&'p mut Contents> {
     let module = plan.modules.iter_mut().find(|(module, _)| module == name);
-    module
-        .map(|(_, contents)| contents)
-        .with_context(|| format!("there is no module {name}"))
+    module.map(|(_, contents)| contents).with_context(|| format!("there is no module {name}"))
 }
 
 fn bytes(contents: &Contents) -> Result<Vec<u8>> {
@@ -223,19 +209,13 @@ fn remove(plan: &mut Plan, name: &str) -> Result<()> {
 
 fn missing_kernel(context: &Context) -> Result<String> {
     let path = context.scratch("missing-kernel.toml")?;
-    std::fs::write(
-        &path,
-        "[[vm]]\nname = \"a\"\nmemory = \"64M\"\nkernel = \"no/vmlinuz\"\n",
-    )?;
+    std::fs::write(&path, "[[vm]]\nname = \"a\"\nmemory = \"64M\"\nkernel = \"no/vmlinuz\"\n")?;
     let Err(error) = system::check(&context.repo, &path, 2, MEMORY) else {
         bail!("a configuration without its kernel passed the check");
     };
     let text = error.to_string();
     let missing = path.with_file_name("no/vmlinuz");
-    for part in [
-        format!("{}:4:10", path.display()),
-        missing.display().to_string(),
-    ] {
+    for part in [format!("{}:4:10", path.display()), missing.display().to_string()] {
         if !text.contains(&part) {
             bail!("`{part}` is not in the message:\n{text}");
         }
@@ -245,11 +225,13 @@ fn missing_kernel(context: &Context) -> Result<String> {
 
 fn shipped(context: &Context) -> Result<String> {
     let mut count = 0;
-    for entry in context.repo.root.join("run/configs").read_dir()? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|e| e == "toml") {
-            system::check(&context.repo, &path, 2, MEMORY)?;
-            count += 1;
+    for folder in ["run/configs", "run/configs/test"] {
+        for entry in context.repo.root.join(folder).read_dir()? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|e| e == "toml") {
+                system::check(&context.repo, &path, 2, MEMORY)?;
+                count += 1;
+            }
         }
     }
     Ok(format!("{count} configurations"))

@@ -87,7 +87,10 @@ fn objects_of_another_type() -> Outcome {
     refused!(syscall::unbind_interrupt(Cap::<Interrupt>::new(sm)), BadCap);
     refused!(syscall::create_guest(at, Cap::new(sm)), BadCap);
     refused!(syscall::set_portal(Cap::<Portal>::new(sm), 0, ipc::state::Mtd::empty()), BadCap);
-    refused!(syscall::delegate_object(Cap::new(sm), process::pd(), at, ipc::cap::Rights::FULL, 0), BadCap);
+    refused!(
+        syscall::delegate_object(Cap::new(sm), process::pd(), at, ipc::cap::Rights::FULL, 0),
+        BadCap
+    );
     // SAFETY: not a portal, so nothing is called.
     refused!(unsafe { syscall::call(Cap::<Portal>::new(sm), ipc::utcb::Message::EMPTY) }, BadCap);
     Ok(())
@@ -107,7 +110,10 @@ fn own_capabilities_are_as_the_start_block_says() -> Outcome {
         let (held, _) = ok!(syscall::query(Range::object(Rights::FULL), selector.into()));
         same!(held.object(), Some(kind));
     }
-    let (held, _) = ok!(syscall::query(Range::object(Rights::FULL), (objects.free + objects.free_count / 2).into()));
+    let (held, _) = ok!(syscall::query(
+        Range::object(Rights::FULL),
+        (objects.free + objects.free_count / 2).into()
+    ));
     same!(held.object(), Some(ObjectType::Null));
     refused!(syscall::query(Range::object(Rights::FULL), Selector::COUNT), BadCap);
     refused!(syscall::query(Range(3), 0), BadParam);

@@ -140,9 +140,8 @@ extern "sysv64" fn hands_on(_utcb: u64) -> ! {
     loop {
         let range = Range::memory(0, MemRights::READ);
         // SAFETY: nobody runs in the target.
-        let done = unsafe {
-            syscall::delegate_memory(target, range, PAGE.load(Ordering::SeqCst), next)
-        };
+        let done =
+            unsafe { syscall::delegate_memory(target, range, PAGE.load(Ordering::SeqCst), next) };
         if done.is_ok() {
             TURNS.fetch_add(1, Ordering::Relaxed);
         }
@@ -157,7 +156,7 @@ fn memory_that_is_handed_on_all_the_time() -> Outcome {
     let Some(cpu) = other_cpu() else { return Err(Failure::Skip("one CPU")) };
     let (target, mut d) = (ok!(Domain::bare(100)), own());
     let memory = ok!(Pages::new(0));
-    let alias = page(layout::WINDOWS.base) + 0x300;
+    let alias = page(super::FREE_ADDRESSES) + 0x300;
     TARGET.store(target.pd.raw(), Ordering::SeqCst);
     PAGE.store(alias, Ordering::SeqCst);
     TURNS.store(0, Ordering::SeqCst);

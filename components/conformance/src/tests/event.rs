@@ -146,11 +146,7 @@ impl Prober {
 }
 
 /// Vector of the exception that an attempt raises.
-fn vector(
-    p: &Prober,
-    kind: u64,
-    address: u64,
-) -> core::result::Result<Option<u8>, Failure> {
+fn vector(p: &Prober, kind: u64, address: u64) -> core::result::Result<Option<u8>, Failure> {
     Ok(p.access(kind, address, 0)?.err().map(|e| e.vector))
 }
 
@@ -299,7 +295,10 @@ struct Blind;
 impl Entry for Blind {
     extern "sysv64" fn enter(_id: u64, mtd: u64) -> u64 {
         utcb::with_state(|state| {
-            SEEN.store(mtd << 32 | state.rip | state.qualification[0] | state.rax, Ordering::SeqCst);
+            SEEN.store(
+                mtd << 32 | state.rip | state.qualification[0] | state.rax,
+                Ordering::SeqCst,
+            );
             state.rip = SKIP.load(Ordering::SeqCst);
         });
         Mtd::RIP.bits()

@@ -120,11 +120,15 @@ fn any_number_of_words() -> Outcome {
     for count in [1, 2, 64, WORDS - 1, WORDS] {
         utcb::with_message(|area| area.words.fill(7));
         let sent = Message::new(count, 0);
-        let got = ok!(utcb::call(portal, |_| sent, |message, area| {
-            let changed = area.words.iter().take(count).all(|&w| w == 8);
-            let rest = area.words.iter().skip(count).all(|&w| w == 7);
-            (message, changed && rest)
-        }));
+        let got = ok!(utcb::call(
+            portal,
+            |_| sent,
+            |message, area| {
+                let changed = area.words.iter().take(count).all(|&w| w == 8);
+                let rest = area.words.iter().skip(count).all(|&w| w == 7);
+                (message, changed && rest)
+            }
+        ));
         same!(got, (sent, true));
     }
     Ok(())

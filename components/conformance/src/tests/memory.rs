@@ -35,7 +35,7 @@ group!("memory":
     large_ranges,
 );
 
-const AT: u64 = layout::WINDOWS.base;
+const AT: u64 = super::FREE_ADDRESSES;
 
 fn give(to: Cap<Pd>, range: Range, from: u64, at: u64) -> Result {
     // SAFETY: tests use the memory through cells that may change, or not at all.
@@ -199,7 +199,7 @@ fn revocation_reaches_through_domains() -> Outcome {
     let memory = ok!(Pages::new(0));
     let rw = Range::memory(0, MemRights::RW);
     // Here, to an alias, to the other domain.
-    let alias = page(layout::WINDOWS.base) + 0x100;
+    let alias = page(super::FREE_ADDRESSES) + 0x100;
     ok!(give(process::pd(), rw, memory.page(), alias));
     ok!(give(p.domain.pd, rw, alias, page(AT)));
     same!(p.access(WRITE, AT, 7)?, Ok(0));
@@ -213,7 +213,7 @@ fn revocation_reaches_through_domains() -> Outcome {
 fn revocation_spares_the_holder_or_not() -> Outcome {
     let memory = ok!(Pages::new(0));
     let rw = Range::memory(0, MemRights::RW);
-    let alias = page(layout::WINDOWS.base) + 0x100;
+    let alias = page(super::FREE_ADDRESSES) + 0x100;
     ok!(give(process::pd(), rw, memory.page(), alias));
     ok!(revoke(Range::memory(0, MemRights::all()), alias));
     same!(ok!(syscall::query(rw, alias)).0.rights(), MemRights::RW.bits());
@@ -250,7 +250,7 @@ fn query_tells_what_is_held() -> Outcome {
     same!(first, page(layout::HEAP.base));
     let (held, _) = ok!(syscall::query(range, page(layout::IMAGE.base)));
     same!(held.rights(), (MemRights::READ | MemRights::EXECUTE).bits());
-    same!(ok!(syscall::query(range, page(layout::WINDOWS.base))).0.rights(), 0);
+    same!(ok!(syscall::query(range, page(super::FREE_ADDRESSES))).0.rights(), 0);
     same!(ok!(syscall::query(range, u64::MAX)).0.rights(), 0);
     // The page below the stack is not mapped.
     let stack = layout::THREADS.base + THREAD_BLOCK - 64 * 1024;
@@ -260,10 +260,9 @@ fn query_tells_what_is_held() -> Outcome {
 
 fn aliases_in_the_own_domain() -> Outcome {
     let memory = ok!(Pages::new(0));
-    let alias = layout::WINDOWS.base + 0x20_0000;
+    let alias = super::FREE_ADDRESSES + 0x20_0000;
     ok!(give(process::pd(), Range::memory(0, MemRights::RW), memory.page(), page(alias)));
-    let place: *const AtomicU64 =
-        core::ptr::with_exposed_provenance(usize_of(alias));
+    let place: *const AtomicU64 = core::ptr::with_exposed_provenance(usize_of(alias));
     cell(memory)?.store(0xabcd, SeqCst);
     // SAFETY: mapped above; atomic.
     same!(unsafe { &*place }.load(SeqCst), 0xabcd);
@@ -279,7 +278,12 @@ fn large_ranges() -> Outcome {
         return Err(Failure::Skip("the heap is not in large pieces"));
     }
     let order = held.order();
-    ok!(give(p.domain.pd, Range::memory(order, MemRights::READ), first, page(layout::GUEST_RAM.base)));
+    ok!(give(
+        p.domain.pd,
+        Range::memory(order, MemRights::READ),
+        first,
+        page(layout::GUEST_RAM.base)
+    ));
     let end = layout::GUEST_RAM.base + (4096 << order) - 8;
     check!(p.access(READ, end, 0)?.is_ok());
     same!(p.access(READ, end + 8, 0)?, fault(NOT_PRESENT));

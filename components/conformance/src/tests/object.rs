@@ -33,7 +33,13 @@ group!("object":
 const UTCB: u64 = layout::THREADS.base + layout::THREADS.size / 2;
 
 fn start() -> EcStart {
-    EcStart { cpu: process::start().cpu, utcb: UTCB, stack: UTCB + THREAD_BLOCK, events: 0, entry: None }
+    EcStart {
+        cpu: process::start().cpu,
+        utcb: UTCB,
+        stack: UTCB + THREAD_BLOCK,
+        events: 0,
+        entry: None,
+    }
 }
 
 fn create(start: EcStart) -> ipc::status::Result<Cap<Ec>> {
@@ -47,7 +53,9 @@ fn create(start: EcStart) -> ipc::status::Result<Cap<Ec>> {
 }
 
 fn execution_context_addresses() -> Outcome {
-    for utcb in [0, UTCB + 1, UTCB + 8, 0x7fff_ffff_f000, 0x8000_0000_0000, 1 << 63, u64::MAX - 4095] {
+    for utcb in
+        [0, UTCB + 1, UTCB + 8, 0x7fff_ffff_f000, 0x8000_0000_0000, 1 << 63, u64::MAX - 4095]
+    {
         refused!(create(EcStart { utcb, ..start() }), BadParam);
     }
     for entry in [0x8000_0000_0000, u64::MAX] {

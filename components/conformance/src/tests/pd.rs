@@ -153,7 +153,7 @@ fn every_object_is_charged_and_exhaustion_is_a_status() -> Outcome {
         next += 1;
         d.give(process::semaphore(), next, Rights::SM_UP).inspect_err(|_| next -= 1)
     })?;
-    let mut page = sysroot::num::page(ipc::proto::start::layout::WINDOWS.base);
+    let mut page = sysroot::num::page(super::FREE_ADDRESSES);
     let heap = sysroot::num::page(ipc::proto::start::layout::HEAP.base);
     exhaust(|d| {
         // Each page in a page table of its own.

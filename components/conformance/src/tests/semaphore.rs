@@ -51,7 +51,11 @@ fn down_all_takes_all() -> Outcome {
 }
 
 /// A capability to signal with a badge.
-fn badged(d: &mut Domain, sm: Cap<Semaphore>, badge: u64) -> ipc::status::Result<Cap<Semaphore, Up>> {
+fn badged(
+    d: &mut Domain,
+    sm: Cap<Semaphore>,
+    badge: u64,
+) -> ipc::status::Result<Cap<Semaphore, Up>> {
     let at = selector::alloc()?;
     let cap = syscall::derive(process::pd(), sm, at, badge)?;
     d.keep(at);

@@ -108,7 +108,7 @@ fn calls_on_the_other_cpu() -> Outcome {
     Ok(())
 }
 
-const ALIAS: u64 = layout::WINDOWS.base + 0x40_0000;
+const ALIAS: u64 = super::FREE_ADDRESSES + 0x40_0000;
 
 /// Reads the alias for as long as it can: its first page fault stops it, as nobody handles it.
 extern "sysv64" fn reads(_utcb: u64) -> ! {

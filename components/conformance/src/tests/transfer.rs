@@ -207,7 +207,10 @@ fn what_the_sender_does_not_hold() -> Outcome {
     refused!(send(portal, &[item(Range::object(Rights::FULL), Selector::COUNT)]), BadCap);
     refused!(send(portal, &[item(Range(3), sm.raw())]), BadParam);
     refused!(send(portal, &[item(Range::object(Rights::empty()), sm.raw())]), BadParam);
-    refused!(send(portal, &[item(Range(1 << 30 | Range::object(Rights::FULL).0), sm.raw())]), BadParam);
+    refused!(
+        send(portal, &[item(Range(1 << 30 | Range::object(Rights::FULL).0), sm.raw())]),
+        BadParam
+    );
     let weak = crate::domain::with_rights(&mut own, sm, Rights::SM_UP)?;
     refused!(send(portal, &[object(weak, Rights::SM_DOWN, 0)]), BadRight);
     Ok(())
@@ -217,7 +220,7 @@ fn memory_arrives() -> Outcome {
     let mut d = ok!(Domain::new(300));
     let portal = ok!(receiver(&mut d));
     let memory = ok!(Pages::new(1));
-    let target = page(layout::WINDOWS.base);
+    let target = page(super::FREE_ADDRESSES);
     ok!(open(portal, Window::CLOSED, Window::open(target, 4)));
     let range = Range::memory(1, MemRights::READ);
     let (count, item) = ok!(send(portal, &[Item::delegate(range, memory.page(), 6)]));
@@ -252,7 +255,11 @@ fn a_reply_carries_capabilities() -> Outcome {
     refused!(utcb::call(portal, |_| Message::EMPTY, |m, _| m), NoWindow);
     let at = selector::alloc()?;
     utcb::set_window(Space::Object, Window::open(at.0, 0));
-    let reply = utcb::call(portal, |_| Message::EMPTY, |m, area| (m.items(), area.items.first().map(|i| i.base)));
+    let reply = utcb::call(
+        portal,
+        |_| Message::EMPTY,
+        |m, area| (m.items(), area.items.first().map(|i| i.base)),
+    );
     utcb::set_window(Space::Object, Window::CLOSED);
     same!(ok!(reply), (1, Some(at.0)));
     ok!(Cap::<Semaphore>::new(at).up());

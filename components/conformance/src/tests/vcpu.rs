@@ -216,7 +216,10 @@ fn rights() -> Outcome {
     refused!(syscall::set_state(weak, Mtd::RIP), BadRight);
     let weak = ok!(with_rights(&mut machine.domain, vcpu, Rights::EC_CTRL));
     refused!(syscall::create_sc(at, process::pd(), weak, 1, 1000), BadRight);
-    refused!(syscall::create_vcpu(at, process::pd(), Cap::<Guest>::new(vcpu.selector()), 0, 0), BadCap);
+    refused!(
+        syscall::create_vcpu(at, process::pd(), Cap::<Guest>::new(vcpu.selector()), 0, 0),
+        BadCap
+    );
     refused!(syscall::create_vcpu(at, process::pd(), space, u16::MAX, 0), BadCpu);
     refused!(syscall::create_vcpu(at, process::pd(), space, cpu(), u32::MAX), BadParam);
     Ok(())

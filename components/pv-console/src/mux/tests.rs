@@ -1,3 +1,10 @@
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "tests"
+)]
+
 use super::{ESCAPE, HELD_LINES, HOLD_MS, Mux, Typed};
 
 fn drain(mux: &mut Mux) -> String {

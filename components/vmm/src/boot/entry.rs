@@ -3,6 +3,7 @@
 use ipc::state::{Segment, State};
 
 use super::layout;
+use crate::devices::pm;
 use crate::memory::{NotRam, Ram};
 
 /// `IA32_PAT` after reset (Intel SDM vol. 3, 13.12.4).
@@ -65,6 +66,18 @@ pub fn write_tables(ram: &Ram) -> Result<(), NotRam> {
         }
     }
     Ok(())
+}
+
+/// Writes what stands for firmware: at the reset vector, code that asks for a restart. Linux jumps
+/// there to restart where ACPI is hardware-reduced and there is no EFI (`reboot=bios`).
+///
+/// # Errors
+/// RAM does not reach that far.
+pub fn write_reset_vector(ram: &Ram) -> Result<(), NotRam> {
+    let [low, high] = pm::RESET.to_le_bytes();
+    // mov al, RESET_VALUE; mov dx, RESET; out dx, al; cli; hlt; jmp to the cli
+    let code = [0xb0, pm::RESET_VALUE, 0xba, low, high, 0xee, 0xfa, 0xf4, 0xeb, 0xfc];
+    ram.write(layout::RESET_VECTOR, &code)
 }
 
 /// State at the 64-bit entry of a Linux kernel (Documentation/arch/x86/boot.rst, "64-bit Boot

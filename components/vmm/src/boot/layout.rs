@@ -17,7 +17,11 @@ pub const LOW_END: u64 = 0x9_fc00;
 /// ACPI tables, in the area that firmware would occupy.
 pub const ACPI: u64 = 0xe_0000;
 /// End of the area for ACPI tables.
-pub const ACPI_END: u64 = 0x10_0000;
+pub const ACPI_END: u64 = FIRMWARE;
+/// Where a BIOS would be: empty but for the reset vector.
+pub const FIRMWARE: u64 = 0xf_0000;
+/// First instruction after a reset, as a guest that restarts itself by jumping there knows it.
+pub const RESET_VECTOR: u64 = 0xf_fff0;
 /// Start of extended memory.
 pub const HIGH_START: u64 = 0x10_0000;
 /// Least RAM of a guest.

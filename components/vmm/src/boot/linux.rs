@@ -293,6 +293,7 @@ pub fn load(ram: &Ram, payload: &Payload<'_>) -> Result<Loaded, BootError> {
     ram.write(layout::COMMAND_LINE + u64_of(cmdline.len()), &[0])?;
     write_zero_page(ram, payload, &header, initrd)?;
     entry::write_tables(ram)?;
+    entry::write_reset_vector(ram)?;
     Ok(Loaded { entry: kernel + ENTRY_64, zero_page: layout::ZERO_PAGE, kernel, initrd })
 }
 
@@ -360,6 +361,11 @@ pub fn e820(ram: &Ram) -> impl Iterator<Item = E820> + use<> {
         E820 { base: 0, size: layout::LOW_END, kind: RAM },
         E820 { base: layout::LOW_END, size: layout::ACPI - layout::LOW_END, kind: RESERVED },
         E820 { base: layout::ACPI, size: layout::ACPI_END - layout::ACPI, kind: ACPI },
+        E820 {
+            base: layout::FIRMWARE,
+            size: layout::HIGH_START - layout::FIRMWARE,
+            kind: RESERVED,
+        },
     ];
     low.into_iter().chain(ram.regions().map(|r| {
         let skip = if r.gpa == 0 { layout::HIGH_START } else { 0 };

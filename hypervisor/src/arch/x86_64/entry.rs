@@ -295,7 +295,6 @@ unsafe extern "sysv64" fn vectors() {
 }
 
 /// Address of the handler for a vector.
-#[must_use]
 pub fn handler(vector: u8) -> u64 {
     let address = match vector {
         2 => nmi as *const () as usize,

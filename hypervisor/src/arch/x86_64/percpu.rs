@@ -34,7 +34,6 @@ impl PerCpu {
     pub const RSP0: u64 = PERCPU_TO_RSP0;
 
     /// The storage of CPU `id`, to be written to its page.
-    #[must_use]
     pub fn new(id: u16, window: CpuWindow) -> Self {
         let nobody = Regs::default();
         nobody.set(flag::DEAD);
@@ -76,7 +75,6 @@ impl PerCpu {
 
 /// The storage of this CPU.
 #[inline(always)]
-#[must_use]
 pub fn this() -> &'static PerCpu {
     let base: *const PerCpu;
     // SAFETY: in the kernel the GS base points to this CPU's `PerCpu`, which lives for ever and

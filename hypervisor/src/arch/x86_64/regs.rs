@@ -88,7 +88,6 @@ impl Regs {
 
     /// Whether any of `bits` is set.
     #[inline]
-    #[must_use]
     pub fn has(&self, bits: u64) -> bool {
         self.flags.get() & bits != 0
     }

@@ -4,7 +4,8 @@ use super::instr::{inb, outb, pause};
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-const COM1: u16 = 0x3f8;
+/// First port of the serial port.
+pub const COM1: u16 = 0x3f8;
 const DATA: u16 = COM1;
 const INTERRUPTS: u16 = COM1 + 1;
 const FIFO: u16 = COM1 + 2;

@@ -26,9 +26,21 @@ fn example() -> Start<'static> {
         heap: Area { base: layout::HEAP.base, size: 1 << 20 },
         threads: layout::THREADS,
         windows: layout::WINDOWS,
-        uses: Vec::from_slice(&[Used { service: "console", provider: "pv-console", portals: 40 }])
-            .unwrap(),
-        clients: Vec::from_slice(&[Client { service: "x", name: "y", cpus: 3, vm: true }]).unwrap(),
+        uses: Vec::from_slice(&[Used {
+            service: "console",
+            provider: "pv-console",
+            portals: 40,
+            shared: None,
+        }])
+        .unwrap(),
+        clients: Vec::from_slice(&[Client {
+            service: "x",
+            name: "y",
+            cpus: 3,
+            vm: true,
+            shared: Some(Area { base: layout::WINDOWS.base, size: 4096 }),
+        }])
+        .unwrap(),
         devices: Vec::from_slice(&[Device {
             name: "uart",
             ports: Vec::from_slice(&[(0x3f8, 8)]).unwrap(),

@@ -56,7 +56,7 @@ fn loads_kernel_initrd_and_command_line() {
     assert_eq!(ram.read_word(zp + 0x218, 4).unwrap(), initrd_at);
     assert_eq!(ram.read_word(zp + 0x21c, 4).unwrap(), 4097);
     assert_eq!(ram.read_word(zp + 0x070, 8).unwrap(), layout::ACPI);
-    assert_eq!(ram.read_word(zp + 0x1e8, 1).unwrap(), 4);
+    assert_eq!(ram.read_word(zp + 0x1e8, 1).unwrap(), 5);
     let cmdline = ram.read_word(zp + 0x228, 4).unwrap();
     assert_eq!(&ram.read_array::<14>(cmdline).unwrap(), b"console=ttyS0\0");
 }
@@ -75,6 +75,29 @@ fn identity_map_covers_four_gib() {
     assert_eq!(ram.read_word(pdpt + 32, 8).unwrap(), 0);
     assert_eq!(ram.read_word(layout::GDT + 0x10, 8).unwrap(), 0x00af_9b00_0000_ffff);
     assert_eq!(ram.read_word(layout::GDT + 0x18, 8).unwrap(), 0x00cf_9300_0000_ffff);
+}
+
+#[test]
+fn a_jump_to_the_reset_vector_asks_for_a_restart() {
+    use crate::decode::current;
+    use crate::devices::pm;
+    use iced_x86::Mnemonic;
+    use ipc::state::State;
+
+    let ram = Ram::for_test(1 << 20);
+    entry::write_reset_vector(&ram).unwrap();
+    let mut s = State::new();
+    (s.cs.base, s.rip) = (0xf_0000, 0xfff0);
+    let mut code = vec![];
+    for _ in 0..5 {
+        let i = current(&ram, &s).unwrap().instruction;
+        code.push(i.mnemonic());
+        s.rip += i.len() as u64;
+    }
+    assert_eq!(code, [Mnemonic::Mov, Mnemonic::Mov, Mnemonic::Out, Mnemonic::Cli, Mnemonic::Hlt]);
+    let [value, port] = [0xf_fff1, 0xf_fff3].map(|at| ram.read_word(at, 2).unwrap());
+    assert_eq!((value & 0xff, port), (pm::RESET_VALUE.into(), pm::RESET.into()));
+    assert!(s.rip <= 0x1_0000);
 }
 
 #[test]
@@ -150,8 +173,8 @@ fn an_image_that_lies_about_its_size_is_measured() {
 fn memory_map_leaves_out_the_device_hole() {
     let ram = Ram::for_test(64 << 20);
     let map: Vec<E820> = e820(&ram).collect();
-    assert_eq!(map[3], E820 { base: 0x10_0000, size: 63 << 20, kind: 1 });
-    assert_eq!(map.len(), 4);
+    assert_eq!(map[4], E820 { base: 0x10_0000, size: 63 << 20, kind: 1 });
+    assert_eq!(map.len(), 5);
     for pair in map.windows(2) {
         assert_eq!(pair[0].base + pair[0].size, pair[1].base);
     }
