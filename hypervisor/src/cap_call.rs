@@ -5,7 +5,7 @@ use ipc::status::Status;
 
 use crate::arch::percpu::PerCpu;
 use crate::arch::serial;
-use crate::cap::{self, Destination, Progress};
+use crate::cap::{self, Delegation, Owner, Progress};
 use crate::destroy;
 use crate::object::pd::Pd;
 use crate::object::vcpu::GuestSpace;
@@ -18,7 +18,7 @@ const BUDGET: u32 = 64;
 /// System call `Delegate`.
 ///
 /// # Errors
-/// `BadCap`, `BadRight`: the destination. What [`cap::delegate`] reports.
+/// `BadCap`, `BadRight`: the destination. What [`Delegation::check`] reports.
 pub fn delegate(c: &Caller<'_>) -> Handled {
     let mut kernel = sync::lock(c.cpu);
     if c.ec.is_dead() {
@@ -27,15 +27,16 @@ pub fn delegate(c: &Caller<'_>) -> Handled {
     let own = &c.ec.pd.spaces;
     let a = &c.args;
     let destination = match own.objects.lookup::<Pd>(a.rdi, Rights::PD_DELEGATE) {
-        Ok(pd) => Destination::Pd(&pd.spaces),
+        Ok(pd) => Owner::Pd(&pd.spaces),
         Err(Status::BadCap) => {
             let guest = own.objects.lookup::<GuestSpace>(a.rdi, Rights::GUEST_MAP)?;
-            Destination::Guest(&guest.space)
+            Owner::Guest(&guest.space)
         }
         Err(status) => return Err(status),
     };
     let range = Range(a.rsi);
-    cap::delegate(&mut kernel.frames, own, destination, range, a.rdx, a.r10, a.r8)?;
+    let delegation = Delegation::check(own, destination, range, a.rdx, a.r10, a.r8)?;
+    delegation.commit(&mut kernel.frames)?;
     if range.space() == Some(Space::Port) {
         ports_given(&kernel, c.cpu, range, a.rdx);
     }

@@ -89,7 +89,7 @@ pub fn plain_reply(cpu: &PerCpu, ec: Obj<Ec>, message: Message) -> bool {
 ///
 /// # Errors
 /// `BadCap`, `BadRight`: no such portal. `BadCpu`: its handler is bound to another CPU.
-/// `Aborted`: its handler is dead. With typed items also what their transfer reports.
+/// `BadState`: its handler waits for the caller. `Aborted`: its handler is dead. With typed items also what their transfer reports.
 pub fn call(c: &Caller<'_>) -> Handled {
     let (cpu, ec) = (c.cpu, c.ec);
     let message = Message(c.args.rsi);
@@ -106,11 +106,11 @@ pub fn call(c: &Caller<'_>) -> Handled {
     if callee.is_dead() {
         return Err(Status::Aborted);
     }
-    if callee == ec {
-        // It would wait for itself.
-        return Err(Status::BadState);
-    }
     if callee.state.get() != State::Idle {
+        if sched::chain_end(callee) == ec {
+            // It would wait for itself.
+            return Err(Status::BadState);
+        }
         ec.regs.restart(&c.args);
         sched::help(cpu, callee);
         return Ok(Outcome::Switched);
@@ -164,10 +164,9 @@ pub fn reply(c: &Caller<'_>) -> Handled {
             }
             (None, _) => {
                 ec.state.set(State::Idle);
-                if !cpu.sched.helping.get() {
-                    sched::abandon(cpu);
-                    return Ok(Outcome::Switched);
-                }
+                // Whose time this is runs on wherever its own chain ends.
+                sched::preempt(cpu);
+                return Ok(Outcome::Switched);
             }
         }
     }

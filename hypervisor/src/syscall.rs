@@ -100,6 +100,10 @@ extern "sysv64" fn full(rdi: u64, rsi: u64, rdx: u64, r10: u64, r8: u64, number:
         Err(status) => finish(cpu, ec, status, 0, 0),
         Ok(Outcome::Again) => again(cpu, ec, &args),
     }
+    // A rendezvous on the way may have woken somebody.
+    if sched::take_reschedule(cpu) {
+        sched::preempt(cpu);
+    }
 }
 
 #[inline(always)]

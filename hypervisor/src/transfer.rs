@@ -10,8 +10,8 @@ use ipc::status::{Result, Status};
 use ipc::utcb::{ITEMS, Item, Utcb, Window};
 
 use crate::arch::percpu::PerCpu;
+use crate::cap::{self, Delegation, Owner, PdSpaces};
 use crate::cap_call::ports_given;
-use crate::cap::{self, Delegation, Destination, PdSpaces};
 use crate::destroy;
 use crate::num::usize_of;
 use crate::object::Obj;
@@ -43,7 +43,7 @@ pub fn items(kernel: &mut Guard, cpu: &PerCpu, from: Obj<Ec>, to: Obj<Ec>, count
             // As many places as plans.
             Ok(delegated) => drop(done.push(delegated)),
             Err(status) => {
-                let mut outcome = cap::Outcome::new();
+                let mut outcome = cap::Outcome::default();
                 let state = &mut **kernel;
                 for delegated in done {
                     cap::undo(&mut state.frames, &mut state.revocations, delegated, &mut outcome);
@@ -102,8 +102,7 @@ fn plan<'a>(
             base + (item.offset & (size - 1) & !((1 << range.order()) - 1))
         }
     };
-    let delegation =
-        Delegation::check(from, Destination::Pd(to), range, item.base, place, item.badge)?;
+    let delegation = Delegation::check(from, Owner::Pd(to), range, item.base, place, item.badge)?;
     Ok(Plan::Delegate(delegation, place))
 }
 

@@ -201,7 +201,7 @@ impl Range {
     #[inline]
     #[must_use]
     pub const fn order(self) -> u8 {
-        (self.0 >> 2) as u8 & 0x3f
+        (self.0 >> 2 & 0x3f) as u8
     }
 
     /// The rights mask, to be read as [`Rights`] or [`MemRights`].

@@ -179,13 +179,12 @@ impl Inject {
     #[inline]
     #[must_use]
     pub const fn kind(self) -> Option<InjectKind> {
-        InjectKind::from_number((self.0 >> 8) as u8 & 7)
+        InjectKind::from_number((self.0 >> 8 & 7) as u8)
     }
 
     /// Error code where one is delivered.
     #[inline]
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "the field is bits 32..64")]
     pub const fn error(self) -> Option<u32> {
         if self.0 & Self::ERROR != 0 { Some((self.0 >> 32) as u32) } else { None }
     }

@@ -66,7 +66,6 @@ impl Window {
         if self.order & !0x3f != 0x80 || self.base & ((1 << order) - 1) != 0 {
             return None;
         }
-        #[expect(clippy::cast_possible_truncation, reason = "masked to six bits")]
         Some((self.base, order as u8))
     }
 }

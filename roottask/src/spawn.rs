@@ -10,7 +10,7 @@ use ipc::PAGE_SIZE;
 use ipc::cap::{MemRights, Range, Rights, Selector};
 use ipc::event::HOST_EVENTS;
 use ipc::info::{Info, MemoryKind, root};
-use ipc::proto::start::{NOTIFY, PAGES, PARK_SELECTOR, Start, THREAD_BLOCK, layout};
+use ipc::proto::start::{Area, NOTIFY, PAGES, PARK_SELECTOR, Start, THREAD_BLOCK, layout};
 use ipc::state::Mtd;
 use ipc::status::Status;
 use sysroot::cap::{Cap, Ec, Interrupt, Pd, Portal, Sc, Semaphore, Up};
@@ -166,7 +166,7 @@ impl Host<'_> {
             let _ = syscall::unbind_interrupt(interrupt);
         }
         for span in child.memory {
-            self.memory.add(span.base, span.size);
+            self.memory.give(span);
         }
     }
 
@@ -234,9 +234,7 @@ impl Host<'_> {
             give(pd, span.base, segment.pages.base, span.size, segment.rights)
                 .map_err(refuse("its image"))?;
         }
-        let heap = self.take(child, order.start.heap.size, PAGE, "its heap")?;
-        give(pd, heap.base, order.start.heap.base, heap.size, MemRights::RW)
-            .map_err(refuse("its heap"))?;
+        self.fill_area(child, order.start.heap, PAGE, MemRights::RW, "its heap")?;
         let stack = self.take(child, STACK, STACK, "its stack")?;
         let end = layout::THREADS.base + THREAD_BLOCK;
         give(pd, stack.base, end - STACK, STACK, MemRights::RW).map_err(refuse("its stack"))?;
@@ -253,7 +251,7 @@ impl Host<'_> {
         self.connect(child, order).map_err(refuse("its sessions"))
     }
 
-    /// Takes zeroed memory for the component.
+    /// Takes zeroed memory for the component in one piece.
     fn take(
         &mut self,
         child: &mut Child,
@@ -261,17 +259,37 @@ impl Host<'_> {
         align: u64,
         what: &str,
     ) -> Result<Span, Refusal> {
-        let span = self.memory.take_aligned(size, align).ok_or_else(|| {
-            format!(
-                "too little memory: {what} takes {} KiB, {} KiB are free, {} KiB in one piece",
-                size / 1024,
-                self.memory.total() / 1024,
-                self.memory.largest() / 1024,
-            )
-        })?;
+        let span =
+            self.memory.take_aligned(size, align).ok_or_else(|| self.too_little(size, what))?;
         child.memory.push(span);
         zero(span);
         Ok(span)
+    }
+
+    /// Fills an area of the component's address space with zeroed memory.
+    fn fill_area(
+        &mut self,
+        child: &mut Child,
+        area: Area,
+        align: u64,
+        rights: MemRights,
+        what: &str,
+    ) -> Result<(), Refusal> {
+        let pieces = self.memory.take_pieces(area.size, align);
+        let pieces = pieces.ok_or_else(|| self.too_little(area.size, what))?;
+        child.memory.extend_from_slice(&pieces);
+        let mut at = area.base;
+        for piece in pieces {
+            zero(piece);
+            give(child.pd, piece.base, at, piece.size, rights).map_err(refuse(what))?;
+            at += piece.size;
+        }
+        Ok(())
+    }
+
+    fn too_little(&self, size: u64, what: &str) -> Refusal {
+        let free = self.memory.total() / 1024;
+        format!("too little memory: {what} takes {} KiB, {free} KiB are free", size / 1024)
     }
 
     /// Memory of its sessions, on both sides.
@@ -300,10 +318,8 @@ impl Host<'_> {
     /// RAM, kernel and initial RAM disk of the component's VM.
     fn machine(&mut self, child: &mut Child, order: &Order<'_>) -> Result<(), Refusal> {
         let Some(vm) = &order.start.vm else { return Ok(()) };
-        let ram = self.take(child, vm.ram.size, LARGE_PAGE, "RAM of its VM")?;
         // The guest executes from it; in the VMM's own space it is never executable.
-        give(child.pd, ram.base, vm.ram.base, ram.size, MemRights::all())
-            .map_err(refuse("RAM of its VM"))?;
+        self.fill_area(child, vm.ram, LARGE_PAGE, MemRights::all(), "RAM of its VM")?;
         for (index, module) in (0..).zip([Some(order.given.kernel), order.given.initrd]) {
             let Some((base, size)) = module else { continue };
             let area = module_area(index, (base, size));

@@ -264,6 +264,10 @@ impl Supervisor {
         ward.doors = Some(doors);
         match outcome {
             Ok(child) => {
+                let wanted = system.components.get(index).map_or(0, |c| c.cpu);
+                if wanted != child.cpu {
+                    log!("root: component \"{name}\": there is no CPU {wanted}");
+                }
                 let image = system.components.get(index).map_or("", |c| c.image.as_str());
                 log!("root: started {name} ({image}) on CPU {}", child.cpu);
                 ward.life.started();

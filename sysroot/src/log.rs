@@ -47,24 +47,26 @@ pub fn line(text: &str) {
         let sink: Sink = unsafe { core::mem::transmute(sink) };
         return sink(text);
     }
-    if !to_console(text)
-        && let Some(root) = process::root()
-        && let Ok(text) = String::try_from(text)
-    {
-        let _ = root.call(&root::Log { text });
+    let Ok(text) = String::try_from(text) else { return };
+    if let Some(console) = Client::<Console>::connect() {
+        let line = console::Log { text: text.clone() };
+        if persist(|| console.call(&line)) {
+            return;
+        }
+    }
+    if let Some(root) = process::root() {
+        let line = root::Log { text };
+        persist(|| root.call(&line));
     }
 }
 
-/// Whether the console took the line.
-fn to_console(text: &str) -> bool {
-    /// How often, and how far apart in milliseconds, a busy console is asked again.
+/// Tries for a while to get a line to a receiver that is busy; whether that succeeded.
+fn persist(send: impl Fn() -> Result<(), Error>) -> bool {
+    /// How often, and how far apart in milliseconds.
     const TRIES: u32 = 50;
     const PAUSE: u64 = 2;
-    let Some(console) = Client::<Console>::connect() else { return false };
-    let Ok(text) = String::try_from(text) else { return false };
-    let line = console::Log { text };
     for _ in 0..TRIES {
-        match console.call(&line) {
+        match send() {
             Ok(()) => return true,
             Err(Error::Fault(Fault::Busy)) => time::sleep_ms(PAUSE),
             Err(_) => return false,

@@ -33,6 +33,12 @@ impl Ports {
         self.first
     }
 
+    /// Number of ports.
+    #[must_use]
+    pub const fn count(self) -> u16 {
+        self.count
+    }
+
     fn port(self, offset: u16, size: u16) -> Option<u16> {
         let end = offset.checked_add(size)?;
         if end > self.count { None } else { self.first.checked_add(offset) }

@@ -2,13 +2,13 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use ipc::cap::{MemRights, Range, Selector};
+use ipc::cap::{MemRights, Range, Rights, Selector, Space};
 use ipc::status::Result;
-use ipc::utcb::Message;
+use ipc::utcb::{Item, Message, Window};
 use sysroot::arch::{Entry, tsc};
 use sysroot::cap::{Cap, Portal, Semaphore};
 use sysroot::memory::Pages;
-use sysroot::{log, process, selector, syscall, time};
+use sysroot::{log, process, selector, syscall, time, utcb};
 
 use crate::arch::null_call;
 use crate::check::Failure;
@@ -44,8 +44,8 @@ fn report(name: &str, value: u64) {
 
 /// Runs all of them.
 pub(crate) fn run() -> bool {
-    let all: [fn() -> core::result::Result<(), Failure>; 5] =
-        [null, portals, semaphores, memory, guest];
+    let all: [fn() -> core::result::Result<(), Failure>; 6] =
+        [null, portals, capability, semaphores, memory, guest];
     let mut good = true;
     for bench in all {
         match bench() {
@@ -93,6 +93,50 @@ fn portals() -> core::result::Result<(), Failure> {
     report("call_cross_pd_0w", call(cross, 0));
     report("call_cross_pd_4w", call(cross, 4));
     report("call_cross_pd_64w", call(cross, 64));
+    Ok(())
+}
+
+/// Takes a capability and is ready for the next one.
+struct Takes;
+
+/// Where it takes them in its domain.
+const WINDOW: u64 = 1024;
+
+impl Entry for Takes {
+    extern "sysv64" fn enter(_id: u64, descriptor: u64) -> u64 {
+        if Message(descriptor).items() > 0 {
+            let _ = syscall::revoke_object(Selector(WINDOW), Rights::FULL, true);
+        }
+        utcb::set_window(Space::Object, Window::open(WINDOW, 0));
+        0
+    }
+}
+
+/// A call that delegates a capability, and the revocation of it by the callee.
+fn capability() -> core::result::Result<(), Failure> {
+    let (mut d, mut here) = (Domain::new(200)?, own());
+    let portal = d.serve::<Takes>(process::start().cpu, 0)?;
+    let sm = here.semaphore(0)?;
+    let item = Item::delegate(Range::object(Rights::SM_UP), sm.raw(), 0);
+    let mut failed = None;
+    let mut call = |items: usize| {
+        let done = utcb::call(
+            portal,
+            |area| {
+                let [first, ..] = area.items;
+                *first = item;
+                Message::new(0, items)
+            },
+            |_, _| (),
+        );
+        failed = failed.or(done.err());
+    };
+    call(0);
+    let ticks = measure(|| call(1));
+    match failed {
+        None => report("call_cross_pd_1cap_revoke", ticks),
+        Some(status) => return Err(status.into()),
+    }
     Ok(())
 }
 

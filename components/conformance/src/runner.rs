@@ -48,6 +48,7 @@ pub(crate) fn main() {
         log!("the watchdog cannot start: {status}");
     }
     process::ready();
+    if process::has_argument("flood") { for n in 0..20000 { log!("line {n} of a flood that goes on and on and on"); } log!("0 passed, 0 failed"); finish(true); }
     if let Some(how) = process::argument("crash") {
         crash(how);
     }
@@ -123,13 +124,19 @@ fn watch() -> Result<(), Status> {
     .map(drop)
 }
 
+/// Ports of the emulator's exit device, by whatever name it was given.
+pub(crate) fn exit_ports() -> Option<Ports> {
+    const FIRST: u16 = 0xf4;
+    let mut devices = process::start().devices.iter();
+    devices.find_map(|d| Ports::of(d, 0).filter(|p| p.first() == FIRST))
+}
+
 /// Leaves the emulator, or ends the component where there is none.
 fn finish(good: bool) -> ! {
     if !OVER.swap(true, Ordering::Relaxed) {
         // The lines shall get out first.
         time::sleep_ms(200);
-        let exit = process::device("exit").and_then(|d| Ports::of(d, 0));
-        if let Some(port) = exit {
+        if let Some(port) = exit_ports() {
             port.write8(0, if good { PASSED } else { FAILED });
         }
     }

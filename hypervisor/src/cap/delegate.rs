@@ -6,30 +6,23 @@
 use ipc::cap::{MemRights, ObjectType, Range, Rights, Selector, Space};
 use ipc::status::Status;
 
-use super::install::{check_place, check_ports, place};
-use super::node::{Handle, MAX_DEPTH, Owner, Seed, What};
+use super::install::{check_place, place};
+use super::node::{Handle, MAX_DEPTH, Owner, Seed};
 use super::outcome::Outcome;
 use super::revoke::{Revocations, remove};
-use super::spaces::{GuestSpace, PdSpaces};
+use super::spaces::PdSpaces;
 use crate::mem::frames::Frames;
 use crate::mem::paging::MemoryType;
+use crate::mem::space::PortSpace;
 
 /// Largest range of memory in one delegation: 1 GiB.
 pub const MAX_MEMORY_ORDER: u8 = 18;
 
-/// Where a delegation goes.
-#[derive(Clone, Copy)]
-pub enum Destination<'a> {
-    /// The spaces of a protection domain.
-    Pd(&'a PdSpaces),
-    /// A guest; takes memory only.
-    Guest(&'a GuestSpace),
-}
-
-/// A [`Range`] that was taken apart and checked for itself.
+/// A [`Range`] of a space, taken apart and checked for itself.
 #[derive(Clone, Copy)]
 pub(super) struct Request {
     pub(super) space: Space,
+    pub(super) base: u64,
     pub(super) order: u8,
     pub(super) rights: u8,
     pub(super) own: bool,
@@ -40,23 +33,29 @@ pub(super) struct Request {
 impl Request {
     /// # Errors
     /// `BadParam` where bits have no meaning, where the order does not suit the space, where no
-    /// right is named or one that does not exist.
-    pub(super) fn new(range: Range) -> Result<Self, Status> {
+    /// right is named or one that does not exist, where `base` is misaligned or beyond the end;
+    /// `BadCap` for a selector that is out of range.
+    pub(super) fn new(range: Range, base: u64) -> Result<Self, Status> {
         let space = range.space().ok_or(Status::BadParam)?;
-        let (order, rights) = match space {
-            Space::Object => (0, Rights::FULL.bits()),
-            Space::Memory => (36, MemRights::all().bits()),
-            Space::Port => (16, 1),
+        let (order, rights, end) = match space {
+            Space::Object => (0, Rights::FULL.bits(), Selector::COUNT),
+            Space::Memory => (36, MemRights::all().bits(), 1 << 52),
+            Space::Port => (16, 1, PortSpace::PORTS),
         };
         let valid = range.0 & !Range::VALID == 0
             && range.order() <= order
             && range.rights() & !rights == 0
-            && range.rights() != 0;
-        if !valid {
-            return Err(Status::BadParam);
+            && range.rights() != 0
+            && base & ((1 << range.order()) - 1) == 0;
+        if !valid || base >= end {
+            return Err(match space {
+                Space::Object if valid => Status::BadCap,
+                _ => Status::BadParam,
+            });
         }
         Ok(Self {
             space,
+            base,
             order: range.order(),
             rights: range.rights(),
             own: range.is_include_self(),
@@ -65,35 +64,23 @@ impl Request {
         })
     }
 
-    /// Number of units.
-    pub(super) fn size(&self) -> u64 {
-        1 << self.order
-    }
-
-    /// Checks that a range of the source space is one: aligned, and not beyond the end.
-    ///
-    /// # Errors
-    /// `BadParam`; `BadCap` for a selector that is out of range.
-    pub(super) fn check_base(&self, base: u64) -> Result<(), Status> {
-        match self.space {
-            Space::Object if base >= Selector::COUNT => Err(Status::BadCap),
-            Space::Object => Ok(()),
-            Space::Memory if base & (self.size() - 1) != 0 || base >> 52 != 0 => {
-                Err(Status::BadParam)
-            }
-            Space::Memory => Ok(()),
-            Space::Port => check_ports(base, self.order),
-        }
+    /// One past the last unit.
+    pub(super) fn end(&self) -> u64 {
+        self.base + (1 << self.order)
     }
 
     /// The one node that the whole range lies in.
-    pub(super) fn node(&self, spaces: &PdSpaces, base: u64) -> Option<Handle> {
-        let node = match self.space {
-            Space::Object => spaces.objects.node(base),
-            Space::Memory => spaces.memory.covering(base),
-            Space::Port => spaces.ports.covering(base),
-        };
-        node.filter(|node| base + self.size() <= node.end())
+    pub(super) fn node(&self, spaces: &PdSpaces) -> Option<Handle> {
+        spaces.covering(self.space, self.base).filter(|node| self.end() <= node.end())
+    }
+}
+
+/// What says that a message brought a capability: its space, order and rights.
+pub(super) fn received(space: Space, order: u8, rights: u8) -> Range {
+    match space {
+        Space::Object => Range::object(Rights::from_bits_retain(rights)),
+        Space::Memory => Range::memory(order, MemRights::from_bits_retain(rights)),
+        Space::Port => Range::port(order),
     }
 }
 
@@ -102,7 +89,6 @@ impl Request {
 #[derive(Clone, Copy)]
 pub struct Delegation<'a> {
     seed: Seed<'a>,
-    range: Range,
 }
 
 /// A delegation that was made, to be undone with [`undo`].
@@ -126,27 +112,23 @@ impl<'a> Delegation<'a> {
     /// * `Exists`: the destination is in use.
     pub fn check(
         src: &PdSpaces,
-        dst: Destination<'a>,
+        dst: Owner<'a>,
         range: Range,
         src_base: u64,
         dst_base: u64,
         badge: u64,
     ) -> Result<Self, Status> {
-        let request = Request::new(range)?;
-        let is_memory = request.space == Space::Memory;
+        let request = Request::new(range, src_base)?;
+        let Request { space, order, .. } = request;
+        let is_memory = space == Space::Memory;
         let unreadable = is_memory && request.rights & MemRights::READ.bits() == 0;
-        let too_large = is_memory && request.order > MAX_MEMORY_ORDER;
-        let owner = match dst {
-            Destination::Pd(spaces) => Owner::Pd(spaces),
-            Destination::Guest(space) => Owner::Guest(space),
-        };
-        let misfit = matches!(owner, Owner::Guest(_)) && !is_memory;
-        let moved = request.space == Space::Port && src_base != dst_base;
+        let too_large = is_memory && order > MAX_MEMORY_ORDER;
+        let misfit = matches!(dst, Owner::Guest(_)) && !is_memory;
+        let moved = space == Space::Port && src_base != dst_base;
         if request.own || request.translate || unreadable || too_large || misfit || moved {
             return Err(Status::BadParam);
         }
-        request.check_base(src_base)?;
-        let source = request.node(src, src_base).ok_or(Status::BadCap)?;
+        let source = request.node(src).ok_or(Status::BadCap)?;
         let rights = source.rights() & request.rights;
         if rights == 0 {
             return Err(Status::BadRight);
@@ -154,38 +136,26 @@ impl<'a> Delegation<'a> {
         if badge != 0 && (source.object_type() != ObjectType::Sm || source.badge() != 0) {
             return Err(Status::BadParam);
         }
-        let memory = match (request.combine, source.memory_type()) {
-            (false, memory) => memory,
-            (true, MemoryType::WriteBack) => return Err(Status::BadParam),
-            (true, _) => MemoryType::WriteCombining,
-        };
-        let what = match request.space {
-            Space::Object => {
-                What::Object { object: source.object(), badge: source.badge() | badge }
+        let extra = match request.combine {
+            false => source.extra | badge,
+            true if is_memory && source.memory_type() != MemoryType::WriteBack => {
+                MemoryType::WriteCombining as u64
             }
-            Space::Memory => {
-                What::Memory { phys: source.target + (src_base - source.base), memory }
-            }
-            Space::Port => What::Port,
+            true => return Err(Status::BadParam),
         };
         if source.depth == MAX_DEPTH {
             return Err(Status::Overflow);
         }
-        let order = request.order;
-        let seed = Seed { owner, parent: Some(source), what, base: dst_base, order, rights };
+        let target = source.target + (src_base - source.base);
+        let parent = Some(source);
+        let seed = Seed { owner: dst, parent, space, order, rights, base: dst_base, target, extra };
         check_place(&seed)?;
-        let granted = match request.space {
-            Space::Object => Range::object(Rights::from_bits_retain(rights)),
-            Space::Memory => Range::memory(order, MemRights::from_bits_retain(rights)),
-            Space::Port => Range::port(order),
-        };
-        Ok(Self { seed, range: granted })
+        Ok(Self { seed })
     }
 
     /// What the receiver gets: space, order and rights.
-    #[must_use]
     pub fn granted(&self) -> Range {
-        self.range
+        received(self.seed.space, self.seed.order, self.seed.rights)
     }
 
     /// Carries it out. Nothing has to be flushed.
@@ -197,22 +167,6 @@ impl<'a> Delegation<'a> {
         check_place(&self.seed)?;
         place(frames, &self.seed).map(Delegated)
     }
-}
-
-/// Delegates `range` at `src_base` of `src` to `dst_base` of `dst`.
-///
-/// # Errors
-/// See [`Delegation::check`] and [`Delegation::commit`]; without effect.
-pub fn delegate(
-    frames: &mut Frames,
-    src: &PdSpaces,
-    dst: Destination,
-    range: Range,
-    src_base: u64,
-    dst_base: u64,
-    badge: u64,
-) -> Result<(), Status> {
-    Delegation::check(src, dst, range, src_base, dst_base, badge)?.commit(frames).map(|_| ())
 }
 
 /// Undoes a delegation, before the kernel lock is released.

@@ -21,7 +21,6 @@ pub struct ObjectHeader {
 
 impl ObjectHeader {
     /// Header of a new object of type `ty`, without capabilities and uses.
-    #[must_use]
     pub const fn new(ty: ObjectType) -> Self {
         Self { next: Cell::new(None), caps: Cell::new(0), uses: Cell::new(0), ty }
     }
@@ -36,13 +35,6 @@ impl ObjectHeader {
     pub fn drop_use(&self) -> bool {
         self.uses.set(self.uses.get() - 1);
         self.uses.get() == 0 && self.caps.get() == 0
-    }
-
-    /// The header as an object of type `T`; `None` where it is of another type.
-    #[must_use]
-    pub fn cast<T: Object>(header: NonNull<Self>) -> Option<NonNull<T>> {
-        // SAFETY: pointers to headers are pointers to live objects.
-        (unsafe { header.as_ref() }.ty == T::TYPE).then(|| header.cast())
     }
 }
 

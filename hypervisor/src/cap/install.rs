@@ -2,45 +2,42 @@
 
 use core::ptr::NonNull;
 
-use ipc::cap::{MemRights, Rights};
+use ipc::cap::{MemRights, Rights, Space};
 use ipc::status::Status;
 
 use super::header::{Object, ObjectHeader};
-use super::node::{Handle, Kind, Owner, Seed, What};
+use super::node::{Handle, Owner, Seed};
+use super::outcome::Outcome;
 use super::spaces::PdSpaces;
-use crate::mem::frames::{Frames, PageList};
+use crate::mem::frames::Frames;
 use crate::mem::paging::MemoryType;
 use crate::mem::space::PortSpace;
+use crate::num::u64_of;
 
 /// Whether the place that a seed names is free to take.
 pub(super) fn check_place(seed: &Seed) -> Result<(), Status> {
-    if seed.owner.is_closed() {
+    if seed.owner.memory().closed.get() {
         return Err(Status::BadCap);
     }
-    let vacant = match (seed.what, seed.owner) {
-        (What::Object { .. }, Owner::Pd(spaces)) => {
-            return spaces.objects.check_vacant(seed.base);
-        }
-        (What::Memory { .. }, owner) => {
+    let vacant = match (seed.space, seed.owner) {
+        (Space::Object, Owner::Pd(spaces)) => return spaces.objects.check_vacant(seed.base),
+        (Space::Memory, owner) => {
             let space = &owner.memory().space;
             if !space.admits(seed.base, seed.order) {
                 return Err(Status::BadParam);
             }
-            space.table().is_vacant(seed.base, seed.order)
+            space.table.is_vacant(seed.base, seed.order)
         }
-        (What::Port, Owner::Pd(spaces)) => {
-            check_ports(seed.base, seed.order)?;
-            spaces.ports.is_vacant(seed.base, seed.order)
+        (Space::Port, Owner::Pd(spaces)) => {
+            if !PortSpace::admits(seed.base, seed.order) {
+                return Err(Status::BadParam);
+            }
+            let next = spaces.ports.index.next(seed.base);
+            next.is_none_or(|node| node.base >= seed.base + (1 << seed.order))
         }
         (_, Owner::Guest(_)) => return Err(Status::BadParam),
     };
     if vacant { Ok(()) } else { Err(Status::Exists) }
-}
-
-/// Whether ports are in range and aligned.
-pub(super) fn check_ports(base: u64, order: u8) -> Result<(), Status> {
-    let aligned = order <= 16 && base & ((1 << order) - 1) == 0;
-    if aligned && base < PortSpace::PORTS { Ok(()) } else { Err(Status::BadParam) }
 }
 
 /// Makes a capability and what it stands for: a filled slot, a mapping, open ports. The place was
@@ -64,42 +61,41 @@ pub(super) fn place(frames: &mut Frames, seed: &Seed) -> Result<Handle, Status> 
 fn attach(frames: &mut Frames, node: Handle) -> Result<(), Status> {
     let owner = node.owner();
     let account = owner.account();
-    match (node.kind, owner) {
-        (Kind::Object, Owner::Pd(spaces)) => {
+    match (node.space, owner) {
+        (Space::Object, Owner::Pd(spaces)) => {
             spaces.objects.insert(frames, account, node)?;
             node.header().caps.set(node.header().caps.get() + 1);
         }
-        (Kind::Port, Owner::Pd(spaces)) => {
+        (Space::Port, Owner::Pd(spaces)) => {
             spaces.ports.space.allow(frames, account, node.base, node.order)?;
             spaces.ports.index.insert(node);
         }
         _ => {
-            owner.memory().space.map(frames, account, &node.mapping())?;
+            owner.memory().space.table.map(frames, account, &node.mapping())?;
             owner.memory().index.insert(node);
         }
     }
     Ok(())
 }
 
-/// Takes a capability out of its space: the reverse of `attach`. Returns whether a TLB may still
-/// hold what is gone.
-pub(super) fn detach(node: Handle, pages: &mut PageList) -> bool {
+/// Takes a capability out of its space: the reverse of `attach`.
+pub(super) fn detach(node: Handle, out: &mut Outcome) {
     let owner = node.owner();
     let account = owner.account();
-    match (node.kind, owner) {
-        (Kind::Object, Owner::Pd(spaces)) => {
-            spaces.objects.remove(account, node.base, pages);
-            false
+    out.taken = true;
+    match (node.space, owner) {
+        (Space::Object, Owner::Pd(spaces)) => {
+            spaces.objects.remove(account, node.base, &mut out.pages);
+            out.drop_capability(node);
         }
-        (Kind::Port, Owner::Pd(spaces)) => {
+        (Space::Port, Owner::Pd(spaces)) => {
             spaces.ports.index.remove(node);
             spaces.ports.space.deny(node.base, node.order);
-            false
         }
         _ => {
             owner.memory().index.remove(node);
-            owner.memory().space.unmap(account, node.base, node.order, pages);
-            true
+            owner.memory().space.unmap(account, node.base, node.order, &mut out.pages);
+            out.flush = true;
         }
     }
 }
@@ -122,12 +118,18 @@ pub unsafe fn install_object<T: Object>(
     let object = object.cast::<ObjectHeader>();
     // SAFETY: the object is allocated and starts with its header.
     debug_assert_eq!(unsafe { object.as_ref() }.ty, T::TYPE);
-    let what = What::Object { object, badge: 0 };
-    install(frames, spaces, what, selector, 0, (rights & Rights::FULL).bits())
+    let target = u64_of(object.as_ptr().expose_provenance());
+    let rights = (rights & Rights::FULL).bits();
+    let owner = Owner::Pd(spaces);
+    let space = Space::Object;
+    let seed =
+        Seed { owner, parent: None, space, order: 0, rights, base: selector, target, extra: 0 };
+    install(frames, &seed)
 }
 
 /// First capability for `2^order` pages of physical memory from page number `phys` on, mapped at
-/// page number `page` with these rights, reading among them. Both are multiples of `2^order`; any order is possible.
+/// page number `page` with these rights, reading among them. Both are multiples of `2^order`; any
+/// order is possible.
 ///
 /// # Errors
 /// `BadParam`, `Exists`, `Quota`; without effect.
@@ -140,12 +142,14 @@ pub fn install_memory(
     memory: MemoryType,
     rights: MemRights,
 ) -> Result<(), Status> {
-    let what = What::Memory { phys, memory };
     let readable = rights.contains(MemRights::READ) && MemRights::all().contains(rights);
     if order >= 36 || phys & ((1 << order) - 1) != 0 || phys >> 40 != 0 || !readable {
         return Err(Status::BadParam);
     }
-    install(frames, spaces, what, page, order, rights.bits())
+    let owner = Owner::Pd(spaces);
+    let (space, rights, extra) = (Space::Memory, rights.bits(), memory as u64);
+    let seed = Seed { owner, parent: None, space, order, rights, base: page, target: phys, extra };
+    install(frames, &seed)
 }
 
 /// First capability for `2^order` ports from `port` on.
@@ -158,18 +162,14 @@ pub fn install_ports(
     port: u64,
     order: u8,
 ) -> Result<(), Status> {
-    install(frames, spaces, What::Port, port, order, 1)
+    let owner = Owner::Pd(spaces);
+    let (space, rights) = (Space::Port, 1);
+    let seed =
+        Seed { owner, parent: None, space, order, rights, base: port, target: port, extra: 0 };
+    install(frames, &seed)
 }
 
-fn install(
-    frames: &mut Frames,
-    spaces: &PdSpaces,
-    what: What,
-    base: u64,
-    order: u8,
-    rights: u8,
-) -> Result<(), Status> {
-    let seed = Seed { owner: Owner::Pd(spaces), parent: None, what, base, order, rights };
-    check_place(&seed)?;
-    place(frames, &seed).map(|_| ())
+fn install(frames: &mut Frames, seed: &Seed) -> Result<(), Status> {
+    check_place(seed)?;
+    place(frames, seed).map(|_| ())
 }

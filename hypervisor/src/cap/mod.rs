@@ -6,7 +6,6 @@
 //! kernel lock, shown by `&mut Frames`; only the lookup of an object capability
 //! ([`objspace::ObjectSpace`]) takes no lock.
 
-pub mod check;
 pub mod delegate;
 pub mod header;
 pub mod index;
@@ -17,17 +16,17 @@ pub mod outcome;
 pub mod query;
 pub mod revoke;
 pub mod spaces;
-pub mod word;
+mod word;
 
-pub use delegate::{Delegation, Destination, delegate, undo};
+pub use delegate::{Delegation, undo};
 pub use header::{Object, ObjectHeader};
 pub use install::{install_memory, install_object, install_ports};
+pub use node::Owner;
 pub use objspace::ObjectSpace;
 pub use outcome::{Outcome, Progress};
 pub use query::{Translation, query, translate};
 pub use revoke::{Revocations, Ticket, destroy_guest, destroy_spaces, revoke};
 pub use spaces::{GuestSpace, PdSpaces};
-pub use word::CapWord;
 
 #[cfg(test)]
 mod tests;

@@ -8,35 +8,20 @@ use core::num::NonZeroU32;
 use core::ops::Deref;
 use core::ptr::NonNull;
 
-use ipc::cap::{MemRights, ObjectType, Rights};
+use ipc::cap::{MemRights, ObjectType, Rights, Space};
 use ipc::status::Status;
 
 use super::header::ObjectHeader;
-use super::index::{Entry, Links};
 use super::spaces::{GuestSpace, Memory, PdSpaces};
 use super::word::CapWord;
 use crate::mem::account::Account;
 use crate::mem::frames::Frames;
 use crate::mem::paging::{Mapping, MemoryType};
 use crate::mem::pool;
-use crate::num::{low32, u64_of, usize_of};
+use crate::num::{low32, usize_of};
 
 /// Longest chain of delegations.
 pub const MAX_DEPTH: u8 = 255;
-
-/// What a node stands for, and thereby where it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Kind {
-    /// An object in an object space.
-    Object,
-    /// Memory in the host space of a protection domain.
-    Host,
-    /// Memory in the space of a guest.
-    Guest,
-    /// Ports.
-    Port,
-}
 
 /// One capability. Reached through [`Handle`]s only.
 #[repr(C, align(64))]
@@ -45,18 +30,23 @@ pub(crate) struct Node {
     pub(super) child: Cell<Option<Handle>>,
     pub(super) next: Cell<Option<Handle>>,
     pub(super) prev: Cell<Option<Handle>>,
-    index: Links<Handle>,
-    pub(super) kind: Kind,
-    pub(super) order: u8,
-    rights: Cell<u8>,
+    /// Links in an [`super::index::Index`].
+    pub(super) left: Cell<Option<Handle>>,
+    pub(super) right: Cell<Option<Handle>>,
+    pub(super) height: Cell<u8>,
     pub(super) depth: u8,
+    pub(super) space: Space,
+    /// Memory of a guest: says what `owner` points to.
+    guest: bool,
+    pub(super) order: u8,
+    pub(super) rights: Cell<u8>,
     /// First selector, page or port.
     pub(super) base: u64,
     /// What is there: address of the object, physical page number, port.
     pub(super) target: u64,
     /// Object: the badge. Memory: its type.
-    extra: u64,
-    /// [`PdSpaces`], or [`GuestSpace`] where the kind says so.
+    pub(super) extra: u64,
+    /// [`GuestSpace`] or [`PdSpaces`].
     owner: NonNull<()>,
 }
 
@@ -141,24 +131,12 @@ impl Handle {
     }
 }
 
-impl Entry for Handle {
-    fn key(&self) -> u64 {
-        self.base
-    }
-
-    fn id(&self) -> u64 {
-        u64::from(self.0.get())
-    }
-
-    fn links(&self) -> &Links<Self> {
-        &self.index
-    }
-}
-
-/// Whom a capability belongs to.
+/// Whom a capability belongs to, or is to.
 #[derive(Clone, Copy)]
-pub(crate) enum Owner<'a> {
+pub enum Owner<'a> {
+    /// A protection domain.
     Pd(&'a PdSpaces),
+    /// A guest; takes memory only.
     Guest(&'a GuestSpace),
 }
 
@@ -176,87 +154,71 @@ impl<'a> Owner<'a> {
             Self::Guest(space) => &space.memory,
         }
     }
-
-    pub(super) fn is_closed(self) -> bool {
-        match self {
-            Self::Pd(spaces) => spaces.is_closed(),
-            Self::Guest(space) => space.is_closed(),
-        }
-    }
 }
 
-/// What a node is made from.
+/// What a node is made from; see [`Node`].
 #[derive(Clone, Copy)]
 pub(super) struct Seed<'a> {
     pub(super) owner: Owner<'a>,
     pub(super) parent: Option<Handle>,
-    pub(super) what: What,
-    pub(super) base: u64,
+    pub(super) space: Space,
     pub(super) order: u8,
     pub(super) rights: u8,
-}
-
-/// What a capability is for.
-#[derive(Clone, Copy)]
-pub(super) enum What {
-    Object { object: NonNull<ObjectHeader>, badge: u64 },
-    Memory { phys: u64, memory: MemoryType },
-    Port,
+    pub(super) base: u64,
+    pub(super) target: u64,
+    pub(super) extra: u64,
 }
 
 impl Node {
     fn new(seed: &Seed) -> Self {
-        let (kind, target, extra) = match (seed.what, seed.owner) {
-            (What::Object { object, badge }, _) => {
-                (Kind::Object, u64_of(object.as_ptr().expose_provenance()), badge)
-            }
-            (What::Memory { phys, memory }, Owner::Pd(_)) => (Kind::Host, phys, memory as u64),
-            (What::Memory { phys, memory }, Owner::Guest(_)) => (Kind::Guest, phys, memory as u64),
-            (What::Port, _) => (Kind::Port, seed.base, 0),
+        let (guest, owner) = match seed.owner {
+            Owner::Pd(spaces) => (false, NonNull::from(spaces).cast()),
+            Owner::Guest(space) => (true, NonNull::from(space).cast()),
         };
         Self {
-            parent: Cell::new(None),
-            child: Cell::new(None),
-            next: Cell::new(None),
-            prev: Cell::new(None),
-            index: Links::new(),
-            kind,
+            parent: Cell::default(),
+            child: Cell::default(),
+            next: Cell::default(),
+            prev: Cell::default(),
+            left: Cell::default(),
+            right: Cell::default(),
+            height: Cell::default(),
+            depth: seed.parent.map_or(0, |p| p.depth.saturating_add(1)),
+            space: seed.space,
+            guest,
             order: seed.order,
             rights: Cell::new(seed.rights),
-            depth: seed.parent.map_or(0, |p| p.depth.saturating_add(1)),
             base: seed.base,
-            target,
-            extra,
-            owner: match seed.owner {
-                Owner::Pd(spaces) => NonNull::from(spaces).cast(),
-                Owner::Guest(space) => NonNull::from(space).cast(),
-            },
+            target: seed.target,
+            extra: seed.extra,
+            owner,
         }
+    }
+
+    /// The subtree of nodes before or after this one in its index.
+    pub(super) fn side(&self, left: bool) -> &Cell<Option<Handle>> {
+        if left { &self.left } else { &self.right }
     }
 
     /// Whom it belongs to.
     pub(super) fn owner<'a>(&self) -> Owner<'a> {
-        // SAFETY: spaces keep their address and outlive their nodes; the kind tells which type
+        // SAFETY: spaces keep their address and outlive their nodes; `guest` tells which type
         // the pointer was made from.
         unsafe {
-            match self.kind {
-                Kind::Guest => Owner::Guest(self.owner.cast().as_ref()),
-                _ => Owner::Pd(self.owner.cast().as_ref()),
+            match self.guest {
+                true => Owner::Guest(self.owner.cast().as_ref()),
+                false => Owner::Pd(self.owner.cast().as_ref()),
             }
         }
     }
 
     /// Whether it is one of these spaces'.
     pub(super) fn is_owned_by(&self, spaces: &PdSpaces) -> bool {
-        self.kind != Kind::Guest && core::ptr::eq(self.owner.as_ptr(), (&raw const *spaces).cast())
+        !self.guest && self.owner == NonNull::from(spaces).cast()
     }
 
     pub(super) fn rights(&self) -> u8 {
         self.rights.get()
-    }
-
-    pub(super) fn set_rights(&self, rights: u8) {
-        self.rights.set(rights);
     }
 
     /// Number of units.
@@ -271,23 +233,23 @@ impl Node {
 
     /// The badge of an object capability, 0 for anything else.
     pub(super) fn badge(&self) -> u64 {
-        if self.kind == Kind::Object { self.extra } else { 0 }
+        if self.space == Space::Object { self.extra } else { 0 }
     }
 
-    /// The type of a memory capability, `WriteBack` for anything else.
+    /// The type of a memory capability.
     pub(super) fn memory_type(&self) -> MemoryType {
-        match (self.kind, self.extra) {
-            (Kind::Host | Kind::Guest, 1) => MemoryType::Uncached,
-            (Kind::Host | Kind::Guest, 2) => MemoryType::WriteCombining,
+        match self.extra {
+            1 => MemoryType::Uncached,
+            2 => MemoryType::WriteCombining,
             _ => MemoryType::WriteBack,
         }
     }
 
     /// The object of an object capability.
     pub(super) fn object(&self) -> NonNull<ObjectHeader> {
-        debug_assert!(self.kind == Kind::Object);
+        debug_assert!(self.space == Space::Object);
         let object = core::ptr::with_exposed_provenance_mut(usize_of(self.target));
-        // SAFETY: `new` made the word from a pointer.
+        // SAFETY: `install_object` made the word from a pointer.
         unsafe { NonNull::new_unchecked(object) }
     }
 
@@ -297,13 +259,13 @@ impl Node {
     }
 
     pub(super) fn object_type(&self) -> ObjectType {
-        if self.kind == Kind::Object { self.header().ty } else { ObjectType::Null }
+        if self.space == Space::Object { self.header().ty } else { ObjectType::Null }
     }
 
     /// The word for the slot of an object capability.
     pub(super) fn word(&self) -> CapWord {
         let rights = Rights::from_bits_retain(self.rights());
-        CapWord::new(self.object().cast(), self.object_type(), rights)
+        CapWord::new(self.target, self.object_type(), rights)
     }
 
     /// What the page tables must say about a memory capability.
@@ -322,9 +284,7 @@ impl Node {
     /// not exist, and nothing is left of memory that cannot be read.
     pub(super) fn without(&self, mask: u8) -> u8 {
         let left = self.rights() & !mask;
-        match self.kind {
-            Kind::Host | Kind::Guest if left & MemRights::READ.bits() == 0 => 0,
-            _ => left,
-        }
+        let unreadable = self.space == Space::Memory && left & MemRights::READ.bits() == 0;
+        if unreadable { 0 } else { left }
     }
 }

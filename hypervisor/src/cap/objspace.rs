@@ -69,54 +69,58 @@ impl ObjectSpace {
     /// # Errors
     /// `Quota`.
     pub fn new(frames: &mut Frames, account: &Account) -> Result<Self, Status> {
-        let root = account.alloc_page(frames)?.cast::<Root>();
-        // SAFETY: a fresh zeroed page is a root of null pointers.
-        for entry in unsafe { &root.as_ref().0 } {
+        let space = Self { root: account.alloc_page(frames)?.cast() };
+        for entry in space.entries() {
             entry.store((&raw const EMPTY).cast_mut(), Ordering::Relaxed);
         }
-        Ok(Self { root })
+        Ok(space)
     }
 
     #[inline(always)]
     fn slot(&self, selector: u64) -> Option<&Slot> {
-        if selector >= Selector::COUNT {
-            return None;
-        }
-        // SAFETY: the root lives as long as the space, and no entry is null; a leaf, once
-        // unlinked, stays allocated until all CPUs have left the kernel.
+        // Acquire: a new leaf is seen empty or later.
+        let leaf = self.entry(selector)?.load(Ordering::Acquire);
+        // SAFETY: no entry is null; a leaf, once unlinked, stays allocated until all CPUs have
+        // left the kernel.
         let leaf = unsafe {
-            let entry = self.root.as_ref().0.get(usize_of(selector >> LEAF_SHIFT))?;
-            // Acquire: a new leaf is seen empty or later.
-            let leaf = entry.load(Ordering::Acquire);
             core::hint::assert_unchecked(!leaf.is_null());
             &*leaf
         };
         leaf.0.get(usize_of(selector) & (LEAF_SLOTS - 1))
     }
 
-    /// The object at a selector, where it is of type `ty` and all of `rights` are held.
-    ///
-    /// The object stays valid until the CPU leaves the kernel (or, under the kernel lock, until
-    /// the lock is released).
+    /// The object at a selector, and its slot.
     #[inline(always)]
-    #[must_use]
-    pub fn lookup_raw(&self, selector: u64, ty: ObjectType, rights: Rights) -> Option<NonNull<()>> {
-        // Acquire: pairs with the release in `insert`; the object is seen initialised.
-        CapWord(self.slot(selector)?.cap.load(Ordering::Acquire)).select(ty, rights)
+    fn find<T: Object>(&self, selector: u64, rights: Rights) -> Result<(&T, &Slot), Status> {
+        if let Some(slot) = self.slot(selector)
+            // Acquire: pairs with the release in `insert`; the object is seen initialised.
+            && let Some(object) = CapWord(slot.cap.load(Ordering::Acquire)).select(T::TYPE, rights)
+        {
+            // SAFETY: the type was compared, so this is a `T` (see `Object`); it is valid as
+            // long as `lookup` says, and nobody holds `self` for longer.
+            return Ok((unsafe { object.cast().as_ref() }, slot));
+        }
+        Err(self.refusal(selector, T::TYPE))
     }
 
-    /// The object at a selector.
+    /// Why a lookup failed.
+    #[cold]
+    fn refusal(&self, selector: u64, ty: ObjectType) -> Status {
+        let word = self.slot(selector).map(|slot| CapWord(slot.cap.load(Ordering::Acquire)));
+        match word.and_then(|word| word.select(ty, Rights::empty())) {
+            Some(_) => Status::BadRight,
+            None => Status::BadCap,
+        }
+    }
+
+    /// The object at a selector. It stays valid until the CPU leaves the kernel (or, under the
+    /// kernel lock, until the lock is released).
     ///
     /// # Errors
     /// `BadCap` where the selector is empty, out of range or names something else, `BadRight`.
     #[inline(always)]
     pub fn lookup<T: Object>(&self, selector: u64, rights: Rights) -> Result<&T, Status> {
-        match self.lookup_raw(selector, T::TYPE, rights) {
-            // SAFETY: the type was compared, so this is a `T` (see `Object`); it is valid as
-            // long as `lookup_raw` says, and nobody holds `self` for longer.
-            Some(object) => Ok(unsafe { object.cast().as_ref() }),
-            None => Err(self.refusal(selector, T::TYPE)),
-        }
+        self.find(selector, rights).map(|(object, _)| object)
     }
 
     /// The object at a selector and the badge of the capability.
@@ -129,31 +133,8 @@ impl ObjectSpace {
         selector: u64,
         rights: Rights,
     ) -> Result<(&T, u64), Status> {
-        if let Some(slot) = self.slot(selector) {
-            let word = CapWord(slot.cap.load(Ordering::Acquire));
-            if let Some(object) = word.select(T::TYPE, rights) {
-                // SAFETY: as in `lookup`.
-                return Ok((unsafe { object.cast().as_ref() }, slot.badge.load(Ordering::Relaxed)));
-            }
-        }
-        Err(self.refusal(selector, T::TYPE))
-    }
-
-    /// Capability and badge at a selector; empty where it is out of range.
-    #[must_use]
-    pub fn get(&self, selector: u64) -> (CapWord, u64) {
-        self.slot(selector).map_or((CapWord::EMPTY, 0), |slot| {
-            (CapWord(slot.cap.load(Ordering::Acquire)), slot.badge.load(Ordering::Relaxed))
-        })
-    }
-
-    /// Why a lookup failed.
-    #[cold]
-    fn refusal(&self, selector: u64, ty: ObjectType) -> Status {
-        match self.lookup_raw(selector, ty, Rights::empty()) {
-            Some(_) => Status::BadRight,
-            None => Status::BadCap,
-        }
+        let (object, slot) = self.find(selector, rights)?;
+        Ok((object, slot.badge.load(Ordering::Relaxed)))
     }
 
     /// Whether something can be placed at a selector.
@@ -181,113 +162,72 @@ impl ObjectSpace {
         account: &Account,
         node: Handle,
     ) -> Result<(), Status> {
-        let leaf = self.leaf_for(frames, account, node.base)?;
-        let index = usize_of(node.base) & (LEAF_SLOTS - 1);
-        if let (Some(slot), Some(first)) = (leaf.0.get(index), leaf.0.first()) {
-            first.used.set(first.used.get() + 1);
+        let entry = self.entry(node.base).ok_or(Status::BadCap)?;
+        if is_empty(entry.load(Ordering::Relaxed)) {
+            let leaf = account.alloc_page(frames)?;
+            // Release: the page, which as a leaf is an empty one, is seen zeroed.
+            entry.store(leaf.cast().as_ptr(), Ordering::Release);
+        }
+        self.count(node.base, 1);
+        if let Some(slot) = self.slot(node.base) {
             slot.node.set(Some(node));
             slot.badge.store(node.badge(), Ordering::Relaxed);
-            // Release: whoever finds the word finds badge and object.
-            slot.cap.store(node.word().0, Ordering::Release);
         }
+        self.update(node);
         Ok(())
     }
 
-    /// Writes the word of a node anew, after its rights have changed.
+    /// Writes the word of a node, also after its rights have changed.
     pub(super) fn update(&self, node: Handle) {
         if let Some(slot) = self.slot(node.base) {
+            // Release: whoever finds the word finds badge and object.
             slot.cap.store(node.word().0, Ordering::Release);
         }
     }
 
     /// Empties a slot that is in use. Its leaf goes to `out` where it was the last one.
     pub(super) fn remove(&self, account: &Account, selector: u64, out: &mut PageList) {
-        let Some(slot) = self.slot(selector) else {
+        let (Some(slot), Some(entry)) = (self.slot(selector), self.entry(selector)) else {
             return;
         };
         slot.cap.store(0, Ordering::Release);
         slot.badge.store(0, Ordering::Relaxed);
         slot.node.set(None);
-        let Some(entry) = self.entry(selector) else {
-            return;
-        };
-        // SAFETY: pointers in the root lead to leaves.
-        let leaf = unsafe { &*entry.load(Ordering::Relaxed) };
-        let Some(first) = leaf.0.first() else { return };
-        first.used.set(first.used.get() - 1);
-        if first.used.get() == 0 {
-            entry.store((&raw const EMPTY).cast_mut(), Ordering::Release);
-            out.push(NonNull::from(leaf).cast(), account);
+        if self.count(selector, -1) == 0 {
+            let leaf = entry.swap((&raw const EMPTY).cast_mut(), Ordering::Release);
+            // SAFETY: pointers in the root lead to leaves.
+            out.push(NonNull::from(unsafe { &*leaf }).cast(), account);
         }
     }
 
-    /// Every node at or after a selector, in order.
-    pub(super) fn nodes(&self, from: u64) -> impl Iterator<Item = Handle> {
-        let leaves = (from >> LEAF_SHIFT)..(Selector::COUNT >> LEAF_SHIFT);
-        let present = leaves.filter(|leaf| {
-            let entry = self.entry(leaf << LEAF_SHIFT);
-            entry.is_some_and(|e| !core::ptr::eq(e.load(Ordering::Relaxed), &raw const EMPTY))
-        });
-        present
-            .flat_map(|leaf| (leaf << LEAF_SHIFT)..(leaf + 1) << LEAF_SHIFT)
-            .filter(move |&selector| selector >= from)
-            .filter_map(|selector| self.node(selector))
+    /// Counts slots in use of the leaf of a selector. Returns how many there are now.
+    fn count(&self, selector: u64, more: i32) -> u32 {
+        let first = self.slot(selector & !(LEAF_SLOTS as u64 - 1));
+        first.map_or(0, |slot| {
+            slot.used.set(slot.used.get().wrapping_add_signed(more));
+            slot.used.get()
+        })
     }
 
-    fn entry(&self, selector: u64) -> Option<&AtomicPtr<Leaf>> {
+    /// Every node, in order.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = Handle> {
+        let leaves = self.entries().iter().map(|entry| entry.load(Ordering::Relaxed));
+        leaves
+            .filter(|leaf| !is_empty(*leaf))
+            // SAFETY: pointers in the root lead to leaves.
+            .flat_map(|leaf| unsafe { &(*leaf).0 })
+            .filter_map(|slot| slot.node.get())
+    }
+
+    #[inline(always)]
+    fn entries(&self) -> &[AtomicPtr<Leaf>; ROOT_ENTRIES] {
         // SAFETY: the root lives as long as the space.
-        unsafe { self.root.as_ref() }.0.get(usize_of(selector >> LEAF_SHIFT))
+        unsafe { &self.root.as_ref().0 }
     }
 
-    fn leaf_for(
-        &self,
-        frames: &mut Frames,
-        account: &Account,
-        selector: u64,
-    ) -> Result<&Leaf, Status> {
-        let entry = self.entry(selector).ok_or(Status::BadCap)?;
-        let mut leaf = entry.load(Ordering::Relaxed);
-        if core::ptr::eq(leaf, &raw const EMPTY) {
-            leaf = account.alloc_page(frames)?.cast::<Leaf>().as_ptr();
-            // Release: the page is seen zeroed.
-            entry.store(leaf, Ordering::Release);
-        }
-        // SAFETY: pointers in the root lead to leaves; a zeroed page is an empty one.
-        Ok(unsafe { &*leaf })
-    }
-
-    /// Checks that slots and nodes agree and leaves are counted.
-    ///
-    /// # Errors
-    /// What is wrong.
-    pub(super) fn check(&self) -> Result<(), &'static str> {
-        for first in (0..Selector::COUNT).step_by(LEAF_SLOTS) {
-            let entry = self.entry(first).map(|e| e.load(Ordering::Relaxed).cast_const());
-            if entry == Some(&raw const EMPTY) {
-                continue;
-            }
-            let mut used = 0;
-            for selector in first..first + (LEAF_SLOTS as u64) {
-                let Some(slot) = self.slot(selector) else {
-                    continue;
-                };
-                let (word, badge) = self.get(selector);
-                match slot.node.get() {
-                    Some(node) if node.base != selector => return Err("slot of another selector"),
-                    Some(node) if node.word() != word || node.badge() != badge => {
-                        return Err("slot differs from its node");
-                    }
-                    Some(_) => used += 1,
-                    None if !word.is_empty() => return Err("capability without a node"),
-                    None => {}
-                }
-            }
-            let counted = self.slot(first).map_or(0, |slot| slot.used.get());
-            if counted != used || used == 0 {
-                return Err("leaf with a wrong count");
-            }
-        }
-        Ok(())
+    #[inline(always)]
+    fn entry(&self, selector: u64) -> Option<&AtomicPtr<Leaf>> {
+        self.entries().get(usize_of(selector >> LEAF_SHIFT))
     }
 
     /// Frees the root page.
@@ -299,3 +239,10 @@ impl ObjectSpace {
         unsafe { account.free_page(frames, self.root.cast()) };
     }
 }
+
+fn is_empty(leaf: *const Leaf) -> bool {
+    core::ptr::eq(leaf, &raw const EMPTY)
+}
+
+#[cfg(test)]
+mod tests;

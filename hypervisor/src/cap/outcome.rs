@@ -1,6 +1,5 @@
 //! What a revocation leaves for its caller to do.
 
-use core::cell::Cell;
 use core::ptr::NonNull;
 
 use super::header::ObjectHeader;
@@ -34,26 +33,14 @@ pub struct Outcome {
     pub flush: bool,
     /// Something was taken away.
     pub(super) taken: bool,
-    pages: PageList,
+    pub(super) pages: PageList,
     dead: Option<NonNull<ObjectHeader>>,
 }
 
 impl Outcome {
-    /// No consequences.
-    pub const fn new() -> Self {
-        Self {
-            progress: Progress::Done,
-            flush: false,
-            taken: false,
-            pages: PageList::new(),
-            dead: None,
-        }
-    }
-
     /// Whether nothing was taken away, so that no rendezvous is needed.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
-        !self.taken && !self.flush && self.pages.is_empty() && self.dead.is_none()
+        !self.taken
     }
 
     /// Frees the pages that fell out of use: page tables, leaves of object spaces.
@@ -73,40 +60,13 @@ impl Outcome {
         Some(object)
     }
 
-    /// Adds the consequences of another step; the progress stays.
-    pub fn absorb(&mut self, mut other: Self) {
-        self.flush |= other.flush;
-        self.taken |= other.taken;
-        self.add_pages(core::mem::take(&mut other.pages));
-        while let Some(object) = other.next_dead() {
-            self.add_dead(object);
-        }
-    }
-
-    pub(super) fn add_pages(&mut self, mut pages: PageList) {
-        while let Some((page, account)) = pages.pop() {
-            // SAFETY: the account of a listed page outlives the list.
-            self.pages.push(page, unsafe { account.as_ref() });
-        }
-    }
-
-    pub(super) fn pages(&mut self) -> &mut PageList {
-        &mut self.pages
-    }
-
     /// Counts off a capability of an object that is about to go.
     pub(super) fn drop_capability(&mut self, node: Handle) {
         let header = node.header();
         header.caps.set(header.caps.get() - 1);
         if header.caps.get() == 0 {
-            self.add_dead(node.object());
+            header.next.set(self.dead.replace(node.object()));
         }
-    }
-
-    fn add_dead(&mut self, object: NonNull<ObjectHeader>) {
-        // SAFETY: the object is allocated, see `next_dead`.
-        let next: &Cell<_> = unsafe { &(*object.as_ptr()).next };
-        next.set(self.dead.replace(object));
     }
 }
 

@@ -1,10 +1,11 @@
 //! Asking about capabilities: what is held, and what a receiver already owns.
 
-use ipc::cap::{Held, MemRights, ObjectType, Range, Rights, Selector, Space};
+use ipc::cap::{Held, ObjectType, Range, Selector, Space};
 use ipc::status::Status;
 
-use super::delegate::Request;
+use super::delegate::{Request, received};
 use super::spaces::PdSpaces;
+use crate::mem::space::PortSpace;
 
 /// What `spaces` hold at a unit of a space: type, rights and order, and the first unit of the
 /// range (for an object capability its badge). Zeroes where nothing is held; for memory and ports
@@ -13,16 +14,12 @@ use super::spaces::PdSpaces;
 /// # Errors
 /// `BadCap` for a selector, `BadParam` for a port that is out of range.
 pub fn query(spaces: &PdSpaces, space: Space, unit: u64) -> Result<(Held, u64), Status> {
-    let node = match space {
+    match space {
         Space::Object if unit >= Selector::COUNT => return Err(Status::BadCap),
-        Space::Object => spaces.objects.node(unit),
-        Space::Memory => spaces.memory.covering(unit),
-        Space::Port if unit >= crate::mem::space::PortSpace::PORTS => {
-            return Err(Status::BadParam);
-        }
-        Space::Port => spaces.ports.covering(unit),
-    };
-    let Some(node) = node else {
+        Space::Port if unit >= PortSpace::PORTS => return Err(Status::BadParam),
+        _ => {}
+    }
+    let Some(node) = spaces.covering(space, unit) else {
         return Ok((Held::new(ObjectType::Null, 0, 0), 0));
     };
     let held = Held::new(node.object_type(), node.rights(), node.order);
@@ -52,21 +49,18 @@ pub fn translate(
     range: Range,
     base: u64,
 ) -> Result<Option<Translation>, Status> {
-    let request = Request::new(range)?;
-    request.check_base(base)?;
-    let node = request.node(sender, base).ok_or(Status::BadCap)?;
+    let request = Request::new(range, base)?;
+    let node = request.node(sender).ok_or(Status::BadCap)?;
     let target = node.target + (base - node.base);
     let mut at = Some(node);
     while let Some(ancestor) = at {
         if ancestor.is_owned_by(receiver) {
             let rights = node.rights() & request.rights;
-            let range = match request.space {
-                Space::Object => Range::object(Rights::from_bits_retain(rights)),
-                Space::Memory => Range::memory(request.order, MemRights::from_bits_retain(rights)),
-                Space::Port => Range::port(request.order),
-            };
-            let base = ancestor.base + (target - ancestor.target);
-            return Ok(Some(Translation { range, base, badge: node.badge() }));
+            return Ok(Some(Translation {
+                range: received(request.space, request.order, rights),
+                base: ancestor.base + (target - ancestor.target),
+                badge: node.badge(),
+            }));
         }
         at = ancestor.parent.get();
     }

@@ -13,7 +13,7 @@ use ipc::status::Status;
 
 use super::delegate::Request;
 use super::install::detach;
-use super::node::{Handle, Kind, Owner};
+use super::node::{Handle, Owner};
 use super::outcome::{Outcome, Progress};
 use super::spaces::{GuestSpace, PdSpaces};
 use crate::mem::frames::Frames;
@@ -54,15 +54,14 @@ struct Walk {
 
 impl Revocations {
     /// Nothing under way.
-    #[must_use]
     pub const fn new() -> Self {
         Self { walk: None, last: 0 }
     }
 
     /// Whether a revocation of rights is half done: then a node may have more rights than its
     /// parent.
-    #[must_use]
-    pub fn is_busy(&self) -> bool {
+    #[cfg(test)]
+    pub(super) fn is_busy(&self) -> bool {
         self.walk.is_some()
     }
 
@@ -123,16 +122,15 @@ pub fn revoke(
     ticket: &mut Ticket,
     budget: u32,
 ) -> Result<Outcome, Status> {
-    let request = Request::new(range)?;
-    request.check_base(base)?;
+    let request = Request::new(range, base)?;
     if request.translate {
         return Err(Status::BadParam);
     }
-    let mut step = Step { frames, revocations, out: Outcome::new(), budget };
+    let mut step = Step { frames, revocations, out: Outcome::default(), budget };
     if (ticket.range, ticket.base) != (range.0, base) {
         *ticket = Ticket::default();
     }
-    let within = request.node(spaces, base);
+    let within = request.node(spaces);
     let whole = within.filter(|n| n.base == base && n.order == request.order);
     if ticket.walk == 0 {
         if request.own && within.is_some() && whole.is_none() {
@@ -141,7 +139,10 @@ pub fn revoke(
         if let Some(node) = whole
             && node.without(request.rights) == 0
         {
-            let done = if request.own { step.prune(node) } else { step.prune_below(node) };
+            let done = match request.own {
+                true => step.prune(node),
+                false => step.prune_all(|| node.child.get()),
+            };
             return Ok(step.end(done));
         }
     }
@@ -157,7 +158,7 @@ pub fn revoke(
                 spaces: NonNull::from(spaces),
                 space: request.space,
                 from: base,
-                to: base + request.size(),
+                to: request.end(),
                 mask: request.rights,
                 own: request.own,
                 root: None,
@@ -179,10 +180,10 @@ pub fn destroy_spaces(
     spaces: &PdSpaces,
     budget: u32,
 ) -> Outcome {
-    spaces.close();
+    spaces.memory.closed.set(true);
     revocations.forget(spaces);
-    let mut step = Step { frames, revocations, out: Outcome::new(), budget };
-    let done = spaces.objects.nodes(0).all(|node| step.budget > 0 && step.prune(node))
+    let mut step = Step { frames, revocations, out: Outcome::default(), budget };
+    let done = spaces.objects.nodes().all(|node| step.budget > 0 && step.prune(node))
         && step.prune_all(|| spaces.memory.index.any())
         && step.prune_all(|| spaces.ports.index.any());
     step.end(done)
@@ -195,8 +196,8 @@ pub fn destroy_guest(
     space: &GuestSpace,
     budget: u32,
 ) -> Outcome {
-    space.close();
-    let mut step = Step { frames, revocations, out: Outcome::new(), budget };
+    space.memory.closed.set(true);
+    let mut step = Step { frames, revocations, out: Outcome::default(), budget };
     let done = step.prune_all(|| space.memory.index.any());
     step.end(done)
 }
@@ -209,12 +210,8 @@ pub(super) fn remove(
     out: &mut Outcome,
 ) {
     revocations.leave(node);
-    out.taken = true;
-    out.flush |= detach(node, out.pages());
+    detach(node, out);
     node.unlink();
-    if node.kind == Kind::Object {
-        out.drop_capability(node);
-    }
     // SAFETY: the walk, the space and the forest have forgotten the node; `node` ends here, and
     // callers use theirs only to compare.
     unsafe { node.free(frames) };
@@ -251,11 +248,7 @@ impl Step<'_> {
         }
     }
 
-    /// Removes everything below a node. Whether that is complete.
-    fn prune_below(&mut self, node: Handle) -> bool {
-        self.prune_all(|| node.child.get())
-    }
-
+    /// Removes nodes and everything below them while there are any. Whether that is complete.
     fn prune_all(&mut self, next: impl Fn() -> Option<Handle>) -> bool {
         while let Some(node) = next() {
             if self.budget == 0 || !self.prune(node) {
@@ -281,7 +274,7 @@ impl Step<'_> {
             let targets = &walk.targets;
             let affected = at == root
                 || at.parent.get() != Some(root)
-                || at.kind == Kind::Object
+                || at.space == Space::Object
                 || (at.target < targets.end && targets.start < at.target + at.size());
             let left = at.without(walk.mask);
             if !affected {
@@ -304,11 +297,11 @@ impl Step<'_> {
         if node.rights() == rights {
             return;
         }
-        node.set_rights(rights);
+        node.rights.set(rights);
         self.out.taken = true;
-        match (node.kind, node.owner()) {
-            (Kind::Object, Owner::Pd(spaces)) => spaces.objects.update(node),
-            (Kind::Port, _) => {}
+        match (node.space, node.owner()) {
+            (Space::Object, Owner::Pd(spaces)) => spaces.objects.update(node),
+            (Space::Port, _) => {}
             (_, owner) => {
                 owner.memory().space.protect(&node.mapping());
                 self.out.flush = true;
@@ -323,13 +316,7 @@ impl Walk {
         // SAFETY: `forget` ends the walk before the spaces go.
         let spaces = unsafe { self.spaces.as_ref() };
         let (from, to) = (self.from, self.to);
-        let next = match self.space {
-            Space::Object => spaces.objects.node(from),
-            Space::Memory => {
-                spaces.memory.covering(from).or_else(|| spaces.memory.index.ceil(from))
-            }
-            Space::Port => spaces.ports.covering(from).or_else(|| spaces.ports.index.ceil(from)),
-        };
+        let next = spaces.next(self.space, from);
         let Some(root) = next.filter(|node| from < to && node.base < to) else {
             return false;
         };
@@ -344,9 +331,9 @@ impl Walk {
 
 /// Work that removing or changing a node is, in units of about one small node.
 fn cost(node: Handle) -> u32 {
-    match node.kind {
+    match node.space {
         // Entries to write, in cache lines and a bit.
-        Kind::Host | Kind::Guest => 1 + (1 << (node.order % 9)) / 32,
-        Kind::Object | Kind::Port => 1,
+        Space::Memory => 1 + (1 << (node.order % 9)) / 32,
+        Space::Object | Space::Port => 1,
     }
 }

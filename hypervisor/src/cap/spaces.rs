@@ -3,29 +3,30 @@
 use core::cell::Cell;
 use core::ptr::NonNull;
 
-use ipc::cap::MemRights;
+use ipc::cap::{MemRights, Space};
 use ipc::status::Status;
 
 use super::index::Index;
 use super::node::Handle;
 use super::objspace::ObjectSpace;
-use super::outcome::Outcome;
 use crate::mem::account::Account;
-use crate::mem::frames::{Frames, PageList};
-use crate::mem::paging::{Format, LeafSize};
+use crate::mem::frames::Frames;
+use crate::mem::paging::{Format, LeafSize, Mapping, MemoryType};
+use crate::mem::pool::{PAGE_SHIFT, PAGE_SIZE};
 use crate::mem::space::{AddressSpace, HostLayout, PortSpace};
 
 /// Memory of a protection domain or a guest: the address space and the capabilities behind it.
 pub struct Memory {
     /// The page tables.
     pub space: AddressSpace,
-    pub(super) index: Index<Handle>,
+    pub(super) index: Index,
+    /// Whether the owner is being destroyed: nothing can be put into any of its spaces any more.
+    pub(super) closed: Cell<bool>,
 }
 
 impl Memory {
-    /// The node that covers a page.
-    pub(super) fn covering(&self, page: u64) -> Option<Handle> {
-        covering(&self.index, page)
+    fn new(space: AddressSpace) -> Self {
+        Self { space, index: Index::default(), closed: Cell::new(false) }
     }
 }
 
@@ -34,23 +35,7 @@ impl Memory {
 pub struct Ports {
     /// The I/O bitmap.
     pub space: PortSpace,
-    pub(super) index: Index<Handle>,
-}
-
-impl Ports {
-    /// The node that covers a port.
-    pub(super) fn covering(&self, port: u64) -> Option<Handle> {
-        covering(&self.index, port)
-    }
-
-    pub(super) fn is_vacant(&self, port: u64, order: u8) -> bool {
-        self.covering(port).is_none()
-            && self.index.ceil(port).is_none_or(|node| node.base >= port + (1 << order))
-    }
-}
-
-fn covering(index: &Index<Handle>, unit: u64) -> Option<Handle> {
-    index.floor(unit).filter(|node| unit < node.end())
+    pub(super) index: Index,
 }
 
 /// What a protection domain holds, and the account that pays for it. Embedded in the PD object.
@@ -66,7 +51,6 @@ pub struct PdSpaces {
     pub ports: Ports,
     /// Pays for the spaces and all capabilities in them.
     pub account: Account,
-    closed: Cell<bool>,
 }
 
 // SAFETY: cells and links are used under the kernel lock only (functions that change them take
@@ -76,8 +60,8 @@ unsafe impl Sync for PdSpaces {}
 unsafe impl Send for PdSpaces {}
 
 impl PdSpaces {
-    /// Empty spaces with a quota of `pages`, taken from `giver`, which three pages of are used
-    /// up: the roots of the object space and of the page tables.
+    /// Empty spaces with a quota of `pages`, taken from `giver`. Two are used up: the roots of the
+    /// object space and of the page tables.
     ///
     /// # Errors
     /// `Quota`; the giver has its pages back then.
@@ -89,48 +73,35 @@ impl PdSpaces {
     ) -> Result<Self, Status> {
         let account = Account::new(0);
         giver.transfer(&account, pages)?;
-        match Self::with_account(frames, account, layout) {
-            Ok(spaces) => Ok(spaces),
-            Err((status, account)) => {
-                account.surrender(giver);
-                Err(status)
-            }
+        let roots = AddressSpace::host(frames, &account, layout).and_then(|space| {
+            let objects = ObjectSpace::new(frames, &account).inspect_err(|_| {
+                // SAFETY: the space was never used.
+                unsafe { space.destroy(frames, &account) };
+            })?;
+            Ok((Memory::new(space), objects))
+        });
+        let (memory, objects) = roots.inspect_err(|_| account.surrender(giver))?;
+        Ok(Self { objects, memory, ports: Ports::default(), account })
+    }
+
+    /// The first capability that ends after a unit of a space: the one that covers it, or else, of
+    /// memory and ports, the next one.
+    pub(super) fn next(&self, space: Space, unit: u64) -> Option<Handle> {
+        match space {
+            Space::Object => self.objects.node(unit),
+            Space::Memory => self.memory.index.next(unit),
+            Space::Port => self.ports.index.next(unit),
         }
     }
 
-    /// Empty spaces that are charged to `account`, which holds no objects yet: for the first
-    /// domain.
-    ///
-    /// # Errors
-    /// `Quota`, and the account as it was.
-    pub fn with_account(
-        frames: &mut Frames,
-        account: Account,
-        layout: &HostLayout,
-    ) -> Result<Self, (Status, Account)> {
-        let space = match AddressSpace::host(frames, &account, layout) {
-            Ok(space) => space,
-            Err(status) => return Err((status, account)),
-        };
-        let objects = match ObjectSpace::new(frames, &account) {
-            Ok(objects) => objects,
-            Err(status) => {
-                // SAFETY: the space was never used.
-                unsafe { space.destroy(frames, &account) };
-                return Err((status, account));
-            }
-        };
-        Ok(Self {
-            objects,
-            memory: Memory { space, index: Index::new() },
-            ports: Ports::default(),
-            account,
-            closed: Cell::new(false),
-        })
+    /// The capability that covers a unit of a space.
+    pub(super) fn covering(&self, space: Space, unit: u64) -> Option<Handle> {
+        self.next(space, unit).filter(|node| node.base <= unit)
     }
 
-    /// Maps one page of the pool at a user address, without a capability: see
-    /// [`AddressSpace::map_kernel_frame`].
+    /// Maps one page of the pool at a user address: a UTCB, the information page. No capability
+    /// stands for it: it can be neither delegated nor revoked, and nothing can be delegated over
+    /// it. Undone by [`AddressSpace::unmap_kernel_frame`].
     ///
     /// # Errors
     /// `BadParam` where the address is no user page, `Exists` where it is in use, `BadCap` where
@@ -142,22 +113,24 @@ impl PdSpaces {
         phys: u64,
         rights: MemRights,
     ) -> Result<(), Status> {
+        let (page, space) = (addr >> PAGE_SHIFT, &self.memory.space);
         if self.is_closed() {
             return Err(Status::BadCap);
         }
-        self.memory.space.map_kernel_frame(frames, &self.account, addr, phys, rights)
+        if (addr | phys) & (PAGE_SIZE - 1) != 0 || !space.admits(page, 0) {
+            return Err(Status::BadParam);
+        }
+        if !space.table.is_vacant(page, 0) {
+            return Err(Status::Exists);
+        }
+        let phys = phys >> PAGE_SHIFT;
+        let memory = MemoryType::WriteBack;
+        let mapping = Mapping { page, order: 0, phys, rights, memory, kernel: true };
+        space.table.map(frames, &self.account, &mapping)
     }
 
-    /// Undoes [`Self::map_kernel_frame`]; the TLBs must be flushed before the page is freed.
-    pub fn unmap_kernel_frame(&self, addr: u64, out: &mut Outcome) {
-        let mut pages = PageList::new();
-        self.memory.space.unmap_kernel_frame(&self.account, addr, &mut pages);
-        out.add_pages(pages);
-        out.flush = true;
-    }
-
-    /// Frees the roots of the spaces and the I/O bitmap, the last that is left of them. All other pages are the
-    /// account's objects.
+    /// Frees the roots of the spaces and the I/O bitmap, the last that is left of them. All other
+    /// pages are the account's objects.
     ///
     /// # Safety
     /// [`super::destroy_spaces`] is done, all kernel frames are unmapped, the rendezvous is over,
@@ -173,13 +146,8 @@ impl PdSpaces {
     }
 
     /// Whether the spaces are being destroyed: nothing can be put into them any more.
-    #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.closed.get()
-    }
-
-    pub(super) fn close(&self) {
-        self.closed.set(true);
+        self.memory.closed.get()
     }
 }
 
@@ -189,7 +157,6 @@ pub struct GuestSpace {
     /// Guest-physical memory by page.
     pub memory: Memory,
     account: NonNull<Account>,
-    closed: Cell<bool>,
 }
 
 // SAFETY: as for `PdSpaces`.
@@ -212,15 +179,10 @@ impl GuestSpace {
         max_leaf: LeafSize,
     ) -> Result<Self, Status> {
         let space = AddressSpace::guest(frames, account, format, max_leaf)?;
-        Ok(Self {
-            memory: Memory { space, index: Index::new() },
-            account: NonNull::from(account),
-            closed: Cell::new(false),
-        })
+        Ok(Self { memory: Memory::new(space), account: NonNull::from(account) })
     }
 
     /// Who pays.
-    #[must_use]
     pub fn account(&self) -> &Account {
         // SAFETY: promised to `new`.
         unsafe { self.account.as_ref() }
@@ -234,15 +196,5 @@ impl GuestSpace {
     pub unsafe fn free_roots(&self, frames: &mut Frames) {
         // SAFETY: as promised.
         unsafe { self.memory.space.destroy(frames, self.account()) };
-    }
-
-    /// Whether the space is being destroyed.
-    #[must_use]
-    pub fn is_closed(&self) -> bool {
-        self.closed.get()
-    }
-
-    pub(super) fn close(&self) {
-        self.closed.set(true);
     }
 }

@@ -5,6 +5,8 @@
     reason = "tests"
 )]
 
+mod check;
+mod index;
 mod model;
 mod revocation;
 mod world;
@@ -13,8 +15,11 @@ use ipc::cap::{Held, MemRights, ObjectType, Range, Rights, Space};
 use ipc::status::Status;
 
 use self::world::{EcObject, PtObject, SmObject, World};
-use super::{Delegation, Destination, Translation, install_memory, query, translate};
+use super::{Delegation, Owner, Translation, install_memory, query, translate};
+use crate::mem::frames::PageList;
 use crate::mem::paging::MemoryType;
+use crate::mem::pool;
+use crate::mem::tests::Region;
 
 const ALL: Rights = Rights::FULL;
 const R: MemRights = MemRights::READ;
@@ -36,12 +41,7 @@ fn lookup() {
     assert_eq!(lookup(65535, Rights::PT_CALL | Rights::PT_CTRL), Err(Status::BadRight));
     for empty in [0, 4, 5, 6, 1000, 65534, 65536, 1 << 40, u64::MAX] {
         assert_eq!(lookup(empty, Rights::PT_CALL), Err(Status::BadCap), "{empty}");
-        assert!(objects.lookup_raw(empty, ObjectType::Pt, Rights::empty()).is_none());
     }
-    let (word, badge) = objects.get(5);
-    assert_eq!((word.object_type(), word.rights(), badge), (ObjectType::Sm, ALL, 0));
-    assert_eq!(word.object().unwrap(), w.object(sm).cast());
-    assert!(objects.get(6).0.is_empty() && objects.get(1 << 16).0.is_empty());
     w.finish();
 }
 
@@ -201,9 +201,11 @@ fn nothing_goes_over_a_kernel_page() {
     w.delegate(0, 1, Range::memory(0, RW), 512, 512, 0).unwrap();
     w.revoke(1, Range::memory(9, RWX).include_self(), 512, 1).unwrap();
     w.check();
-    assert_eq!(w.pds[1].memory.space.table().kernel_page(513), Some(phys >> 12));
-    let mut out = super::Outcome::new();
-    w.pds[1].unmap_kernel_frame(513 << 12, &mut out);
+    assert_eq!(w.pds[1].memory.space.table.kernel_page(513), Some(phys >> 12));
+    let mut out = super::Outcome::default();
+    let World { pds, .. } = &mut w;
+    let (memory, account) = (&pds[1].memory, &pds[1].account);
+    memory.space.unmap_kernel_frame(account, 513 << 12, &mut out.pages);
     w.drain(out);
     // SAFETY: the page was unmapped and nothing walks the tables.
     unsafe { w.region.root.free_page(&mut w.region.frames, utcb) };
@@ -215,7 +217,7 @@ fn memory_rights_and_types() {
     let mut w = World::new(3, 1);
     w.install_memory(0, 1 << 18, 1 << 18, 18, MemoryType::WriteBack);
     w.install_memory(0, 1 << 9, 1 << 9, 9, MemoryType::Uncached);
-    let entry = |w: &World, pd: usize, page| w.pds[pd].memory.space.table().lookup(page).unwrap();
+    let entry = |w: &World, pd: usize, page| w.pds[pd].memory.space.table.lookup(page).unwrap();
     const NX: u64 = 1 << 63;
     w.delegate(0, 1, Range::memory(9, RX), 1 << 18, 1 << 10, 0).unwrap();
     w.delegate(1, 2, Range::memory(0, RWX), (1 << 10) + 3, 77, 0).unwrap();
@@ -225,10 +227,10 @@ fn memory_rights_and_types() {
     w.delegate(0, 1, Range::memory(1, RWX), 1 << 18, 4, 0).unwrap();
     assert_eq!(entry(&w, 1, 5), ((1 << 18) + 1, NX | 0x67, 0));
     w.delegate_guest(1, 0, Range::memory(1, RWX), 4, 0).unwrap();
-    assert_eq!(w.guests[0].memory.space.table().lookup(1).unwrap(), ((1 << 18) + 1, 0x67, 0));
+    assert_eq!(w.guests[0].memory.space.table.lookup(1).unwrap(), ((1 << 18) + 1, 0x67, 0));
     w.revoke(0, Range::memory(1, MemRights::WRITE), 1 << 18, 10).unwrap();
     assert_eq!(entry(&w, 1, 5), ((1 << 18) + 1, 0x65, 0));
-    assert_eq!(w.guests[0].memory.space.table().lookup(1).unwrap(), ((1 << 18) + 1, 0x65, 0));
+    assert_eq!(w.guests[0].memory.space.table.lookup(1).unwrap(), ((1 << 18) + 1, 0x65, 0));
     // Uncached memory can be made write-combining, and stays so.
     w.delegate(0, 1, Range::memory(0, RW), 512, 512, 0).unwrap();
     w.delegate(0, 1, Range::memory(0, RW).write_combining(), 513, 513, 0).unwrap();
@@ -251,7 +253,7 @@ fn guest_leaves_are_large() {
     let used = w.pds[0].account.used();
     w.delegate_guest(0, 0, Range::memory(18, RWX), 1 << 19, 0).unwrap();
     w.delegate_guest(0, 0, Range::memory(9, RWX), 3 << 18, 3 << 18).unwrap();
-    let table = w.guests[0].memory.space.table();
+    let table = &w.guests[0].memory.space.table;
     assert_eq!(table.lookup(5), Some(((1 << 19) + 5, 0xe7, 2)));
     assert_eq!(table.lookup((3 << 18) + 5), Some(((3 << 18) + 5, 0xe7, 1)));
     assert_eq!(w.pds[0].account.used(), used + 2, "two tables, nodes from the page of the first");
@@ -320,7 +322,7 @@ fn items_are_undone() {
     w.install_memory(0, 1 << 9, 1 << 20, 9, MemoryType::WriteBack);
     let used = w.pds[1].account.used();
     let World { pds, region, revocations, .. } = &mut w;
-    let to = Destination::Pd(&pds[1]);
+    let to = Owner::Pd(&pds[1]);
     let items = [
         Delegation::check(&pds[0], to, Range::object(ALL), 1, 900, 0).unwrap(),
         Delegation::check(&pds[0], to, Range::memory(3, RWX), 512, 800, 0).unwrap(),
@@ -330,7 +332,7 @@ fn items_are_undone() {
     let first = items[0].commit(&mut region.frames).unwrap();
     let second = items[1].commit(&mut region.frames).unwrap();
     assert_eq!(items[2].commit(&mut region.frames).map(|_| ()), Err(Status::Exists));
-    let mut out = super::Outcome::new();
+    let mut out = super::Outcome::default();
     super::undo(&mut region.frames, revocations, second, &mut out);
     super::undo(&mut region.frames, revocations, first, &mut out);
     assert!(out.flush && !out.is_empty());
@@ -405,5 +407,51 @@ fn quota_of_new_spaces() {
     unsafe { spaces.free_roots(&mut region.frames) };
     spaces.account.surrender(giver);
     assert_eq!((giver.limit(), giver.used(), region.frames.free_pages()), before);
+    w.finish();
+}
+
+#[test]
+fn kernel_frames() {
+    let mut w = World::new(1, 0);
+    let World { pds, region, .. } = &mut w;
+    let Region { frames, root, .. } = &mut **region;
+    let (pd, space) = (&pds[0], &pds[0].memory.space);
+    let utcb = root.alloc_page(frames).unwrap();
+    let phys = pool::phys(utcb);
+    for (addr, status) in [
+        (0, Status::BadParam),
+        (0x1001, Status::BadParam),
+        (0x7fff_ffff_f000, Status::BadParam),
+        (0x8000_0000_0000, Status::BadParam),
+        (0xffff_8000_0000_0000, Status::BadParam),
+    ] {
+        assert_eq!(pd.map_kernel_frame(frames, addr, phys, RW), Err(status));
+    }
+    let used = pd.account.used();
+    for addr in [0x1000, 0x7fff_ffff_e000] {
+        for n in 0..3 {
+            frames.fail_after = Some(n);
+            assert_eq!(pd.map_kernel_frame(frames, addr, phys, RW), Err(Status::Quota));
+            assert_eq!(pd.account.used(), used);
+        }
+        frames.fail_after = None;
+        pd.map_kernel_frame(frames, addr, phys, RW).unwrap();
+        assert_eq!(pd.map_kernel_frame(frames, addr, phys, RW), Err(Status::Exists));
+        assert_eq!(space.table.kernel_page(addr >> 12), Some(phys >> 12));
+        assert!(!space.stale.take(0));
+        let mut out = PageList::new();
+        space.unmap_kernel_frame(&pd.account, addr, &mut out);
+        space.unmap_kernel_frame(&pd.account, addr, &mut out);
+        assert!(space.stale.take(0) && space.stale.take(63) && !space.stale.take(0));
+        space.stale.mark();
+        for cpu in 0..64 {
+            assert!(space.stale.take(cpu));
+        }
+        // SAFETY: nothing walks these tables.
+        unsafe { out.free(frames) };
+        assert_eq!(pd.account.used(), used);
+    }
+    // SAFETY: it is mapped nowhere any more.
+    unsafe { root.free_page(frames, utcb) };
     w.finish();
 }

@@ -134,7 +134,7 @@ fn build(
     let account = Account::new(frames.free_pages());
     let layout = HostLayout { kernel: boot.space.entries, max_leaf: LeafSize::Huge };
     pd::set_host_layout(layout, boot.space.root);
-    let spaces = PdSpaces::with_account(frames, account, &layout).map_err(|(status, _)| status)?;
+    let spaces = PdSpaces::new(frames, &account, account.limit(), &layout)?;
     // SAFETY: called once; nobody else has the address.
     let pd: Obj<Pd> = unsafe {
         let place = &mut *ROOT_PD.0.get();

@@ -10,7 +10,7 @@ use core::ptr::NonNull;
 use ipc::status::Status;
 
 use super::frames::Frames;
-use super::pool::Page;
+use super::pool::{PAGE_SIZE, Page};
 use crate::num::usize_of;
 
 /// Sizes 64 << 0 to 64 << 5.
@@ -38,8 +38,6 @@ struct Slab {
     free: Cell<Option<NonNull<FreeSlot>>>,
     /// Slots in use.
     used: Cell<u16>,
-    /// First slot that was never used.
-    fresh: Cell<u16>,
     class: u8,
 }
 
@@ -50,7 +48,6 @@ struct FreeSlot {
 impl Account {
     /// An account of `limit` pages. The root account gets all free pages of the pool; others are
     /// split from an existing one.
-    #[must_use]
     pub const fn new(limit: u64) -> Self {
         Self {
             limit: Cell::new(limit),
@@ -60,13 +57,11 @@ impl Account {
     }
 
     /// Pages that it may use.
-    #[must_use]
     pub fn limit(&self) -> u64 {
         self.limit.get()
     }
 
     /// Pages that it uses.
-    #[must_use]
     pub fn used(&self) -> u64 {
         self.used.get()
     }
@@ -76,7 +71,7 @@ impl Account {
     /// # Errors
     /// `Quota` where fewer are unused.
     pub fn transfer(&self, to: &Self, pages: u64) -> Result<(), Status> {
-        if pages > self.limit.get() - self.used.get() {
+        if pages > self.unused() {
             return Err(Status::Quota);
         }
         self.limit.set(self.limit.get() - pages);
@@ -86,9 +81,12 @@ impl Account {
 
     /// Moves all quota that is not in use to another account: what a dying domain gives back.
     pub fn surrender(&self, to: &Self) {
-        let pages = self.limit.get() - self.used.get();
+        to.limit.set(to.limit.get() + self.unused());
         self.limit.set(self.used.get());
-        to.limit.set(to.limit.get() + pages);
+    }
+
+    fn unused(&self) -> u64 {
+        self.limit.get() - self.used.get()
     }
 
     /// A zeroed page.
@@ -105,9 +103,7 @@ impl Account {
     /// # Errors
     /// `Quota`, also where the pool is too fragmented.
     pub fn alloc_run(&self, frames: &mut Frames, order: u8) -> Result<NonNull<Page>, Status> {
-        if !frames.admit() {
-            return Err(Status::Quota);
-        }
+        frames.admit()?;
         self.take(frames, order)
     }
 
@@ -140,9 +136,7 @@ impl Account {
             assert!(size_of::<T>() <= MIN_SIZE << (CLASSES - 1));
             assert!(align_of::<T>() <= MIN_SIZE << (CLASSES - 1));
         }
-        if !frames.admit() {
-            return Err(Status::Quota);
-        }
+        frames.admit()?;
         let slot = self.slot(frames, class_of::<T>())?.cast::<T>();
         // SAFETY: the slot is free, large enough and aligned for its class.
         unsafe { slot.write(value) };
@@ -167,7 +161,7 @@ impl Account {
     }
 
     fn take(&self, frames: &mut Frames, order: u8) -> Result<NonNull<Page>, Status> {
-        if 1 << order > self.limit.get() - self.used.get() {
+        if 1 << order > self.unused() {
             return Err(Status::Quota);
         }
         let run = frames.alloc(order).ok_or(Status::Quota)?;
@@ -176,28 +170,18 @@ impl Account {
     }
 
     fn slot(&self, frames: &mut Frames, class: u8) -> Result<NonNull<FreeSlot>, Status> {
-        let partial = self.list(class);
-        let page = match partial.get() {
+        let page = match self.list(class).get() {
             Some(page) => page,
             None => self.grow(frames, class)?,
         };
         // SAFETY: pages in the list are slab pages of this account.
         let slab = unsafe { page.as_ref() };
-        let slot = match slab.free.get() {
-            Some(slot) => {
-                // SAFETY: a free slot holds its link.
-                slab.free.set(unsafe { slot.as_ref() }.next);
-                slot
-            }
-            None => {
-                let offset = usize::from(slab.fresh.get()) * size_of_class(class);
-                slab.fresh.set(slab.fresh.get() + 1);
-                // SAFETY: a page in the list without a freed slot has one that was never used.
-                unsafe { page.byte_add(offset).cast() }
-            }
-        };
+        // Pages without a free slot are not in the list.
+        let slot = slab.free.get().ok_or(Status::Quota)?;
+        // SAFETY: a free slot holds its link.
+        slab.free.set(unsafe { slot.as_ref() }.next);
         slab.used.set(slab.used.get() + 1);
-        if slab.used.get() == capacity(class) {
+        if slab.free.get().is_none() {
             self.unlink(page);
         }
         Ok(slot)
@@ -206,10 +190,10 @@ impl Account {
     fn put(&self, frames: &mut Frames, page: NonNull<Slab>, slot: NonNull<FreeSlot>) {
         // SAFETY: the caller found the header from an object of this account.
         let slab = unsafe { page.as_ref() };
+        let next = slab.free.replace(Some(slot));
         // SAFETY: the slot's object is gone; every slot has room for the link.
-        unsafe { slot.write(FreeSlot { next: slab.free.get() }) };
-        slab.free.set(Some(slot));
-        if slab.used.get() == capacity(slab.class) {
+        unsafe { slot.write(FreeSlot { next }) };
+        if next.is_none() {
             self.link(page);
         }
         slab.used.set(slab.used.get() - 1);
@@ -223,13 +207,22 @@ impl Account {
     /// Adds a slab page without objects.
     fn grow(&self, frames: &mut Frames, class: u8) -> Result<NonNull<Slab>, Status> {
         let page = self.take(frames, 0)?.cast::<Slab>();
+        let mut free = None;
+        // The header takes the first slot, of whatever size.
+        for slot in (1..usize_of(PAGE_SIZE) / size_of_class(class)).rev() {
+            // SAFETY: slots lie in the page, which nobody else uses, and have room for the link.
+            free = Some(unsafe {
+                let slot = page.byte_add(slot * size_of_class(class)).cast();
+                slot.write(FreeSlot { next: free });
+                slot
+            });
+        }
         let slab = Slab {
             account: NonNull::from(self),
             next: Cell::new(None),
             prev: Cell::new(None),
-            free: Cell::new(None),
+            free: Cell::new(free),
             used: Cell::new(0),
-            fresh: Cell::new(FIRST_SLOT),
             class,
         };
         // SAFETY: the page is fresh and larger than the header.
@@ -275,7 +268,7 @@ impl Account {
 
 /// Header of the slab page that an object is in.
 fn slab_of<T>(object: NonNull<T>) -> NonNull<Slab> {
-    let page = object.addr().get() & !(usize_of(super::pool::PAGE_SIZE) - 1);
+    let page = object.addr().get() & !(usize_of(PAGE_SIZE) - 1);
     let header = object.as_ptr().with_addr(page).cast();
     // SAFETY: no slab page is at address 0.
     unsafe { NonNull::new_unchecked(header) }
@@ -292,13 +285,6 @@ const fn class_of<T>() -> u8 {
 
 const fn size_of_class(class: u8) -> usize {
     MIN_SIZE << class
-}
-
-/// The header takes the first slot, of whatever size.
-const FIRST_SLOT: u16 = 1;
-
-const fn capacity(class: u8) -> u16 {
-    (64 >> class) - FIRST_SLOT
 }
 
 const _: () = assert!(size_of::<Slab>() <= MIN_SIZE);

@@ -7,9 +7,11 @@
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, Ordering};
 
+use ipc::status::Status;
+
 use super::account::Account;
 use super::pool::{self, PAGE_SHIFT, PAGE_SIZE, Page};
-use crate::num::usize_of;
+use crate::num::{u64_of, usize_of};
 
 /// log2 of the longest run in pages.
 pub const MAX_ORDER: u8 = 4;
@@ -36,7 +38,6 @@ impl Frames {
     ///
     /// # Safety
     /// The range is page aligned, lies in the pool, and nobody else uses it.
-    #[must_use]
     pub unsafe fn new(phys: u64, pages: u64) -> Self {
         let own = pages.div_ceil(PAGE_SIZE).min(pages);
         let states = pool::ptr::<AtomicU8>(phys);
@@ -65,7 +66,6 @@ impl Frames {
     }
 
     /// Number of free pages.
-    #[must_use]
     pub fn free_pages(&self) -> u64 {
         self.free
     }
@@ -74,7 +74,7 @@ impl Frames {
     pub fn alloc(&mut self, order: u8) -> Option<NonNull<Page>> {
         let mut found = order;
         let frame = loop {
-            match self.head(found)? {
+            match *self.heads.get(usize::from(found))? {
                 NONE => found += 1,
                 frame => break frame,
             }
@@ -124,26 +124,16 @@ impl Frames {
         }
     }
 
-    fn head(&self, order: u8) -> Option<u64> {
-        self.heads.get(usize::from(order)).copied()
-    }
-
-    fn set_head(&mut self, order: u8, frame: u64) {
-        if let Some(head) = self.heads.get_mut(usize::from(order)) {
-            *head = frame;
-        }
-    }
-
     fn link(&mut self, frame: u64, order: u8) {
         debug_assert_eq!(self.state(frame), NOT_FREE, "page freed twice");
-        let next = self.head(order).unwrap_or(NONE);
+        let Some(head) = self.heads.get_mut(usize::from(order)) else { return };
+        let next = core::mem::replace(head, frame);
         let page = page(frame);
         page.word(0).store(next, Ordering::Relaxed);
         page.word(1).store(NONE, Ordering::Relaxed);
         if next != NONE {
             self::page(next).word(1).store(frame, Ordering::Relaxed);
         }
-        self.set_head(order, frame);
         self.set_state(frame, order + 1);
     }
 
@@ -155,7 +145,9 @@ impl Frames {
             self::page(next).word(1).store(prev, Ordering::Relaxed);
         }
         if prev == NONE {
-            self.set_head(order, next);
+            if let Some(head) = self.heads.get_mut(usize::from(order)) {
+                *head = next;
+            }
         } else {
             self::page(prev).word(0).store(next, Ordering::Relaxed);
         }
@@ -163,16 +155,16 @@ impl Frames {
     }
 
     /// Fault injection: whether the next allocation is to go on.
-    pub(super) fn admit(&mut self) -> bool {
+    pub(super) fn admit(&mut self) -> Result<(), Status> {
         #[cfg(test)]
         if let Some(left) = &mut self.fail_after {
             if *left == 0 {
                 self.fail_after = None;
-                return false;
+                return Err(Status::Quota);
             }
             *left -= 1;
         }
-        true
+        Ok(())
     }
 }
 
@@ -202,19 +194,18 @@ impl PageList {
     }
 
     /// Whether there is none.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.head.is_none()
     }
 
     /// Adds a page that is charged to `account`, which must outlive the list.
     pub fn push(&mut self, page: NonNull<Page>, account: &Account) {
-        let next = self.head.map_or(0, |p| crate::num::u64_of(p.as_ptr().expose_provenance()));
+        let next = self.head.map_or(0, |p| u64_of(p.as_ptr().expose_provenance()));
         let account = core::ptr::from_ref(account).expose_provenance();
         // SAFETY: a page stays valid until `free` or `pop`, and is only accessed by its words.
         let words = unsafe { page.as_ref() };
         words.word(NEXT).store(next, Ordering::Relaxed);
-        words.word(ACCOUNT).store(crate::num::u64_of(account), Ordering::Relaxed);
+        words.word(ACCOUNT).store(u64_of(account), Ordering::Relaxed);
         self.head = Some(page);
     }
 

@@ -11,4 +11,4 @@ pub mod pool;
 pub mod space;
 
 #[cfg(test)]
-pub(crate) mod testing;
+pub(crate) mod tests;

@@ -25,7 +25,6 @@ impl Page {
 
     /// Word `index` modulo [`Self::WORDS`].
     #[inline]
-    #[must_use]
     pub fn word(&self, index: usize) -> &AtomicU64 {
         // SAFETY: the mask keeps the index below the length of the array.
         unsafe { self.0.get_unchecked(index & (Self::WORDS - 1)) }
@@ -51,7 +50,6 @@ pub unsafe fn init(phys: u64, size: u64, virt: u64) {
 
 /// Physical address of an object in the pool.
 #[inline]
-#[must_use]
 pub fn phys<T: ?Sized>(ptr: NonNull<T>) -> u64 {
     offset(ptr).wrapping_add(PHYS.load(Ordering::Relaxed))
 }
@@ -60,13 +58,11 @@ pub fn phys<T: ?Sized>(ptr: NonNull<T>) -> u64 {
 ///
 /// The pointer may only be used where [`contains`] holds for the address.
 #[inline]
-#[must_use]
 pub fn ptr<T>(phys: u64) -> NonNull<T> {
     at_offset(phys.wrapping_sub(PHYS.load(Ordering::Relaxed)))
 }
 
 /// Whether a physical address lies in the pool.
-#[must_use]
 pub fn contains(phys: u64) -> bool {
     phys.wrapping_sub(PHYS.load(Ordering::Relaxed)) < SIZE.load(Ordering::Relaxed)
 }

@@ -3,13 +3,12 @@
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-use ipc::cap::MemRights;
 use ipc::status::Status;
 
 use super::account::Account;
 use super::frames::{Frames, PageList};
-use super::paging::{Format, LeafSize, Mapping, MemoryType, PageTable};
-use super::pool::{self, PAGE_SHIFT, PAGE_SIZE, Page};
+use super::paging::{Format, LeafSize, Mapping, PageTable};
+use super::pool::{self, PAGE_SHIFT, Page};
 use crate::num::usize_of;
 
 /// Index of the first kernel entry in the root table of a host space.
@@ -52,7 +51,8 @@ pub struct HostLayout {
 
 /// An address space: the host page tables of a protection domain or the nested ones of a guest.
 pub struct AddressSpace {
-    table: PageTable,
+    /// The page tables. What it maps must be unmapped and protected by the functions here.
+    pub table: PageTable,
     /// CPUs whose TLB may hold what is gone.
     pub stale: Stale,
 }
@@ -73,7 +73,7 @@ impl AddressSpace {
     ) -> Result<Self, Status> {
         let space = Self::guest(frames, account, Format::Host, layout.max_leaf)?;
         // SAFETY: the root table was just allocated and is valid.
-        let root = unsafe { space.table.root().as_ref() };
+        let root = unsafe { space.table.root.as_ref() };
         for (i, &entry) in layout.kernel.iter().enumerate() {
             root.word(KERNEL_ENTRIES + i).store(entry, Ordering::Relaxed);
         }
@@ -91,26 +91,17 @@ impl AddressSpace {
         max_leaf: LeafSize,
     ) -> Result<Self, Status> {
         let root = account.alloc_page(frames)?;
-        Ok(Self { table: PageTable::new(root, format, max_leaf), stale: Stale::default() })
+        Ok(Self { table: PageTable { root, format, max_leaf }, stale: Stale::default() })
     }
 
     /// Physical address of the root table.
-    #[inline]
-    #[must_use]
     pub fn root(&self) -> u64 {
-        pool::phys(self.table.root())
-    }
-
-    /// The page tables, for reading.
-    #[must_use]
-    pub fn table(&self) -> &PageTable {
-        &self.table
+        pool::phys(self.table.root)
     }
 
     /// Whether the space has room for such a range: naturally aligned and within its limits.
-    #[must_use]
     pub fn admits(&self, page: u64, order: u8) -> bool {
-        let limits = match self.table.format() {
+        let limits = match self.table.format {
             Format::Host => Self::HOST_PAGES,
             Format::Npt | Format::Ept => Self::GUEST_PAGES,
         };
@@ -118,19 +109,6 @@ impl AddressSpace {
             && page & ((1 << order) - 1) == 0
             && page >= limits.start
             && page.checked_add(1 << order).is_some_and(|end| end <= limits.end)
-    }
-
-    /// Maps a vacant range.
-    ///
-    /// # Errors
-    /// `Quota`, without effect.
-    pub fn map(
-        &self,
-        frames: &mut Frames,
-        account: &Account,
-        mapping: &Mapping,
-    ) -> Result<(), Status> {
-        self.table.map(frames, account, mapping)
     }
 
     /// Unmaps a range that was mapped as such; the TLBs must be flushed afterwards.
@@ -145,42 +123,7 @@ impl AddressSpace {
         self.stale.mark();
     }
 
-    /// Maps one page of the pool at a user address: a UTCB, the information page. No capability
-    /// stands for it: it can be neither delegated nor revoked, and nothing can be delegated over
-    /// it.
-    ///
-    /// # Errors
-    /// `BadParam` where the address is no user page, `Exists` where it is in use, `Quota`.
-    pub fn map_kernel_frame(
-        &self,
-        frames: &mut Frames,
-        account: &Account,
-        addr: u64,
-        phys: u64,
-        rights: MemRights,
-    ) -> Result<(), Status> {
-        let page = addr >> PAGE_SHIFT;
-        if (addr | phys) & (PAGE_SIZE - 1) != 0 || !self.admits(page, 0) {
-            return Err(Status::BadParam);
-        }
-        if !self.table.is_vacant(page, 0) {
-            return Err(Status::Exists);
-        }
-        self.table.map(
-            frames,
-            account,
-            &Mapping {
-                page,
-                order: 0,
-                phys: phys >> PAGE_SHIFT,
-                rights,
-                memory: MemoryType::WriteBack,
-                kernel: true,
-            },
-        )
-    }
-
-    /// Undoes [`Self::map_kernel_frame`]. The page may be used for something else after the
+    /// Undoes [`crate::cap::PdSpaces::map_kernel_frame`]. The page may be used for something else after the
     /// flush, the tables in `out` freed. Does nothing where no such page is mapped.
     pub fn unmap_kernel_frame(&self, account: &Account, addr: u64, out: &mut PageList) {
         let page = addr >> PAGE_SHIFT;
@@ -194,9 +137,9 @@ impl AddressSpace {
     /// # Safety
     /// Everything was unmapped, no CPU has the space loaded, and it is not used again.
     pub unsafe fn destroy(&self, frames: &mut Frames, account: &Account) {
-        debug_assert_eq!(self.table.check(&mut |_, _, _| debug_assert!(false)), Ok(()));
+        debug_assert!(self.table.is_vacant(0, 35), "address space in use");
         // SAFETY: the root is charged to the account; the caller promises that it is unused.
-        unsafe { account.free_page(frames, self.table.root()) };
+        unsafe { account.free_page(frames, self.table.root) };
     }
 }
 
@@ -204,9 +147,6 @@ impl AddressSpace {
 #[derive(Default)]
 pub struct PortSpace {
     bitmap: AtomicPtr<Page>,
-    /// CPUs that have not seen the newest ports: one that copies the bitmap copies it anew, one
-    /// that lets the processor read it looks whether there is one now.
-    pub stale: Stale,
 }
 
 impl PortSpace {
@@ -216,21 +156,18 @@ impl PortSpace {
     const PAGES_ORDER: u8 = 1;
     const WORDS: usize = 2 * Page::WORDS;
 
+    /// Whether such a range of ports exists and is naturally aligned.
+    pub fn admits(port: u64, order: u8) -> bool {
+        order <= 16 && port & ((1 << order) - 1) == 0 && port < Self::PORTS
+    }
+
     /// The bitmap as the processor reads it; `None` where no port ever was allowed.
-    #[must_use]
     pub fn bitmap(&self) -> Option<&[AtomicU64; Self::WORDS]> {
         // Acquire: the bitmap is seen initialised.
         let run = self.bitmap.load(Ordering::Acquire).cast::<[AtomicU64; Self::WORDS]>();
         // SAFETY: the run of two pages stays allocated until `destroy`, and is accessed by
         // atomic words only.
         unsafe { run.as_ref() }
-    }
-
-    /// Whether a port may be accessed.
-    #[must_use]
-    pub fn allows(&self, port: u64) -> bool {
-        let word = self.bitmap().and_then(|b| b.get(usize_of(port / 64)));
-        word.is_some_and(|w| w.load(Ordering::Relaxed) & 1 << (port % 64) == 0)
     }
 
     /// Allows a naturally aligned range of ports.
@@ -250,13 +187,13 @@ impl PortSpace {
             unsafe { run.write_bytes(0xff, 1 << Self::PAGES_ORDER) };
             self.bitmap.store(run.as_ptr(), Ordering::Release);
         }
-        self.update(port, order, |word, mask| word & !mask);
+        self.set(port, order, false);
         Ok(())
     }
 
     /// Denies a naturally aligned range of ports again.
     pub fn deny(&self, port: u64, order: u8) {
-        self.update(port, order, |word, mask| word | mask);
+        self.set(port, order, true);
     }
 
     /// Frees the bitmap. It is kept till then, as CPUs read it without a lock.
@@ -271,7 +208,7 @@ impl PortSpace {
         }
     }
 
-    fn update(&self, port: u64, order: u8, change: fn(u64, u64) -> u64) {
+    fn set(&self, port: u64, order: u8, denied: bool) {
         let first = usize_of(port / 64);
         let (words, mask) = match order {
             0..6 => (1, ((1 << (1 << order)) - 1) << (port % 64)),
@@ -279,9 +216,9 @@ impl PortSpace {
         };
         let words = self.bitmap().and_then(|b| b.get(first..first + words)).unwrap_or(&[]);
         for word in words {
-            word.store(change(word.load(Ordering::Relaxed), mask), Ordering::Relaxed);
+            let rest = word.load(Ordering::Relaxed) & !mask;
+            word.store(rest | if denied { mask } else { 0 }, Ordering::Relaxed);
         }
-        self.stale.mark();
     }
 }
 

@@ -24,6 +24,9 @@ use crate::mem::pool;
 use crate::sched;
 use crate::syscall::{Caller, DONE, Handled};
 
+/// Previous and next in a list.
+pub type Neighbours = (Option<Obj<Ec>>, Option<Obj<Ec>>);
+
 /// What an execution context is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -105,7 +108,7 @@ pub struct Ec {
     /// Next in the inbox; the inbox lock.
     pub inbox_next: Cell<Option<Obj<Ec>>>,
     /// Neighbours in the list of its protection domain; kernel lock.
-    pub siblings: Cell<(Option<Obj<Ec>>, Option<Obj<Ec>>)>,
+    pub siblings: Cell<Neighbours>,
 }
 
 // SAFETY: the header is the first field and the structure is `repr(C)`.

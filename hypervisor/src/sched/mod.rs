@@ -158,7 +158,7 @@ pub fn pick(cpu: &PerCpu) {
 }
 
 /// The execution context that the chain from `ec` leads to.
-fn chain_end(ec: Obj<Ec>) -> Obj<Ec> {
+pub fn chain_end(ec: Obj<Ec>) -> Obj<Ec> {
     let mut end = ec;
     while let Some(partner) = end.partner.get() {
         end = partner;
@@ -237,14 +237,6 @@ pub fn block(cpu: &PerCpu, ec: Obj<Ec>) {
     ec.state.set(State::Blocked);
     if let Some(sc) = stop(cpu) {
         wait_for(sc, ec);
-    }
-    pick(cpu);
-}
-
-/// The current chain has nothing to run: drops its time and picks another one.
-pub fn abandon(cpu: &PerCpu) {
-    if let Some(sc) = stop(cpu) {
-        sc.place.set(Place::Nowhere);
     }
     pick(cpu);
 }

@@ -167,8 +167,8 @@ pub struct Used<'a> {
     pub service: &'a str,
     /// Name of the provider.
     pub provider: &'a str,
-    /// Session portals, one selector per CPU; empty while the provider is not there, and where
-    /// the component needs none.
+    /// Session portals, one selector per CPU; empty while the provider is not there, and for CPUs
+    /// that no thread of the component was said to run on.
     pub portals: u32,
     /// Memory shared with the provider, as its protocol says. It is the root task's, so it stays
     /// when the provider dies.

@@ -57,8 +57,8 @@ fn what_is_in_no_piece_is_in_several() {
     memory.add(3 << 20, 5 << 20);
     memory.add(9 << 20, 4 << 20);
     let mib = |base: u64, size: u64| Span { base: base << 20, size: size << 20 };
-    // Whole large pages: 4 to 8 and 10 to 12 of the 9 MiB there are.
-    assert_eq!(memory.take_pieces(7 << 20, LARGE_PAGE), None);
+    // From 4 to 8 and from 10 to 13 of the 9 MiB there are.
+    assert_eq!(memory.take_pieces(8 << 20, LARGE_PAGE), None);
     assert_eq!(memory.total(), 9 << 20);
     let pieces = memory.take_pieces(6 << 20, LARGE_PAGE).unwrap();
     assert_eq!(pieces, [mib(4, 4), mib(10, 2)]);

@@ -3,11 +3,11 @@
 use ipc::cap::Range;
 use ipc::exit::Exception;
 use ipc::status::Status;
-use sysroot::{process, syscall};
+use sysroot::syscall;
 
 use super::event::{INPUT, OUTPUT, Prober};
 use crate::check::{Failure, Outcome};
-use crate::runner::group;
+use crate::runner::{exit_ports, group};
 
 group!("port":
     what_is_not_held_faults,
@@ -18,10 +18,9 @@ group!("port":
 /// A port that this component was given, and that takes writes without harm: the second one of
 /// the emulator's exit device.
 fn port() -> core::result::Result<u16, Failure> {
-    process::device("exit")
-        .and_then(|d| d.ports.first())
-        .filter(|(_, count)| *count > 3)
-        .map(|(first, _)| first + 2)
+    exit_ports()
+        .filter(|p| p.count() > 3)
+        .map(|p| p.first() + 2)
         .ok_or(Failure::Skip("no exit device with four ports"))
 }
 

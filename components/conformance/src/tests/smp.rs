@@ -3,7 +3,6 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use ipc::cap::{MemRights, Range, Selector};
-use ipc::proto::start::layout;
 use sysroot::cap::{Cap, Portal, Semaphore};
 use sysroot::memory::Pages;
 use sysroot::num::{page, usize_of};

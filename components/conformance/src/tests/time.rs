@@ -20,20 +20,33 @@ group!("time":
     a_lower_priority_does_not_run,
 );
 
-fn deadlines_are_kept() -> Outcome {
-    let mut d = own();
-    let sm = ok!(d.semaphore(0));
-    for ms in [1, 3, 10, 50] {
-        let deadline = time::deadline_in_ms(ms);
-        refused!(sm.down_until(deadline), Timeout);
-        let late = time::now().wrapping_sub(deadline);
-        // Not before, and not much later: the emulator shares its machine with others.
-        check!(time::now() >= deadline);
-        check!(late < time::ticks_of_ms(100));
+/// Tries again where a test measures time: the emulator shares its machine with others and
+/// stutters.
+fn again(test: fn() -> Outcome) -> Outcome {
+    for _ in 0..4 {
+        if test().is_ok() {
+            return Ok(());
+        }
     }
-    refused!(sm.down_until(time::now()), Timeout);
-    refused!(sm.down_until(1), Timeout);
-    Ok(())
+    test()
+}
+
+fn deadlines_are_kept() -> Outcome {
+    again(|| {
+        let mut d = own();
+        let sm = ok!(d.semaphore(0));
+        for ms in [1, 3, 10, 50] {
+            let deadline = time::deadline_in_ms(ms);
+            refused!(sm.down_until(deadline), Timeout);
+            let late = time::now().wrapping_sub(deadline);
+            // Not before, and not much later.
+            check!(time::now() >= deadline);
+            check!(late < time::ticks_of_ms(10));
+        }
+        refused!(sm.down_until(time::now()), Timeout);
+        refused!(sm.down_until(1), Timeout);
+        Ok(())
+    })
 }
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -84,15 +97,17 @@ fn spin_ms(ms: u64) {
 }
 
 fn consumed_time_grows_with_work_and_not_with_waiting() -> Outcome {
-    let before = ok!(syscall::consumed(own_sc()));
-    time::sleep_ms(50);
-    let waited = ok!(syscall::consumed(own_sc()));
-    spin_ms(50);
-    let worked = ok!(syscall::consumed(own_sc()));
-    check!(waited - before < time::ticks_of_ms(25));
-    check!(worked - waited >= time::ticks_of_ms(10));
-    check!(worked - waited <= time::ticks_of_ms(60));
-    Ok(())
+    again(|| {
+        let before = ok!(syscall::consumed(own_sc()));
+        time::sleep_ms(50);
+        let waited = ok!(syscall::consumed(own_sc()));
+        spin_ms(50);
+        let worked = ok!(syscall::consumed(own_sc()));
+        check!(waited - before < time::ticks_of_ms(25));
+        check!(worked - waited >= time::ticks_of_ms(10));
+        check!(worked - waited <= time::ticks_of_ms(60));
+        Ok(())
+    })
 }
 
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -128,35 +143,39 @@ fn counters() -> [u64; 2] {
 }
 
 fn equal_priorities_share() -> Outcome {
-    let mut d = own();
-    reset();
-    let (cpu, priority) = (process::start().cpu, process::start().priority - 1);
-    ok!(d.spawn(cpu, priority, worker_0));
-    ok!(d.spawn(cpu, priority, worker_1));
-    time::sleep_ms(200);
-    STOP.store(true, Ordering::SeqCst);
-    let [a, b] = counters();
-    check!(a > 0 && b > 0);
-    // Within a factor of three, as budgets are 10 ms and the emulator stutters.
-    check!(a < 3 * b && b < 3 * a);
-    time::sleep_ms(25);
-    Ok(())
+    again(|| {
+        let mut d = own();
+        reset();
+        let (cpu, priority) = (process::start().cpu, process::start().priority - 1);
+        ok!(d.spawn(cpu, priority, worker_0));
+        ok!(d.spawn(cpu, priority, worker_1));
+        time::sleep_ms(200);
+        STOP.store(true, Ordering::SeqCst);
+        let [a, b] = counters();
+        check!(a > 0 && b > 0);
+        // Within a factor of three, as budgets are 10 ms and the emulator stutters.
+        check!(a < 3 * b && b < 3 * a);
+        time::sleep_ms(25);
+        Ok(())
+    })
 }
 
 fn a_higher_priority_is_never_kept_waiting() -> Outcome {
-    let mut d = own();
-    reset();
-    ok!(d.spawn(process::start().cpu, process::start().priority - 1, worker_0));
-    // This thread is higher: it gets the CPU back at its deadline, while the other computes.
-    for _ in 0..10 {
-        let deadline = time::deadline_in_ms(3);
-        time::sleep_ms(3);
-        check!(time::now().saturating_sub(deadline) < time::ticks_of_ms(8));
-    }
-    STOP.store(true, Ordering::SeqCst);
-    check!(counters()[0] > 0);
-    time::sleep_ms(5);
-    Ok(())
+    again(|| {
+        let mut d = own();
+        reset();
+        ok!(d.spawn(process::start().cpu, process::start().priority - 1, worker_0));
+        // This thread is higher: it gets the CPU back at its deadline, while the other computes.
+        for _ in 0..10 {
+            let deadline = time::deadline_in_ms(3);
+            time::sleep_ms(3);
+            check!(time::now().saturating_sub(deadline) < time::ticks_of_ms(8));
+        }
+        STOP.store(true, Ordering::SeqCst);
+        check!(counters()[0] > 0);
+        time::sleep_ms(5);
+        Ok(())
+    })
 }
 
 fn a_lower_priority_does_not_run() -> Outcome {

@@ -62,7 +62,8 @@ pub struct Regs {
 /// bytes, so the structure must end on such a boundary without padding.
 pub const FRAME_END: usize = core::mem::size_of::<Regs>();
 
-const _: () = assert!(core::mem::offset_of!(Regs, ss) + 8 == FRAME_END && FRAME_END % 16 == 0);
+const _: () =
+    assert!(core::mem::offset_of!(Regs, ss) + 8 == FRAME_END && FRAME_END.is_multiple_of(16));
 
 /// User code segment selector (index 4, RPL 3), as SYSRET loads it.
 pub const USER_CS: u64 = 0x23;

@@ -77,7 +77,7 @@ fn check(map: &[(u64, u64, u32)], input: &Input, plan: &Plan) {
         plan.regions.iter().filter(overlap).map(|region| region.kind)
     };
     assert!(kinds(plan.pool).all(|kind| kind == Kernel));
-    assert!(plan.pool.start % (2 << 20) == 0 && plan.pool.end <= 4 << 30);
+    assert!(plan.pool.start.is_multiple_of(2 << 20) && plan.pool.end <= 4 << 30);
     assert!(kinds(input.image).all(|kind| kind == Kernel));
     assert!(!plan.pool.overlaps(input.image));
     for &page in input.registers {

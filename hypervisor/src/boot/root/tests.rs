@@ -58,7 +58,8 @@ fn every_truncation_is_an_error_or_the_whole_image() {
 
 #[test]
 fn lies_are_named() {
-    let cases: [(&dyn Fn(&mut [u8]), Error); 9] = [
+    type Spoil<'a> = &'a dyn Fn(&mut [u8]);
+    let cases: [(Spoil<'_>, Error); 9] = [
         (&|f| f[0] = 0, Error::Malformed),
         (&|f| put(f, 18, &3u16.to_le_bytes()), Error::WrongKind),
         (&|f| put(f, 16, &3u16.to_le_bytes()), Error::WrongKind),

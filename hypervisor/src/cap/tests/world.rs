@@ -2,20 +2,19 @@
 
 use core::ptr::NonNull;
 
-use ipc::cap::{MemRights, ObjectType, Range, Rights};
+use ipc::cap::{MemRights, ObjectType, Range, Rights, Space};
 use ipc::status::Status;
 
-use crate::cap::check::{check_guest, check_spaces};
-use crate::cap::node::{Handle, Kind};
+use super::check::{check_guest, check_spaces};
+use crate::cap::node::{Handle, Owner};
 use crate::cap::{
-    Destination, GuestSpace, Object, ObjectHeader, Outcome, PdSpaces, Progress, Revocations,
-    Ticket, delegate, destroy_guest, destroy_spaces, install_memory, install_object, install_ports,
-    revoke,
+    Delegation, GuestSpace, Object, ObjectHeader, Outcome, PdSpaces, Progress, Revocations, Ticket,
+    destroy_guest, destroy_spaces, install_memory, install_object, install_ports, revoke,
 };
 use crate::mem::account::Account;
 use crate::mem::paging::{Format, LeafSize, MemoryType};
 use crate::mem::space::HostLayout;
-use crate::mem::testing::Region;
+use crate::mem::tests::Region;
 
 pub(super) const LAYOUT: HostLayout = HostLayout { kernel: [1, 2, 3], max_leaf: LeafSize::Huge };
 const QUOTA: u64 = 200;
@@ -129,10 +128,6 @@ impl World {
         install_ports(&mut self.region.frames, &self.pds[pd], port, order).unwrap();
     }
 
-    pub(super) fn object(&self, id: usize) -> NonNull<ObjectHeader> {
-        self.objects[id].unwrap()
-    }
-
     pub(super) fn delegate(
         &mut self,
         src: usize,
@@ -142,8 +137,9 @@ impl World {
         to: u64,
         badge: u64,
     ) -> Result<(), Status> {
-        let dst = Destination::Pd(&self.pds[dst]);
-        delegate(&mut self.region.frames, &self.pds[src], dst, range, from, to, badge)
+        let dst = Owner::Pd(&self.pds[dst]);
+        let delegation = Delegation::check(&self.pds[src], dst, range, from, to, badge)?;
+        delegation.commit(&mut self.region.frames).map(|_| ())
     }
 
     pub(super) fn delegate_guest(
@@ -154,8 +150,9 @@ impl World {
         from: u64,
         to: u64,
     ) -> Result<(), Status> {
-        let dst = Destination::Guest(&self.guests[guest]);
-        delegate(&mut self.region.frames, &self.pds[src], dst, range, from, to, 0)
+        let dst = Owner::Guest(&self.guests[guest]);
+        let delegation = Delegation::check(&self.pds[src], dst, range, from, to, 0)?;
+        delegation.commit(&mut self.region.frames).map(|_| ())
     }
 
     /// One step. Returns the progress and the objects that died.
@@ -258,12 +255,12 @@ impl World {
     /// What a domain holds.
     pub(super) fn nodes(&self, pd: usize) -> Vec<View> {
         let spaces = &self.pds[pd];
-        let mut nodes: Vec<_> = spaces.objects.nodes(0).map(view).collect();
+        let mut nodes: Vec<_> = spaces.objects.nodes().map(view).collect();
         for index in [&spaces.memory.index, &spaces.ports.index] {
-            let mut next = index.first();
+            let mut next = index.next(0);
             while let Some(node) = next {
                 nodes.push(view(node));
-                next = index.ceil(node.end());
+                next = index.next(node.end());
             }
         }
         nodes.sort();
@@ -273,10 +270,10 @@ impl World {
     pub(super) fn guest_nodes(&self, guest: usize) -> Vec<View> {
         let mut nodes = Vec::new();
         let index = &self.guests[guest].memory.index;
-        let mut next = index.first();
+        let mut next = index.next(0);
         while let Some(node) = next {
             nodes.push(view(node));
-            next = index.ceil(node.end());
+            next = index.next(node.end());
         }
         nodes
     }
@@ -286,7 +283,7 @@ impl World {
         let mut counts = vec![0; self.objects.len()];
         for pd in &self.pds {
             check_spaces(pd, &self.revocations).unwrap();
-            for node in pd.objects.nodes(0) {
+            for node in pd.objects.nodes() {
                 // SAFETY: the object is alive: a capability exists. All have the same layout.
                 counts[unsafe { node.object().cast::<SmObject>().as_ref() }.id] += 1;
             }
@@ -325,11 +322,17 @@ impl World {
 }
 
 fn view(node: Handle) -> View {
-    let is_object = node.kind == Kind::Object;
+    let is_object = node.space == Space::Object;
+    let is_guest = matches!(node.owner(), Owner::Guest(_));
     // SAFETY: the object is alive: a capability exists. All have the same layout.
     let id = || unsafe { node.object().cast::<SmObject>().as_ref() }.id as u64;
     View {
-        kind: node.kind as u8,
+        kind: match (node.space, is_guest) {
+            (Space::Object, _) => 0,
+            (Space::Memory, false) => 1,
+            (Space::Memory, true) => 2,
+            (Space::Port, _) => 3,
+        },
         base: node.base,
         order: node.order,
         rights: node.rights(),

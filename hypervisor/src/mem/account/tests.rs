@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::{Account, Status};
 use crate::mem::frames::Frames;
 use crate::mem::pool::PAGE_SIZE;
-use crate::mem::testing::Region;
+use crate::mem::tests::Region;
 
 #[test]
 fn quota_is_exact() {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::{MAX_ORDER, PageList};
 use crate::mem::pool::{self, PAGE_SIZE, Page};
-use crate::mem::testing::Region;
+use crate::mem::tests::Region;
 
 #[test]
 fn runs_are_aligned_zeroed_and_merged_again() {

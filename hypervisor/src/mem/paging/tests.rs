@@ -5,9 +5,14 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{Format, LeafSize, Mapping, MemoryType, PageTable};
+use super::{
+    COUNT_SHIFT, Format, LEVEL_BITS, LeafSize, Mapping, MemoryType, PAGE_SHIFT, PageTable,
+    ROOT_LEVEL, child, is_leaf, load, table_at,
+};
 use crate::mem::frames::PageList;
-use crate::mem::testing::Region;
+use crate::mem::pool::Page;
+use crate::mem::tests::Region;
+use crate::num::u64_of;
 use ipc::cap::MemRights;
 
 thread_local! {
@@ -23,6 +28,57 @@ pub(super) fn observe() {
     });
 }
 
+impl PageTable {
+    /// Calls `visit` with page, level and leaf entry of every user mapping, and checks the counts
+    /// of all tables on the way.
+    pub(crate) fn check(&self, visit: &mut dyn FnMut(u64, u8, u64)) -> Result<(), &'static str> {
+        // The upper half of a host table is the kernel's.
+        let entries = if self.format == Format::Host { Page::WORDS / 2 } else { Page::WORDS };
+        check_in(table_at(self.root), ROOT_LEVEL, 0, entries, visit).map(|_| ())
+    }
+
+    /// The entry that a leaf of `mapping` at `level` must have for page `page` of the range.
+    pub(crate) fn expected(&self, mapping: &Mapping, level: u8, page: u64) -> u64 {
+        let frame = mapping.phys + (page - mapping.page);
+        frame << PAGE_SHIFT | self.format.leaf(mapping, level)
+    }
+
+    /// Whether a leaf entry maps a page of the kernel.
+    pub(crate) fn is_kernel(entry: u64) -> bool {
+        entry & Format::KERNEL != 0
+    }
+}
+
+fn check_in(
+    table: &Page,
+    level: u8,
+    base: u64,
+    entries: usize,
+    visit: &mut dyn FnMut(u64, u8, u64),
+) -> Result<u64, &'static str> {
+    let mut count = 0;
+    for i in 0..entries {
+        let entry = load(table.word(i));
+        let page = base + (u64_of(i) << (level * LEVEL_BITS));
+        if entry == 0 {
+            continue;
+        }
+        count += 1;
+        if is_leaf(entry, level) {
+            visit(page, level, entry);
+        } else {
+            let below = check_in(child(entry), level - 1, page, Page::WORDS, visit)?;
+            if below == 0 {
+                return Err("page table without entries");
+            }
+            if entry >> COUNT_SHIFT != below {
+                return Err("page table with a wrong count");
+            }
+        }
+    }
+    Ok(count)
+}
+
 const R: MemRights = MemRights::READ;
 const RW: MemRights = MemRights::RW;
 const RX: MemRights = MemRights::READ.union(MemRights::EXECUTE);
@@ -34,7 +90,7 @@ fn mapping(page: u64, order: u8, phys: u64, rights: MemRights) -> Mapping {
 
 fn table(region: &mut Region, format: Format, max_leaf: LeafSize) -> PageTable {
     let root = region.root.alloc_page(&mut region.frames).unwrap();
-    PageTable::new(root, format, max_leaf)
+    PageTable { root, format, max_leaf }
 }
 
 fn map(region: &mut Region, table: &PageTable, mapping: &Mapping) {
@@ -188,8 +244,7 @@ type Model = BTreeMap<u64, Mapping>;
 
 fn expected(model: &Model, t: &PageTable, page: u64) -> Option<(u64, u64)> {
     let (_, m) = model.range(..=page).next_back()?;
-    let (top, _) = Mapping::extent(m.order);
-    let level = top.min(t.max_leaf as u8);
+    let level = t.leaf_level(m.order);
     (page < m.page + (1 << m.order)).then(|| (m.phys + (page - m.page), t.format.leaf(m, level)))
 }
 
@@ -199,7 +254,7 @@ fn found(t: &PageTable, page: u64) -> Option<(u64, u64)> {
 
 /// Runs one operation and checks that each probe reads as before or as after at every store.
 fn observed(t: &PageTable, before: &Model, after: &Model, operation: impl FnOnce()) {
-    let table = PageTable::new(t.root, t.format, t.max_leaf);
+    let table = PageTable { root: t.root, format: t.format, max_leaf: t.max_leaf };
     let views: Vec<_> = probes()
         .into_iter()
         .map(|page| (page, expected(before, t, page), expected(after, t, page)))

@@ -1,30 +1,37 @@
-//! Self-checks: the forest, the spaces and the page tables agree. Unbounded; for tests and for a
-//! check of the running kernel. All under the kernel lock.
+//! Self-checks: the forest, the spaces and the page tables agree.
 
 use core::sync::atomic::Ordering;
 
-use super::index::Index;
-use super::node::{Handle, Kind, Owner};
-use super::revoke::Revocations;
-use super::spaces::{GuestSpace, Memory, PdSpaces};
+use ipc::cap::Space;
+
+use crate::cap::index::Index;
+use crate::cap::node::{Handle, Owner};
+use crate::cap::revoke::Revocations;
+use crate::cap::spaces::{GuestSpace, Memory, PdSpaces};
 use crate::mem::paging::PageTable;
 use crate::mem::space::PortSpace;
+
+/// Space of a node, and whether it is a guest's.
+type Kind = (Space, bool);
 
 /// Checks everything about the spaces of a domain.
 ///
 /// # Errors
 /// What is wrong.
-pub fn check_spaces(spaces: &PdSpaces, revocations: &Revocations) -> Result<(), &'static str> {
+pub(super) fn check_spaces(
+    spaces: &PdSpaces,
+    revocations: &Revocations,
+) -> Result<(), &'static str> {
     let busy = revocations.is_busy();
     spaces.objects.check()?;
-    for node in spaces.objects.nodes(0) {
-        check_node(node, Kind::Object, busy)?;
+    for node in spaces.objects.nodes() {
+        check_node(node, (Space::Object, false), busy)?;
         if !node.is_owned_by(spaces) {
             return Err("node of another domain");
         }
     }
-    check_memory(&spaces.memory, Kind::Host, busy)?;
-    check_index(&spaces.ports.index, Kind::Port, busy)?;
+    check_memory(&spaces.memory, (Space::Memory, false), busy)?;
+    check_index(&spaces.ports.index, (Space::Port, false), busy)?;
     match spaces.ports.space.bitmap() {
         None if spaces.ports.index.any().is_none() => Ok(()),
         Some(bitmap) => {
@@ -42,7 +49,7 @@ pub fn check_spaces(spaces: &PdSpaces, revocations: &Revocations) -> Result<(), 
 /// The word of the I/O bitmap for 64 ports.
 fn denied(spaces: &PdSpaces, port: u64) -> u64 {
     let mut word = u64::MAX;
-    let mut next = spaces.ports.covering(port).or_else(|| spaces.ports.index.ceil(port));
+    let mut next = spaces.ports.index.next(port);
     while let Some(node) = next
         && node.base < port + 64
     {
@@ -50,7 +57,7 @@ fn denied(spaces: &PdSpaces, port: u64) -> u64 {
             return 0;
         }
         word &= !(((1 << node.size()) - 1) << (node.base - port));
-        next = spaces.ports.index.ceil(node.end());
+        next = spaces.ports.index.next(node.end());
     }
     word
 }
@@ -59,13 +66,16 @@ fn denied(spaces: &PdSpaces, port: u64) -> u64 {
 ///
 /// # Errors
 /// What is wrong.
-pub fn check_guest(space: &GuestSpace, revocations: &Revocations) -> Result<(), &'static str> {
-    check_memory(&space.memory, Kind::Guest, revocations.is_busy())
+pub(super) fn check_guest(
+    space: &GuestSpace,
+    revocations: &Revocations,
+) -> Result<(), &'static str> {
+    check_memory(&space.memory, (Space::Memory, true), revocations.is_busy())
 }
 
 fn check_memory(memory: &Memory, kind: Kind, busy: bool) -> Result<(), &'static str> {
     let held = check_index(&memory.index, kind, busy)?;
-    let table = memory.space.table();
+    let table = &memory.space.table;
     let mut mapped = 0;
     let mut result = Ok(());
     table.check(&mut |page, level, entry| {
@@ -73,7 +83,8 @@ fn check_memory(memory: &Memory, kind: Kind, busy: bool) -> Result<(), &'static 
             return;
         }
         mapped += 1 << (9 * level);
-        let expected = memory.covering(page).map(|n| table.expected(&n.mapping(), level, page));
+        let node = memory.index.next(page).filter(|n| n.base <= page);
+        let expected = node.map(|n| table.expected(&n.mapping(), level, page));
         if expected != Some(entry) {
             result = Err("page table differs from the memory capabilities");
         }
@@ -83,11 +94,11 @@ fn check_memory(memory: &Memory, kind: Kind, busy: bool) -> Result<(), &'static 
 }
 
 /// Checks an index and its nodes. Returns the number of units held.
-fn check_index(index: &Index<Handle>, kind: Kind, busy: bool) -> Result<u64, &'static str> {
-    index.check()?;
+pub(super) fn check_index(index: &Index, kind: Kind, busy: bool) -> Result<u64, &'static str> {
+    check_tree(index.root.get())?;
     let mut units = 0;
     let mut end = 0;
-    let mut next = index.first();
+    let mut next = index.next(0);
     while let Some(node) = next {
         if node.base < end {
             return Err("overlapping ranges");
@@ -95,37 +106,35 @@ fn check_index(index: &Index<Handle>, kind: Kind, busy: bool) -> Result<u64, &'s
         end = node.end();
         units += node.size();
         check_node(node, kind, busy)?;
-        next = index.ceil(end);
+        next = index.next(end);
     }
     Ok(units)
 }
 
 fn check_node(node: Handle, kind: Kind, busy: bool) -> Result<(), &'static str> {
-    if node.kind != kind || node.rights() == 0 {
+    let (space, guest) = kind;
+    if node.space != space || node.rights() == 0 {
         return Err("node of another kind or without rights");
     }
     if node.base & (node.size() - 1) != 0
-        || (kind != Kind::Object && node.target & (node.size() - 1) != 0)
+        || (space != Space::Object && node.target & (node.size() - 1) != 0)
     {
         return Err("misaligned node");
     }
     match node.owner() {
-        Owner::Pd(_) if kind == Kind::Guest => return Err("node with the wrong owner"),
-        Owner::Guest(_) if kind != Kind::Guest => return Err("node with the wrong owner"),
+        Owner::Pd(_) if guest => return Err("node with the wrong owner"),
+        Owner::Guest(_) if !guest => return Err("node with the wrong owner"),
         _ => {}
     }
     if let Some(parent) = node.parent.get() {
-        let within = match kind {
-            Kind::Object => node.target == parent.target,
+        let within = match space {
+            Space::Object => node.target == parent.target,
             _ => {
                 parent.target <= node.target
                     && node.target + node.size() <= parent.target + parent.size()
             }
         };
-        let same = match kind {
-            Kind::Host | Kind::Guest => parent.kind == Kind::Host,
-            _ => parent.kind == kind,
-        };
+        let same = parent.space == space && matches!(parent.owner(), Owner::Pd(_));
         if !within || !same || node.depth != parent.depth + 1 {
             return Err("node outside its parent");
         }
@@ -152,4 +161,18 @@ fn check_node(node: Handle, kind: Kind, busy: bool) -> Result<(), &'static str> 
         return Err("broken list of siblings");
     }
     Ok(())
+}
+
+/// Checks order and balance below a node. Returns the height.
+pub(super) fn check_tree(top: Option<Handle>) -> Result<u8, &'static str> {
+    let Some(node) = top else { return Ok(0) };
+    let (left, right) = (node.left.get(), node.right.get());
+    if left.is_some_and(|n| n.end() > node.base) || right.is_some_and(|n| n.base < node.end()) {
+        return Err("index out of order");
+    }
+    let (left, right) = (check_tree(left)?, check_tree(right)?);
+    if left.abs_diff(right) > 1 || node.height.get() != 1 + left.max(right) {
+        return Err("index out of balance");
+    }
+    Ok(1 + left.max(right))
 }
