@@ -13,7 +13,6 @@ pub struct Identity(());
 impl Identity {
     /// # Safety
     /// The boot page tables are in use for as long as this lives, and nobody writes what is read.
-    #[must_use]
     pub const unsafe fn new() -> Self {
         Self(())
     }
@@ -42,13 +41,11 @@ pub struct PoolFront {
 impl PoolFront {
     /// # Safety
     /// The boot page tables are in use for as long as this lives; the pool is RAM that nobody uses.
-    #[must_use]
     pub const unsafe fn new(pool: Range) -> Self {
         Self { pool, next: pool.start }
     }
 
     /// Bytes given out so far, from the start of the pool; they stay in use for good.
-    #[must_use]
     pub const fn used(&self) -> u64 {
         self.next - self.pool.start
     }

@@ -10,7 +10,6 @@ use crate::arch::layout::{
 };
 use crate::arch::start::ImageLayout;
 use crate::num::u64_of;
-use core::ops::RangeInclusive;
 
 const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
@@ -68,8 +67,9 @@ pub fn build<M: TableMemory>(
             space.map(IMAGE_BASE + offset, (load_base + offset) | flags, 1)?;
         }
     }
-    for frame in pages(machine.pool, LARGE_PAGE) {
-        space.map(POOL_BASE + (frame - machine.pool.start), frame | DATA | LARGE, 2)?;
+    let pool = machine.memory.pool;
+    for frame in pages(pool, LARGE_PAGE) {
+        space.map(POOL_BASE + (frame - pool.start), frame | DATA | LARGE, 2)?;
     }
     space.map(LAPIC_BASE, machine.lapic | REGISTERS, 1)?;
     for (page, ioapic) in (IOAPIC_BASE..).step_by(4096).zip(&machine.ioapics) {
@@ -94,9 +94,8 @@ impl<M: TableMemory> Builder<'_, M> {
     /// The address of the entry for `address` in a table of the given level (1: 4 KiB pages),
     /// with all tables above it.
     fn entry(&mut self, address: u64, level: u32) -> Option<u64> {
-        const LEVELS: RangeInclusive<u32> = 1..=4;
         let mut table = self.root;
-        for at in LEVELS.rev() {
+        for at in (1..=4).rev() {
             let entry = table + 8 * (address >> (3 + 9 * at) & 0x1ff);
             if at == level {
                 return Some(entry);
@@ -140,7 +139,9 @@ impl<M: TableMemory> Builder<'_, M> {
             let entries = self.entry(at.io_bitmap(), 1)?;
             // SAFETY: the window does not cross a page table (asserted below), so both entries
             // are adjacent; the pool, where they lie, is mapped for good.
-            unsafe { io_bitmap::set_entries(cpu, POOL_BASE + (entries - machine.pool.start)) };
+            unsafe {
+                io_bitmap::set_entries(cpu, POOL_BASE + (entries - machine.memory.pool.start))
+            };
         }
         Some(())
     }

@@ -1,8 +1,7 @@
 //! Who gets which physical memory: the kernel's pool, and the list for the information page.
 
-use super::multiboot2::MemoryEntry;
+use super::Result;
 use crate::arch::layout::{LARGE_PAGE, PAGE};
-use core::fmt;
 use heapless::Vec;
 use ipc::info::{MAX_MEMORY, MemoryKind};
 
@@ -29,7 +28,7 @@ const ACPI_NVS: u32 = 4;
 const DEFECTIVE: u32 = 5;
 
 /// Physical addresses from `start` up to but not including `end`.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Range {
     /// First byte.
     pub start: u64,
@@ -39,19 +38,13 @@ pub struct Range {
 
 impl Range {
     /// From first byte and size; an end beyond the last address is cut.
-    #[must_use]
     pub const fn new(start: u64, size: u64) -> Self {
         Self { start, end: start.saturating_add(size) }
     }
 
     /// Size in bytes.
-    #[must_use]
     pub const fn size(self) -> u64 {
         self.end.saturating_sub(self.start)
-    }
-
-    const fn contains(self, address: u64) -> bool {
-        self.start <= address && address < self.end
     }
 
     const fn overlaps(self, other: Self) -> bool {
@@ -59,7 +52,6 @@ impl Range {
     }
 
     /// The whole pages of which it holds a part.
-    #[must_use]
     pub const fn outward(self) -> Self {
         Self { start: self.start & !(PAGE - 1), end: align_up(self.end, PAGE) }
     }
@@ -67,12 +59,6 @@ impl Range {
     /// The whole pages that it holds.
     const fn inward(self) -> Self {
         Self { start: align_up(self.start, PAGE), end: self.end & !(PAGE - 1) }
-    }
-}
-
-impl fmt::Debug for Range {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{:#x}..{:#x}", self.start, self.end)
     }
 }
 
@@ -109,7 +95,7 @@ pub struct Region {
 }
 
 /// The layout of memory.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// Sorted, without overlap; what is not in it belongs to nobody.
     pub regions: Vec<Region, MAX_MEMORY>,
@@ -119,63 +105,28 @@ pub struct Plan {
     pub trampoline: Option<u64>,
     /// Bytes of RAM that the loader reported available.
     pub ram: u64,
-    /// Bytes left out because the list was full.
-    pub left_out: u64,
 }
 
-/// Why there is no layout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Error {
-    /// The memory map has no available RAM.
-    NoRam,
-    /// The memory map is in more pieces than the kernel can follow.
-    TooFragmented,
-    /// A module lies outside RAM, in the kernel, in another module, or not on a page boundary.
-    Module(usize),
-    /// No free stretch of RAM below 4 GiB is large enough for the pool.
-    NoPool(u64),
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Self::NoRam => f.write_str("the memory map has no available RAM"),
-            Self::TooFragmented => f.write_str("the memory map is in too many pieces"),
-            Self::Module(index) => write!(
-                f,
-                "boot module {index} is not on a page boundary in RAM of its own: the loader must \
-                 align modules"
-            ),
-            Self::NoPool(size) => {
-                write!(f, "no free {} MiB below 4 GiB for kernel memory", size.div_ceil(MIB))
-            }
-        }
-    }
-}
-
-/// Computes the layout from the loader's memory map.
+/// Computes the layout from the loader's memory map: ranges and their Multiboot2 kinds.
 ///
 /// # Errors
 /// There is no RAM, no room, or a module is in the way.
-pub fn plan(
-    entries: impl Iterator<Item = MemoryEntry> + Clone,
-    input: &Input,
-) -> Result<Plan, Error> {
+pub fn plan(map: impl Iterator<Item = (Range, u32)> + Clone, input: &Input) -> Result<Plan> {
     let width = 1u64.checked_shl(input.physical_bits.into()).unwrap_or(u64::MAX);
-    let ranges = entries
-        .map(|entry| (Range::new(entry.base, entry.size), entry.kind))
-        .filter(|(range, _)| range.end <= width);
+    let ranges = map.filter(|(range, _)| range.end <= width);
     let available = ranges.clone().filter(|&(_, kind)| kind == AVAILABLE).map(|(r, _)| r.inward());
-    let top = available.clone().map(|range| range.end).max().ok_or(Error::NoRam)?;
+    let top = available.clone().map(|range| range.end).max();
+    let top = top.ok_or("the memory map has no available RAM")?;
     let limit = top.max(4 * GIB).max(DEVICE_LIMIT.min(width));
 
-    let mut map = Map::new(limit)?;
+    let mut map = Map::default();
+    map.add(Range::new(0, limit), Some(MemoryKind::Device))?;
     for range in available {
         map.paint(range, Some(MemoryKind::Free))?;
     }
-    let ram = map.total(MemoryKind::Free);
+    let ram = map.of_kind(MemoryKind::Free).map(Range::size).sum();
     for (range, kind) in ranges.filter(|&(_, kind)| kind != AVAILABLE) {
-        let holds_tables = input.tables.iter().any(|&table| range.contains(table));
+        let holds_tables = input.tables.iter().any(|&table| range.overlaps(Range::new(table, 1)));
         let kind = match kind {
             ACPI_TABLES | ACPI_NVS => Some(MemoryKind::Firmware),
             DEFECTIVE => None,
@@ -194,12 +145,14 @@ pub fn plan(
         let pages = module.outward();
         let good = module.start == pages.start
             && module.size() > 0
-            && map.is(pages, MemoryKind::Free)
+            && map.is_free(pages)
             && !pages.overlaps(input.image)
             && !pages.overlaps(null_page)
             && !others.iter().any(|other| other.outward().overlaps(pages));
         if !good {
-            return Err(Error::Module(index));
+            crate::log!("boot module {index} at {:#x}, {:#x} bytes", module.start, module.size());
+            return Err("a boot module is not on a page boundary in RAM of its own: the loader \
+                        must align modules");
         }
     }
     // The boot information may share a page with the end of a module, which then wins.
@@ -216,78 +169,51 @@ pub fn plan(
     }
     let pool = map.choose_pool(ram, input.pool_size)?;
     map.paint(pool, Some(MemoryKind::Kernel))?;
-
-    let (regions, left_out) = map.finish();
-    Ok(Plan { regions, pool, trampoline, ram, left_out })
+    Ok(Plan { regions: map.finish(), pool, trampoline, ram })
 }
 
 /// Pieces while the map is worked on.
 const MAX_PIECES: usize = 160;
 
-#[derive(Clone, Copy)]
-struct Piece {
-    range: Range,
-    kind: Option<MemoryKind>,
-}
-
-/// All addresses below a limit, each with a kind or belonging to nobody.
+/// All addresses below a limit, in order, each with a kind or belonging to nobody.
+#[derive(Default)]
 struct Map {
-    pieces: Vec<Piece, MAX_PIECES>,
+    pieces: Vec<(Range, Option<MemoryKind>), MAX_PIECES>,
 }
 
 impl Map {
-    fn new(limit: u64) -> Result<Self, Error> {
-        let mut pieces = Vec::new();
-        let all = Piece { range: Range::new(0, limit), kind: Some(MemoryKind::Device) };
-        pieces.push(all).map_err(|_| Error::TooFragmented)?;
-        Ok(Self { pieces })
-    }
-
-    fn split(&mut self, at: u64) -> Result<(), Error> {
-        let inside = |piece: &Piece| piece.range.start < at && at < piece.range.end;
-        if let Some(index) = self.pieces.iter().position(inside)
-            && let Some(piece) = self.pieces.get_mut(index)
-        {
-            let mut tail = *piece;
-            piece.range.end = at;
-            tail.range.start = at;
-            self.pieces.insert(index + 1, tail).map_err(|_| Error::TooFragmented)?;
+    /// Adds a range at the end. Neighbours of one kind are one piece.
+    fn add(&mut self, range: Range, kind: Option<MemoryKind>) -> Result<()> {
+        match self.pieces.last_mut() {
+            _ if range.size() == 0 => {}
+            Some((last, same)) if *same == kind => last.end = range.end,
+            _ => self
+                .pieces
+                .push((range, kind))
+                .map_err(|_| "the memory map is in too many pieces")?,
         }
         Ok(())
     }
 
     /// Gives a range a kind, whatever it had before.
-    fn paint(&mut self, range: Range, kind: Option<MemoryKind>) -> Result<(), Error> {
-        if range.size() == 0 {
-            return Ok(());
+    fn paint(&mut self, range: Range, kind: Option<MemoryKind>) -> Result<()> {
+        for (piece, old) in core::mem::take(&mut self.pieces) {
+            let from = range.start.clamp(piece.start, piece.end);
+            let to = range.end.clamp(from, piece.end);
+            self.add(Range { start: piece.start, end: from }, old)?;
+            self.add(Range { start: from, end: to }, kind)?;
+            self.add(Range { start: to, end: piece.end }, old)?;
         }
-        self.split(range.start)?;
-        self.split(range.end)?;
-        for piece in self.pieces.iter_mut().filter(|piece| piece.range.overlaps(range)) {
-            piece.kind = kind;
-        }
-        // Neighbours of one kind become one piece.
-        let mut merged: Vec<Piece, MAX_PIECES> = Vec::new();
-        for &piece in &self.pieces {
-            match merged.last_mut() {
-                Some(last) if last.kind == piece.kind => last.range.end = piece.range.end,
-                _ => merged.push(piece).map_err(|_| Error::TooFragmented)?,
-            }
-        }
-        self.pieces = merged;
         Ok(())
     }
 
     fn of_kind(&self, kind: MemoryKind) -> impl Iterator<Item = Range> {
-        self.pieces.iter().filter(move |piece| piece.kind == Some(kind)).map(|piece| piece.range)
+        self.pieces.iter().filter(move |piece| piece.1 == Some(kind)).map(|piece| piece.0)
     }
 
-    fn total(&self, kind: MemoryKind) -> u64 {
-        self.of_kind(kind).map(Range::size).sum()
-    }
-
-    fn is(&self, range: Range, kind: MemoryKind) -> bool {
-        self.of_kind(kind).any(|free| free.start <= range.start && range.end <= free.end)
+    fn is_free(&self, range: Range) -> bool {
+        let mut free = self.of_kind(MemoryKind::Free);
+        free.any(|free| free.start <= range.start && range.end <= free.end)
     }
 
     /// The highest free aligned stretch below a limit.
@@ -299,7 +225,7 @@ impl Map {
         self.of_kind(MemoryKind::Free).filter_map(fit).max()
     }
 
-    fn choose_pool(&self, ram: u64, wanted: Option<u64>) -> Result<Range, Error> {
+    fn choose_pool(&self, ram: u64, wanted: Option<u64>) -> Result<Range> {
         let size = wanted.unwrap_or_else(|| (ram / POOL_SHARE).clamp(POOL_DEFAULT, POOL_MOST));
         let size = align_up(size, LARGE_PAGE).max(POOL_LEAST);
         let fit = |size| Some(Range::new(self.highest_fit(size, LARGE_PAGE, KERNEL_LIMIT)?, size));
@@ -308,29 +234,24 @@ impl Map {
         core::iter::successors(Some(size), smaller)
             .map(|size| align_up(size, LARGE_PAGE))
             .find_map(fit)
-            .ok_or(Error::NoPool(size))
+            .ok_or("no free stretch of memory below 4 GiB is large enough for the kernel's pool")
     }
 
-    /// The list; where it is too long, the smallest free and device ranges are given up. Returns
-    /// the bytes that this costs too.
-    fn finish(mut self) -> (Vec<Region, MAX_MEMORY>, u64) {
-        self.pieces.retain(|piece| piece.kind.is_some());
-        let mut left_out = 0;
+    /// The list; where it is too long, the smallest free and device ranges are given up.
+    fn finish(mut self) -> Vec<Region, MAX_MEMORY> {
+        self.pieces.retain(|piece| piece.1.is_some());
         while self.pieces.len() > MAX_MEMORY {
-            let dispensable =
-                |piece: &Piece| matches!(piece.kind, Some(MemoryKind::Free | MemoryKind::Device));
-            let smallest = self
-                .pieces
-                .iter()
-                .enumerate()
-                .filter(|(_, piece)| dispensable(piece))
-                .min_by_key(|(_, piece)| piece.range.size())
-                .map(|(index, _)| index);
-            let Some(index) = smallest else { break };
-            left_out += self.pieces.remove(index).range.size();
+            let dispensable = [Some(MemoryKind::Free), Some(MemoryKind::Device)];
+            let pieces = self.pieces.iter().enumerate();
+            let smallest = pieces
+                .filter(|(_, piece)| dispensable.contains(&piece.1))
+                .min_by_key(|(_, piece)| piece.0.size());
+            let Some((index, &(range, _))) = smallest else { break };
+            crate::log!("warning: too many memory ranges, {range:x?} is not used");
+            self.pieces.remove(index);
         }
-        let region = |piece: &Piece| Some(Region { range: piece.range, kind: piece.kind? });
-        (self.pieces.iter().filter_map(region).take(MAX_MEMORY).collect(), left_out)
+        let region = |&(range, kind): &(Range, _)| Some(Region { range, kind: kind? });
+        self.pieces.iter().filter_map(region).take(MAX_MEMORY).collect()
     }
 }
 

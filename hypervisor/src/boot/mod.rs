@@ -5,7 +5,8 @@
 //! | [`multiboot2`] | the loader's boot information |
 //! | [`acpi`] | the tables that describe processors and interrupt controllers |
 //! | [`memory`] | whose each range of physical memory is |
-//! | [`machine`] | [`Machine`], which all of that adds up to, and [`discover`] |
+//! | [`machine`] | [`machine::Machine`], which all of that adds up to |
+//! | [`root`] | the root task's image |
 //! | [`identity`] | physical memory through the boot page tables |
 //! | [`kernel_space`] | the kernel's own page tables |
 
@@ -20,7 +21,9 @@ pub mod multiboot2;
 pub mod root;
 
 #[cfg(test)]
-mod testing;
+mod tests;
 
 pub use bytes::Physical;
-pub use machine::{BootError, Machine, discover};
+
+/// Errors here end up on the log, for a person to read: nothing but the text matters.
+pub type Result<T> = core::result::Result<T, &'static str>;

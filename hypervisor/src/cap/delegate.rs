@@ -75,8 +75,8 @@ impl Request {
     }
 }
 
-/// What says that a message brought a capability: its space, order and rights.
-pub(super) fn received(space: Space, order: u8, rights: u8) -> Range {
+/// A range as a receiver is told of it: space, order and rights.
+pub(super) fn granted(space: Space, order: u8, rights: u8) -> Range {
     match space {
         Space::Object => Range::object(Rights::from_bits_retain(rights)),
         Space::Memory => Range::memory(order, MemRights::from_bits_retain(rights)),
@@ -155,7 +155,7 @@ impl<'a> Delegation<'a> {
 
     /// What the receiver gets: space, order and rights.
     pub fn granted(&self) -> Range {
-        received(self.seed.space, self.seed.order, self.seed.rights)
+        granted(self.seed.space, self.seed.order, self.seed.rights)
     }
 
     /// Carries it out. Nothing has to be flushed.

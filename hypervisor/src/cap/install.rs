@@ -120,11 +120,7 @@ pub unsafe fn install_object<T: Object>(
     debug_assert_eq!(unsafe { object.as_ref() }.ty, T::TYPE);
     let target = u64_of(object.as_ptr().expose_provenance());
     let rights = (rights & Rights::FULL).bits();
-    let owner = Owner::Pd(spaces);
-    let space = Space::Object;
-    let seed =
-        Seed { owner, parent: None, space, order: 0, rights, base: selector, target, extra: 0 };
-    install(frames, &seed)
+    install(frames, &Seed { rights, ..first(spaces, Space::Object, selector, target) })
 }
 
 /// First capability for `2^order` pages of physical memory from page number `phys` on, mapped at
@@ -146,10 +142,8 @@ pub fn install_memory(
     if order >= 36 || phys & ((1 << order) - 1) != 0 || phys >> 40 != 0 || !readable {
         return Err(Status::BadParam);
     }
-    let owner = Owner::Pd(spaces);
-    let (space, rights, extra) = (Space::Memory, rights.bits(), memory as u64);
-    let seed = Seed { owner, parent: None, space, order, rights, base: page, target: phys, extra };
-    install(frames, &seed)
+    let (rights, extra) = (rights.bits(), memory as u64);
+    install(frames, &Seed { order, rights, extra, ..first(spaces, Space::Memory, page, phys) })
 }
 
 /// First capability for `2^order` ports from `port` on.
@@ -162,11 +156,13 @@ pub fn install_ports(
     port: u64,
     order: u8,
 ) -> Result<(), Status> {
+    install(frames, &Seed { order, ..first(spaces, Space::Port, port, port) })
+}
+
+/// The seed of one unit, without parent.
+fn first(spaces: &PdSpaces, space: Space, base: u64, target: u64) -> Seed<'_> {
     let owner = Owner::Pd(spaces);
-    let (space, rights) = (Space::Port, 1);
-    let seed =
-        Seed { owner, parent: None, space, order, rights, base: port, target: port, extra: 0 };
-    install(frames, &seed)
+    Seed { owner, parent: None, space, order: 0, rights: 1, base, target, extra: 0 }
 }
 
 fn install(frames: &mut Frames, seed: &Seed) -> Result<(), Status> {

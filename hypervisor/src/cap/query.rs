@@ -3,7 +3,7 @@
 use ipc::cap::{Held, ObjectType, Range, Selector, Space};
 use ipc::status::Status;
 
-use super::delegate::{Request, received};
+use super::delegate::{Request, granted};
 use super::spaces::PdSpaces;
 use crate::mem::space::PortSpace;
 
@@ -57,7 +57,7 @@ pub fn translate(
         if ancestor.is_owned_by(receiver) {
             let rights = node.rights() & request.rights;
             return Ok(Some(Translation {
-                range: received(request.space, request.order, rights),
+                range: granted(request.space, request.order, rights),
                 base: ancestor.base + (target - ancestor.target),
                 badge: node.badge(),
             }));

@@ -39,12 +39,9 @@ pub struct Revocations {
 struct Walk {
     /// Whose range it is. Only to find the nodes of the range; a walk ends before its spaces do.
     spaces: NonNull<PdSpaces>,
-    space: Space,
+    request: Request,
     /// What is left of the range: nodes that start before `from` are done or under way.
     from: u64,
-    to: u64,
-    mask: u8,
-    own: bool,
     /// The node of the range that is under way, and what of it is revoked, as targets.
     root: Option<Handle>,
     targets: core::ops::Range<u64>,
@@ -156,11 +153,8 @@ pub fn revoke(
             *ticket = Ticket { walk: step.revocations.last, range: range.0, base };
             step.revocations.walk = Some(Walk {
                 spaces: NonNull::from(spaces),
-                space: request.space,
+                request,
                 from: base,
-                to: request.end(),
-                mask: request.rights,
-                own: request.own,
                 root: None,
                 targets: 0..0,
                 at: None,
@@ -276,7 +270,7 @@ impl Step<'_> {
                 || at.parent.get() != Some(root)
                 || at.space == Space::Object
                 || (at.target < targets.end && targets.start < at.target + at.size());
-            let left = at.without(walk.mask);
+            let left = at.without(walk.request.rights);
             if !affected {
                 walk.at = at.after(root);
                 self.spend(1);
@@ -315,8 +309,8 @@ impl Walk {
     fn enter_next(&mut self) -> bool {
         // SAFETY: `forget` ends the walk before the spaces go.
         let spaces = unsafe { self.spaces.as_ref() };
-        let (from, to) = (self.from, self.to);
-        let next = spaces.next(self.space, from);
+        let (from, to) = (self.from, self.request.end());
+        let next = spaces.next(self.request.space, from);
         let Some(root) = next.filter(|node| from < to && node.base < to) else {
             return false;
         };
@@ -324,7 +318,7 @@ impl Walk {
         self.from = end;
         self.targets = root.target + (start - root.base)..root.target + (end - root.base);
         self.root = Some(root);
-        self.at = if self.own { Some(root) } else { root.child.get() };
+        self.at = if self.request.own { Some(root) } else { root.child.get() };
         true
     }
 }

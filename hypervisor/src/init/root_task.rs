@@ -1,30 +1,28 @@
 //! The root task: its image, its protection domain, and everything that it starts with.
 
-use core::cell::UnsafeCell;
-use core::mem::MaybeUninit;
 use core::ptr::{NonNull, with_exposed_provenance_mut};
+use core::sync::atomic::Ordering;
 
 use ipc::cap::{MemRights, ObjectType, Rights};
 use ipc::info::{Features, Info, MemoryKind, root};
 use ipc::status::Status;
 
 use super::Boot;
-use crate::arch::apic;
 use crate::arch::layout::PAGE;
 use crate::arch::percpu::PerCpu;
 use crate::arch::regs::USER_RFLAGS;
-use crate::arch::tsc;
+use crate::arch::{self, apic, tsc};
 use crate::boot::identity::Identity;
 use crate::boot::machine::Machine;
 use crate::boot::root::{self as image, Image};
-use crate::boot::{Physical, memory::Range};
+use crate::boot::{self, Physical, memory::Range};
 use crate::cap::{self, Object, ObjectHeader, PdSpaces};
 use crate::mem::account::Account;
 use crate::mem::frames::Frames;
 use crate::mem::paging::{LeafSize, MemoryType};
 use crate::mem::pool;
 use crate::mem::space::HostLayout;
-use crate::num::{low32, u64_of, usize_of};
+use crate::num::usize_of;
 use crate::object::Obj;
 use crate::object::ec::{Ec, Start};
 use crate::object::interrupt::Interrupt;
@@ -43,38 +41,18 @@ const BUDGET_MS: u64 = 10;
 /// Interrupts for message-signalled sources.
 const MESSAGE_INTERRUPTS: u32 = 64;
 
-/// Why the root task cannot be started.
-#[derive(Debug)]
-pub enum Error {
-    /// Its image.
-    Image(image::Error),
-    /// The module lies where the boot page tables do not reach.
-    Unreachable,
-    /// No free memory for the part of the image that is not in the file.
-    NoMemory,
-}
-
-impl core::fmt::Display for Error {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::Image(error) => write!(f, "bad image: {error}"),
-            Self::Unreachable => f.write_str("module lies above 4 GiB"),
-            Self::NoMemory => f.write_str("no free memory below 4 GiB"),
-        }
-    }
-}
-
 /// Checks the image, and takes zeroed memory for what is not in its file; the boot page tables are
 /// still in use.
-pub(super) fn prepare(identity: &Identity, machine: &mut Machine) -> Result<(Image, u64), Error> {
-    let range = machine.modules.first().map(|m| m.range).ok_or(Error::Unreachable)?;
+pub(super) fn prepare(identity: &Identity, machine: &mut Machine) -> boot::Result<(Image, u64)> {
+    let range = machine.root_image();
     // Nothing refers to the file after this, so that it may be changed below.
     let image = {
-        let file = identity.bytes(range.start, range.size()).ok_or(Error::Unreachable)?;
-        image::parse(file).map_err(Error::Image)?
+        let file = identity.bytes(range.start, range.size());
+        image::parse(file.ok_or("root task: module above 4 GiB")?)?
     };
     let extra_pages: u64 = image.segments.iter().map(|s| s.memory_pages() - s.file_pages()).sum();
-    let extra = machine.take_free(extra_pages * PAGE).ok_or(Error::NoMemory)?;
+    let extra = machine.take_free(extra_pages * PAGE);
+    let extra = extra.ok_or("root task: no free memory below 4 GiB")?;
     // SAFETY: free memory below 4 GiB, which the boot page tables map one to one.
     unsafe { zero(extra, extra_pages * PAGE) };
     for segment in &image.segments {
@@ -95,50 +73,45 @@ unsafe fn zero(start: u64, size: u64) {
     unsafe { with_exposed_provenance_mut::<u8>(usize_of(start)).write_bytes(0, usize_of(size)) };
 }
 
-/// The root task's protection domain: it pays for all others, so nobody can pay for it.
-struct RootPd(UnsafeCell<MaybeUninit<Pd>>);
-
-// SAFETY: written once before other CPUs look.
-unsafe impl Sync for RootPd {}
-
-static ROOT_PD: RootPd = RootPd(UnsafeCell::new(MaybeUninit::uninit()));
-
 /// Creates the root task and makes it ready on this CPU.
+///
+/// # Errors
+/// The kernel's memory is too small.
 pub(super) fn create(
     cpu: &PerCpu,
     boot: &Boot,
-    started: &[u32],
+    cpus: u16,
     gsis: u32,
     virtualization: bool,
     mut frames: Frames,
-) {
-    match build(cpu, boot, started, gsis, virtualization, &mut frames) {
-        Ok(sc) => {
-            log!("kernel memory: {} KiB free", frames.free_pages() * PAGE / 1024);
-            lock::initialise(Kernel::new(frames));
-            sched::enqueue(cpu, sc);
-        }
-        Err(status) => super::fail(format_args!("root task: {status}")),
-    }
+) -> Result<(), Status> {
+    let sc = build(cpu, boot, cpus, gsis, virtualization, &mut frames)?;
+    log!("kernel memory: {} KiB free", frames.free_pages() * PAGE / 1024);
+    lock::initialise(Kernel::new(frames));
+    sched::enqueue(cpu, sc);
+    Ok(())
 }
 
 fn build(
     cpu: &PerCpu,
     boot: &Boot,
-    started: &[u32],
+    cpus: u16,
     gsis: u32,
     virtualization: bool,
     frames: &mut Frames,
 ) -> Result<Obj<Sc>, Status> {
     let machine = &boot.machine;
+    // The protection domain pays for all others, so nobody can pay for it: it has its own frame.
+    let place = frames.alloc(0).ok_or(Status::Quota)?.cast::<Pd>();
     let account = Account::new(frames.free_pages());
-    let layout = HostLayout { kernel: boot.space.entries, max_leaf: LeafSize::Huge };
+    let max_leaf = if arch::cpu::features().huge_pages { LeafSize::Huge } else { LeafSize::Large };
+    let layout = HostLayout { kernel: boot.space.entries, max_leaf };
     pd::set_host_layout(layout, boot.space.root);
     let spaces = PdSpaces::new(frames, &account, account.limit(), &layout)?;
-    // SAFETY: called once; nobody else has the address.
-    let pd: Obj<Pd> = unsafe {
-        let place = &mut *ROOT_PD.0.get();
-        Obj::of(place.write(Pd::new(ObjectHeader::new(ObjectType::Pd), spaces, None)))
+    // SAFETY: the frame is large enough (asserted below) and nobody else's; it is never freed.
+    let pd = unsafe {
+        place.write(Pd::new(ObjectHeader::new(ObjectType::Pd), spaces, None));
+        Obj::new(place)
     };
     let account = &pd.spaces.account;
     give(frames, pd, root::PD.0, pd.pointer())?;
@@ -186,9 +159,9 @@ fn build(
     // number, for which zero is a value.
     let info = unsafe { page.cast::<Info>().as_mut() };
     machine.describe(info);
-    info.cpu_count = low32(u64_of(started.len())) + 1;
-    for (slot, id) in info.cpus.iter_mut().skip(1).zip(started) {
-        slot.apic_id = *id;
+    info.cpu_count = cpus.into();
+    for (id, slot) in (0..cpus).zip(&mut info.cpus) {
+        slot.apic_id = sched::remote(id).map_or(0, |r| r.apic_id.load(Ordering::Relaxed));
     }
     info.magic = ipc::info::MAGIC;
     info.abi_version = ipc::ABI_VERSION;
@@ -205,6 +178,8 @@ fn build(
     Ok(sc)
 }
 
+const _: () = assert!(size_of::<Pd>() <= 4096 && align_of::<Pd>() <= 4096);
+
 /// Gives the root task the first capability of an object, with all rights.
 fn give<T: Object>(
     frames: &mut Frames,
@@ -218,7 +193,7 @@ fn give<T: Object>(
 
 /// Maps the image where it is linked.
 fn map_image(frames: &mut Frames, pd: Obj<Pd>, boot: &Boot) -> Result<(), Status> {
-    let module = boot.machine.modules.first().map_or(0, |m| m.range.start);
+    let module = boot.machine.root_image().start;
     let mut extra = boot.extra;
     for segment in &boot.image.segments {
         let file = Range::new(module + segment.offset, segment.file_pages() * PAGE);
@@ -233,8 +208,8 @@ fn map_image(frames: &mut Frames, pd: Obj<Pd>, boot: &Boot) -> Result<(), Status
 
 /// Gives the root task all memory that is not the kernel's, at its physical address.
 fn give_memory(frames: &mut Frames, pd: Obj<Pd>, machine: &Machine) -> Result<(), Status> {
-    let own = machine.modules.first().map_or(Range::default(), |m| m.range.outward());
-    for region in &machine.regions {
+    let own = machine.root_image().outward();
+    for region in &machine.memory.regions {
         let (rights, memory) = match region.kind {
             MemoryKind::Kernel => continue,
             MemoryKind::Free | MemoryKind::Module => (MemRights::all(), MemoryType::WriteBack),
@@ -243,14 +218,9 @@ fn give_memory(frames: &mut Frames, pd: Obj<Pd>, machine: &Machine) -> Result<()
         };
         let range = region.range;
         // The root task's image has its own mapping, with the rights of each segment.
-        let before = Range { start: range.start, end: range.end.min(own.start.max(range.start)) };
-        let after = Range { start: range.start.max(own.end.min(range.end)), end: range.end };
-        let pieces = if own.start < range.end && range.start < own.end {
-            [before, after]
-        } else {
-            [range, Range { start: range.end, end: range.end }]
-        };
-        for piece in pieces {
+        let from = own.start.clamp(range.start, range.end);
+        let to = own.end.clamp(from, range.end);
+        for piece in [Range { start: range.start, end: from }, Range { start: to, ..range }] {
             install(frames, pd, piece.start, piece, rights, memory)?;
         }
     }

@@ -51,7 +51,7 @@ pub struct HostLayout {
 
 /// An address space: the host page tables of a protection domain or the nested ones of a guest.
 pub struct AddressSpace {
-    /// The page tables. What it maps must be unmapped and protected by the functions here.
+    /// The page tables. To unmap and to protect there are functions here, which mark the CPUs.
     pub table: PageTable,
     /// CPUs whose TLB may hold what is gone.
     pub stale: Stale,
@@ -123,8 +123,8 @@ impl AddressSpace {
         self.stale.mark();
     }
 
-    /// Undoes [`crate::cap::PdSpaces::map_kernel_frame`]. The page may be used for something else after the
-    /// flush, the tables in `out` freed. Does nothing where no such page is mapped.
+    /// Undoes [`crate::cap::PdSpaces::map_kernel_frame`]. After the flush the page may be used for
+    /// something else and the tables in `out` be freed. Does nothing where no such page is mapped.
     pub fn unmap_kernel_frame(&self, account: &Account, addr: u64, out: &mut PageList) {
         let page = addr >> PAGE_SHIFT;
         if self.table.kernel_page(page).is_some() {

@@ -22,6 +22,7 @@ group!("ipc":
     rights,
     only_on_its_own_cpu,
     a_handler_cannot_call_itself,
+    handlers_cannot_call_in_a_circle,
     chains,
     a_busy_handler_is_helped,
     donated_time_is_charged_to_the_caller,
@@ -204,6 +205,34 @@ fn a_handler_cannot_call_itself() -> Outcome {
     TARGET.store(portal.raw(), Ordering::SeqCst);
     same!(first_word(portal)?, 0xe000 | u64::from(Status::BadState.number()));
     Ok(())
+}
+
+fn handlers_cannot_call_in_a_circle() -> Outcome {
+    let mut d = own();
+    let (first, last) = (ok!(d.handler(cpu())), ok!(d.handler(cpu())));
+    // The first calls the portal that is its id, the last the one in `TARGET`.
+    let end = ok!(d.portal::<Forward>(last, 0));
+    let middle = ok!(d.serve::<Pass>(cpu(), end.raw()));
+    let start = ok!(d.portal::<Pass>(first, middle.raw()));
+    TARGET.store(start.raw(), Ordering::SeqCst);
+    same!(first_word(start)?, 0xe000 | u64::from(Status::BadState.number()));
+    // All of them work as before.
+    let echo = ok!(d.serve::<Echo>(cpu(), 0));
+    TARGET.store(echo.raw(), Ordering::SeqCst);
+    same!(first_word(start)?, 42);
+    Ok(())
+}
+
+/// Calls the portal whose selector is its id and hands on the answer.
+struct Pass;
+
+impl Entry for Pass {
+    extern "sysv64" fn enter(id: u64, _descriptor: u64) -> u64 {
+        match call(Cap::<Portal>::new(Selector(id)), &[]) {
+            Ok((_, [answer, ..])) => put(&[answer]),
+            Err(status) => put(&[0xf000 | u64::from(status.number())]),
+        }
+    }
 }
 
 /// Calls the portal whose selector is its id, if any; the answer is one more than that one's.

@@ -2,6 +2,7 @@
 
 use super::layout::LAPIC_BASE;
 use super::{cpu, instr, msr, tsc};
+use crate::interrupt::{APIC_ERROR, SPURIOUS, TIMER};
 use crate::num::{low32, usize_of};
 use core::ptr::with_exposed_provenance_mut;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -44,36 +45,21 @@ static X2APIC: AtomicBool = AtomicBool::new(false);
 static DEADLINE: AtomicBool = AtomicBool::new(false);
 /// Timer ticks per TSC tick, times 2^32; without TSC-deadline mode.
 static RATIO: AtomicU64 = AtomicU64::new(0);
-static VECTORS: [AtomicU8; 3] = [const { AtomicU8::new(0) }; 3];
 /// Local interrupt pin that carries NMI; other values: none.
 static NMI_PIN: AtomicU8 = AtomicU8::new(u8::MAX);
 
-/// Vectors of the interrupts that a local APIC raises itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Vectors {
-    /// Timer.
-    pub timer: u8,
-    /// Error.
-    pub error: u8,
-    /// Spurious; takes no EOI. Bits 0 to 3 are ones, as old APICs insist.
-    pub spurious: u8,
-}
-
 /// Physical address of the registers.
-#[must_use]
 pub fn base() -> u64 {
     // SAFETY: every CPU with long mode has the register.
     unsafe { msr::read(msr::APIC_BASE) & BASE_ADDRESS }
 }
 
 /// Whether the APICs are in x2APIC mode.
-#[must_use]
 pub fn is_x2apic() -> bool {
     X2APIC.load(Ordering::Relaxed)
 }
 
 /// Whether the timer takes TSC deadlines.
-#[must_use]
 pub fn has_deadline() -> bool {
     DEADLINE.load(Ordering::Relaxed)
 }
@@ -83,15 +69,12 @@ pub fn has_deadline() -> bool {
 /// # Safety
 /// Called once, on the boot CPU, with the registers mapped at [`LAPIC_BASE`], interrupts off and
 /// the TSC frequency known.
-pub unsafe fn init(vectors: Vectors, nmi_pin: Option<u8>) {
+pub unsafe fn init(nmi_pin: Option<u8>) {
     let has = cpu::features();
     // SAFETY: as for `base`.
     let already = unsafe { msr::read(msr::APIC_BASE) } & BASE_X2APIC != 0;
     X2APIC.store(has.x2apic || already, Ordering::Relaxed);
     DEADLINE.store(has.tsc_deadline, Ordering::Relaxed);
-    for (slot, vector) in VECTORS.iter().zip([vectors.timer, vectors.error, vectors.spurious]) {
-        slot.store(vector, Ordering::Relaxed);
-    }
     NMI_PIN.store(nmi_pin.unwrap_or(u8::MAX), Ordering::Relaxed);
     // SAFETY: passed on from the caller.
     unsafe { init_cpu() };
@@ -133,45 +116,41 @@ pub unsafe fn init_cpu() {
             msr::write(msr::APIC_BASE, base | BASE_X2APIC);
         }
     }
-    let [timer, error, spurious] =
-        VECTORS.each_ref().map(|vector| u32::from(vector.load(Ordering::Relaxed)));
-    write(register::SPURIOUS, SOFTWARE_ENABLED | spurious);
+    // The spurious vector's bits 0 to 3 are ones, as old APICs insist.
+    write(register::SPURIOUS, SOFTWARE_ENABLED | u32::from(SPURIOUS));
     write(register::TASK_PRIORITY, 0);
     for pin in [0, 1] {
-        let is_nmi = NMI_PIN.load(Ordering::Relaxed) == pin;
-        let entry = if is_nmi { DELIVER_NMI } else { MASKED };
+        let carries_nmi = NMI_PIN.load(Ordering::Relaxed) == pin;
+        let entry = if carries_nmi { DELIVER_NMI } else { MASKED };
         write(register::LVT_LINT0 + 0x10 * u32::from(pin), entry);
     }
     write(register::ERROR_STATUS, 0);
-    write(register::LVT_ERROR, error);
+    write(register::LVT_ERROR, APIC_ERROR.into());
     write(register::DIVIDE, DIVIDE_BY_1);
-    write(register::LVT_TIMER, timer | if has_deadline() { TIMER_DEADLINE } else { 0 });
+    let mode = if has_deadline() { TIMER_DEADLINE } else { 0 };
+    write(register::LVT_TIMER, u32::from(TIMER) | mode);
     // A memory-mapped write of the mode must not be overtaken by a deadline (SDM 3A, 11.5.4.1).
     instr::fence();
 }
 
 /// APIC id of this CPU.
-#[must_use]
 pub fn id() -> u32 {
     let id = read(register::ID);
     if is_x2apic() { id } else { id >> 24 }
 }
 
 /// Ends the interrupt in service.
-#[inline]
 pub fn eoi() {
     write(register::EOI, 0);
 }
 
 /// Reads and clears the error status.
-#[must_use]
 pub fn take_errors() -> u32 {
     write(register::ERROR_STATUS, 0);
     read(register::ERROR_STATUS)
 }
 
 /// Sends an interrupt to a CPU. What this CPU wrote before is visible to its handler.
-#[inline]
 pub fn send_ipi(apic_id: u32, vector: u8) {
     command(apic_id, COMMAND_ASSERT | u32::from(vector));
 }
@@ -214,7 +193,6 @@ fn command(apic_id: u32, command: u32) {
 
 /// Arms the timer of this CPU for an absolute TSC value. It may fire early where the deadline lies
 /// beyond what the timer can count: the handler looks at the clock and arms again.
-#[inline]
 pub fn arm(deadline: u64) {
     if has_deadline() {
         // SAFETY: the timer is in TSC-deadline mode; 0 would disarm it.
@@ -228,7 +206,6 @@ pub fn arm(deadline: u64) {
 }
 
 /// Disarms the timer of this CPU.
-#[inline]
 pub fn disarm() {
     if has_deadline() {
         // SAFETY: the timer is in TSC-deadline mode.
@@ -238,12 +215,10 @@ pub fn disarm() {
     }
 }
 
-#[inline]
 fn address(register: u32) -> *mut u32 {
     with_exposed_provenance_mut(usize_of(LAPIC_BASE + u64::from(register)))
 }
 
-#[inline]
 fn read(register: u32) -> u32 {
     // SAFETY: the mode says which of both exists; none of the registers used is changed by reading.
     unsafe {
@@ -255,7 +230,6 @@ fn read(register: u32) -> u32 {
     }
 }
 
-#[inline]
 fn write(register: u32, value: u32) {
     // SAFETY: the mode says which of both exists; the functions of this module write valid values.
     unsafe {

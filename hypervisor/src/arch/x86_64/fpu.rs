@@ -6,10 +6,12 @@
 
 use core::arch::asm;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use raw_cpuid::cpuid;
-use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
+use x86_64::registers::control::{Cr0, Cr0Flags};
+
+use crate::num::low32;
 
 /// State components (XCR0).
 mod component {
@@ -23,20 +25,11 @@ mod component {
 /// Bytes of a save area.
 const AREA: u32 = 4096;
 
-/// How state is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-enum Method {
-    /// FXSAVE: x87 and SSE.
-    Fxsave = 0,
-    /// XSAVE.
-    Xsave = 1,
-    /// XSAVEOPT: leaves out what did not change.
-    Xsaveopt = 2,
-}
-
 // Written once by `detect` before other CPUs run; they order nothing.
-static METHOD: AtomicU8 = AtomicU8::new(Method::Fxsave as u8);
+/// XSAVE is used, otherwise FXSAVE.
+static XSAVE: AtomicBool = AtomicBool::new(false);
+/// XSAVEOPT, which leaves out what did not change, takes the place of XSAVE.
+static XSAVEOPT: AtomicBool = AtomicBool::new(false);
 static COMPONENTS: AtomicU64 = AtomicU64::new(component::X87 | component::SSE);
 /// Loading state leaves the x87 instruction and data pointers of whoever was there before.
 static STICKY_POINTERS: AtomicBool = AtomicBool::new(false);
@@ -44,7 +37,6 @@ static STICKY_POINTERS: AtomicBool = AtomicBool::new(false);
 static ANYTHING: u32 = 0;
 
 /// Whether a value obeys the rules of XSETBV: x87 always, AVX with SSE, AVX-512 whole and with AVX.
-#[must_use]
 pub const fn consistent(xcr0: u64) -> bool {
     use component::{AVX, AVX512, SSE, X87};
     let wide = xcr0 & AVX512;
@@ -88,55 +80,28 @@ pub fn detect() {
         let component = cpuid!(0xdu32, n);
         component.ebx.saturating_add(component.eax)
     });
-    let optimized = cpuid!(0xdu32, 1u32).eax & 1 != 0;
     COMPONENTS.store(chosen, Relaxed);
-    METHOD.store(if optimized { Method::Xsaveopt } else { Method::Xsave } as u8, Relaxed);
+    XSAVE.store(true, Relaxed);
+    XSAVEOPT.store(cpuid!(0xdu32, 1u32).eax & 1 != 0, Relaxed);
 }
 
 /// The components that are switched: XCR0 of the host.
-#[inline]
-#[must_use]
 pub fn components() -> u64 {
     COMPONENTS.load(Relaxed)
 }
 
-/// Switches the FPU of this CPU on, owned by nobody.
-///
-/// # Safety
-/// Runs once on each CPU, after [`detect`]; no state in the FPU is needed.
-pub unsafe fn enable() {
-    let xsave = METHOD.load(Relaxed) != Method::Fxsave as u8;
-    let mut cr4 = Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE;
-    cr4.set(Cr4Flags::OSXSAVE, xsave);
-    // SAFETY: every processor with long mode has SSE; OSXSAVE only where there is XSAVE.
-    unsafe { Cr4::update(|flags| flags.insert(cr4)) };
-    if xsave {
-        // SAFETY: `select` chose what the processor supports.
-        unsafe { set_xcr0(components()) };
-    }
-    // SAFETY: the kernel does not use the FPU; with TS set, nobody does by mistake.
-    unsafe {
-        Cr0::update(|flags| {
-            flags.remove(Cr0Flags::EMULATE_COPROCESSOR);
-            flags.insert(Cr0Flags::MONITOR_COPROCESSOR | Cr0Flags::NUMERIC_ERROR);
-            flags.insert(Cr0Flags::TASK_SWITCHED);
-        });
-    }
-}
-
-/// Writes XCR0. Without XSAVE nothing happens, since there is only one value then.
+/// Writes XCR0; [`components`] is what each CPU begins with. Without XSAVE nothing happens, since there is only one value then.
 ///
 /// # Safety
 /// The value is one that XSETBV accepts; whoever uses the FPU next expects it.
-#[inline]
 pub unsafe fn set_xcr0(value: u64) {
-    if METHOD.load(Relaxed) == Method::Fxsave as u8 {
+    if !XSAVE.load(Relaxed) {
         return;
     }
     // SAFETY: OSXSAVE is set, and the caller vouches for the value.
     unsafe {
-        asm!("xsetbv", in("ecx") 0, in("eax") crate::num::low32(value),
-            in("edx") crate::num::low32(value >> 32), options(nomem, nostack, preserves_flags));
+        asm!("xsetbv", in("ecx") 0, in("eax") low32(value),
+            in("edx") low32(value >> 32), options(nomem, nostack, preserves_flags));
     }
 }
 
@@ -155,7 +120,6 @@ impl Fpu {
     ///
     /// # Safety
     /// The page is the state's alone.
-    #[must_use]
     pub unsafe fn new(page: NonNull<u8>) -> Self {
         // SAFETY: both offsets are inside the page and aligned.
         unsafe {
@@ -166,7 +130,6 @@ impl Fpu {
     }
 
     /// The page.
-    #[must_use]
     pub const fn page(&self) -> NonNull<u8> {
         self.page
     }
@@ -175,10 +138,9 @@ impl Fpu {
     ///
     /// # Safety
     /// XCR0 is the host's, and whoever had the FPU has saved it.
-    #[inline]
     pub unsafe fn restore(&self) {
         let (area, components) = (self.page.as_ptr(), components());
-        let (low, high) = (crate::num::low32(components), crate::num::low32(components >> 32));
+        let (low, high) = (low32(components), low32(components >> 32));
         // SAFETY: the page holds state that `new` or `save` wrote, so nothing in it is illegal.
         unsafe {
             asm!("clts", options(nomem, nostack, preserves_flags));
@@ -187,11 +149,11 @@ impl Fpu {
                 asm!("fnclex", "emms", "fild dword ptr [{}]", in(reg) &raw const ANYTHING,
                     options(nostack, preserves_flags));
             }
-            if METHOD.load(Relaxed) == Method::Fxsave as u8 {
-                asm!("fxrstor64 [{}]", in(reg) area, options(nostack, preserves_flags));
-            } else {
+            if XSAVE.load(Relaxed) {
                 asm!("xrstor64 [{}]", in(reg) area, in("eax") low, in("edx") high,
                     options(nostack, preserves_flags));
+            } else {
+                asm!("fxrstor64 [{}]", in(reg) area, options(nostack, preserves_flags));
             }
         }
     }
@@ -200,17 +162,15 @@ impl Fpu {
     ///
     /// # Safety
     /// XCR0 is the host's, and the state is in the FPU.
-    #[inline]
     pub unsafe fn save(&self) {
         let (area, components) = (self.page.as_ptr(), components());
-        let (low, high) = (crate::num::low32(components), crate::num::low32(components >> 32));
-        let method = METHOD.load(Relaxed);
+        let (low, high) = (low32(components), low32(components >> 32));
         // SAFETY: the page is large enough for the components.
         unsafe {
-            if method == Method::Xsaveopt as u8 {
+            if XSAVEOPT.load(Relaxed) {
                 asm!("xsaveopt64 [{}]", in(reg) area, in("eax") low, in("edx") high,
                     options(nostack, preserves_flags));
-            } else if method == Method::Xsave as u8 {
+            } else if XSAVE.load(Relaxed) {
                 asm!("xsave64 [{}]", in(reg) area, in("eax") low, in("edx") high,
                     options(nostack, preserves_flags));
             } else {

@@ -4,8 +4,6 @@ pub use core::hint::spin_loop as pause;
 use x86_64::instructions::port::Port;
 
 /// The time-stamp counter.
-#[inline]
-#[must_use]
 pub fn rdtsc() -> u64 {
     // SAFETY: reads a counter; the kernel leaves CR4.TSD clear.
     unsafe { core::arch::x86_64::_rdtsc() }
@@ -23,8 +21,6 @@ pub fn halt_forever() -> ! {
 ///
 /// # Safety
 /// The device behind the port is the caller's to read.
-#[inline]
-#[must_use]
 pub unsafe fn inb(port: u16) -> u8 {
     // SAFETY: the caller owns the port.
     unsafe { Port::new(port).read() }
@@ -34,7 +30,6 @@ pub unsafe fn inb(port: u16) -> u8 {
 ///
 /// # Safety
 /// The device behind the port is the caller's to write, and the write harms no memory.
-#[inline]
 pub unsafe fn outb(port: u16, value: u8) {
     // SAFETY: the caller owns the port.
     unsafe { Port::new(port).write(value) }
@@ -42,7 +37,6 @@ pub unsafe fn outb(port: u16, value: u8) {
 
 /// Everything before is done, in program order and for every observer, before anything after:
 /// also where an MSR write stands for a memory write.
-#[inline]
 pub fn fence() {
     // SAFETY: two fences change no state.
     unsafe { core::arch::asm!("mfence", "lfence", options(nostack, preserves_flags)) }

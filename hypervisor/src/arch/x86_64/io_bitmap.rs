@@ -3,7 +3,7 @@
 //! A domain without ports costs nothing: the TSS then points past its limit. A domain's bitmap is
 //! two frames of its own, mapped behind the TSS of each CPU that runs it.
 
-use super::descriptors::{IO_BITMAP_NONE, IO_BITMAP_OFFSET, Tss};
+use super::descriptors::{IO_BITMAP_NONE, IO_BITMAP_OFFSET};
 use super::layout::{CpuWindow, PAGE};
 use super::tlb;
 use crate::num::usize_of;
@@ -11,6 +11,7 @@ use core::mem::offset_of;
 use core::ptr::with_exposed_provenance_mut;
 use core::sync::atomic::{AtomicU64, Ordering};
 use ipc::info::MAX_CPUS;
+use x86_64::structures::tss::TaskStateSegment;
 
 /// Present, accessed, global, not executable; read-only. Global, so that one invalidation reaches
 /// the entry whatever PCID is current.
@@ -34,7 +35,6 @@ pub(crate) unsafe fn set_entries(cpu: usize, entries: u64) {
 ///
 /// # Safety
 /// `cpu` is this CPU; the frames hold a bitmap for as long as it is in use.
-#[inline]
 pub unsafe fn grant(cpu: usize, frames: [u64; 2]) {
     let window = CpuWindow::new(cpu);
     let entries = ENTRIES.get(cpu).map_or(0, |entry| entry.load(Ordering::Relaxed));
@@ -62,15 +62,15 @@ pub unsafe fn grant(cpu: usize, frames: [u64; 2]) {
 ///
 /// # Safety
 /// `cpu` is this CPU.
-#[inline]
 pub unsafe fn deny(cpu: usize) {
     set_offset(CpuWindow::new(cpu), IO_BITMAP_NONE);
 }
 
-#[inline]
 fn set_offset(window: CpuWindow, offset: u16) {
     let tss = with_exposed_provenance_mut::<u8>(usize_of(window.tss()));
     // SAFETY: the TSS is mapped and this CPU's own; the processor reads the field on each I/O
     // instruction of user code, so nothing has to be reloaded.
-    unsafe { tss.add(offset_of!(Tss, io_bitmap)).cast::<u16>().write_volatile(offset) }
+    unsafe {
+        tss.add(offset_of!(TaskStateSegment, iomap_base)).cast::<u16>().write_volatile(offset)
+    }
 }

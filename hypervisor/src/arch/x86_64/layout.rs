@@ -54,37 +54,31 @@ pub struct CpuWindow(u64);
 
 impl CpuWindow {
     /// The window of a CPU by its number.
-    #[must_use]
     pub const fn new(cpu: usize) -> Self {
         Self(CPU_BASE + crate::num::u64_of(cpu) * window::SIZE)
     }
 
     /// The address of something at an offset of [`window`].
-    #[must_use]
     pub const fn at(self, offset: u64) -> u64 {
         self.0 + offset
     }
 
     /// End of the kernel stack: the stack pointer of an empty stack.
-    #[must_use]
     pub const fn stack_top(self) -> u64 {
         self.at(window::STACK.1)
     }
 
     /// The per-CPU structure's page.
-    #[must_use]
     pub const fn percpu(self) -> u64 {
         self.at(window::PERCPU)
     }
 
     /// The TSS.
-    #[must_use]
     pub const fn tss(self) -> u64 {
         self.at(window::TSS)
     }
 
     /// The I/O permission bitmap.
-    #[must_use]
     pub const fn io_bitmap(self) -> u64 {
         self.at(window::IO_BITMAP)
     }
@@ -96,7 +90,6 @@ pub const USER_MASK: u64 = (1 << 47) - 1;
 /// Whether user code may be at an address: neither in the first nor in the last page of the user
 /// half, which are never mapped. (`syscall` at the very end of it would return to an address that
 /// SYSRET faults on in ring 0, with the user's stack.)
-#[must_use]
 pub const fn is_user(address: u64) -> bool {
     address >= PAGE && address <= USER_MASK - PAGE
 }

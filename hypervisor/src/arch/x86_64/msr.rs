@@ -33,8 +33,6 @@ pub const TSC_AUX: u32 = 0xc000_0103;
 ///
 /// # Safety
 /// The register exists and reading it has no side effect that matters.
-#[inline]
-#[must_use]
 pub unsafe fn read(msr: u32) -> u64 {
     // SAFETY: the caller knows the register.
     unsafe { Msr::new(msr).read() }
@@ -44,7 +42,6 @@ pub unsafe fn read(msr: u32) -> u64 {
 ///
 /// # Safety
 /// The register exists and the kernel goes on to work with the new value.
-#[inline]
 pub unsafe fn write(msr: u32, value: u64) {
     // SAFETY: the caller knows the register and the value.
     unsafe { Msr::new(msr).write(value) }

@@ -1,8 +1,9 @@
-//! Starting the other CPUs.
+//! Starting the other CPUs, one after the other.
 //!
 //! Each one is reset and runs the trampoline below, a page under 1 MiB, which brings it to long
-//! mode on the boot page tables. It then takes the next free CPU number, which decides its stack,
-//! and goes over to the kernel's own tables. A CPU that comes too late finds no number and halts.
+//! mode on the boot page tables. It then takes the CPU number on offer, which decides its stack,
+//! goes over to the kernel's own tables and calls `portico_start_cpu(number)`. A CPU that comes
+//! too late finds no number and halts.
 
 #[cfg(target_os = "none")]
 core::arch::global_asm!(
@@ -56,10 +57,10 @@ trampoline_high:
     xor eax, eax
     mov ds, eax
     mov es, eax
-    mov edi, 1
-    lock xadd [rip + {next}], edi
-    cmp edi, {max}
-    jae trampoline_late
+    xor edi, edi
+    xchg [rip + {offer}], di
+    test edi, edi
+    jz trampoline_late
     mov rax, [rip + {root}]
     mov cr3, rax
     mov eax, edi
@@ -67,44 +68,29 @@ trampoline_high:
     movabs rsp, {stack}
     add rsp, rax
     xor ebp, ebp
-    call {entry}
+    call portico_start_cpu
 trampoline_late:
     cli
     hlt
     jmp trampoline_late
 "#,
-    next = sym NEXT_CPU,
+    offer = sym OFFER,
     root = sym ROOT,
-    entry = sym ap_entry,
-    max = const ipc::info::MAX_CPUS,
     window = const super::layout::window::SIZE,
     stack = const super::layout::CpuWindow::new(0).stack_top(),
 );
 
-use super::{apic, cpu, instr, tsc};
+use super::{apic, tsc};
 use crate::num::{low32, u64_of, usize_of};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use heapless::Vec;
-use ipc::info::MAX_CPUS;
-use spin::Once;
+use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
-/// Number for the next CPU that arrives. Relaxed: the number is all that is passed.
-static NEXT_CPU: AtomicU32 = AtomicU32::new(1);
-/// A value from which on nobody gets a number, and that late arrivals cannot bring to overflow.
-const CLOSED: u32 = 0x4000_0000;
+/// Number for the CPU that is being started; 0 once it is taken. Relaxed: the number is all that
+/// is passed.
+static OFFER: AtomicU16 = AtomicU16::new(0);
 /// Root of the kernel's page tables. Ordered by the start-up interrupt.
 static ROOT: AtomicU64 = AtomicU64::new(0);
-/// What started CPUs run. Ordered by the start-up interrupt.
-static ENTRY: Once<extern "sysv64" fn(usize) -> !> = Once::new();
-/// APIC id + 1 of each CPU that is up: released by it when its set-up is done, acquired by the
-/// boot CPU.
-static ARRIVED: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
 
-/// How many CPUs there are in the end; 0 until that is known. Whoever has a number below it goes on.
-/// Released by the boot CPU after it has counted, acquired by the others.
-static RELEASED: AtomicU32 = AtomicU32::new(0);
-
-/// How long a CPU may take from the start-up interrupt to its arrival.
+/// How long a CPU may take from the start-up interrupt until it is up.
 const ARRIVAL_US: u64 = 1_000_000;
 
 /// Copies the trampoline to its page.
@@ -140,77 +126,39 @@ pub unsafe fn install(page: u64, load_base: u64) {
     debug_assert!(u64_of(size) <= super::layout::PAGE);
 }
 
-/// Starts the CPUs with these APIC ids; each runs `entry(its number)` with [`cpu::init`] and
-/// [`apic::init_cpu`] done. Returns the APIC ids of those that came up, for CPU numbers 1 and up.
+/// Starts the CPUs with these APIC ids and waits until `online` holds for their numbers, which
+/// count from 1. Returns how many CPUs run then, the boot CPU included.
 ///
 /// # Safety
 /// Called once, on the boot CPU, which runs on `root` with its APIC set up; [`install`] prepared
 /// the page; `root` holds a window for as many CPUs.
-pub unsafe fn start(
-    apic_ids: &[u32],
-    page: u64,
-    root: u64,
-    entry: extern "sysv64" fn(usize) -> !,
-) -> Vec<u32, MAX_CPUS> {
+pub unsafe fn start(apic_ids: &[u32], page: u64, root: u64, online: fn(u16) -> bool) -> u16 {
     ROOT.store(root, Ordering::Release);
-    ENTRY.call_once(|| entry);
     for &id in apic_ids {
         // SAFETY: the CPU is not started yet.
         unsafe { apic::send_init(id) };
     }
     // The wait that the MP specification asks for between INIT and start-up.
     tsc::wait_us(10_000, || false);
-    let mut expected = 1;
+    let mut running = 1;
     for &id in apic_ids {
-        let arrived = || NEXT_CPU.load(Ordering::Relaxed) > expected;
-        // SAFETY: the page holds the trampoline.
-        unsafe { apic::send_startup(id, page) };
-        if !tsc::wait_us(200, arrived) {
-            // SAFETY: as above; a CPU that already runs ignores the second one.
+        OFFER.store(running, Ordering::Relaxed);
+        let is_up = [200, ARRIVAL_US].into_iter().any(|us| {
+            // SAFETY: the page holds the trampoline; a CPU that runs already ignores the second.
             unsafe { apic::send_startup(id, page) };
-            if !tsc::wait_us(ARRIVAL_US, arrived) {
-                crate::log!("warning: the CPU with APIC id {id} does not start");
-            }
-        }
-        expected = NEXT_CPU.load(Ordering::Relaxed);
-    }
-    let numbers = NEXT_CPU.swap(CLOSED, Ordering::Relaxed);
-    let mut up = Vec::new();
-    for slot in ARRIVED.iter().take(usize_of(numbers.into())).skip(1) {
-        let mut id = 0;
-        tsc::wait_us(ARRIVAL_US, || {
-            id = slot.load(Ordering::Acquire);
-            id != 0
+            tsc::wait_us(us, || online(running))
         });
-        match u32::try_from(id.wrapping_sub(1)) {
-            // Cannot overflow: there are as many slots as places.
-            Ok(id) => drop(up.push(id)),
-            // It died on the way. CPU numbers have no gaps: whoever came after it is left out too.
-            Err(_) => break,
+        if is_up {
+            running += 1;
+            continue;
+        }
+        crate::log!("warning: the CPU with APIC id {id} does not start");
+        // SAFETY: it is left out from now on; waiting for start-up again, it cannot come late.
+        unsafe { apic::send_init(id) };
+        if OFFER.swap(0, Ordering::Relaxed) == 0 {
+            // It died on the way. CPU numbers have no gaps: whoever is left is left out too.
+            break;
         }
     }
-    RELEASED.store(low32(u64_of(up.len())) + 1, Ordering::Release);
-    up
-}
-
-/// First Rust code of a started CPU, on its own stack and the kernel's page tables.
-#[cfg_attr(not(target_os = "none"), expect(dead_code, reason = "the trampoline calls it"))]
-extern "sysv64" fn ap_entry(number: u32) -> ! {
-    let cpu = usize_of(number.into());
-    // SAFETY: this is the one CPU with this number, interrupts are off, and the boot CPU prepared
-    // interrupt vectors and APIC mode before it sent the start-up interrupt.
-    unsafe {
-        cpu::init(cpu);
-        apic::init_cpu();
-    }
-    if let Some(slot) = ARRIVED.get(cpu) {
-        slot.store(u64::from(apic::id()) + 1, Ordering::Release);
-    }
-    loop {
-        match (RELEASED.load(Ordering::Acquire), ENTRY.get()) {
-            (0, _) => instr::pause(),
-            (count, Some(entry)) if number < count => entry(cpu),
-            _ => instr::halt_forever(),
-        }
-    }
+    running
 }

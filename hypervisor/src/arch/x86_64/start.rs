@@ -184,7 +184,6 @@ pub struct ImageLayout {
 }
 
 /// Where permissions change in this image.
-#[must_use]
 pub fn image_layout() -> ImageLayout {
     unsafe extern "C" {
         static image_start: u8;

@@ -9,56 +9,39 @@ pub static BOOT_TSC: AtomicU64 = AtomicU64::new(0);
 /// Ticks per millisecond; 0 until [`init`]. Relaxed: written before other CPUs start.
 static KHZ: AtomicU64 = AtomicU64::new(0);
 
-/// Where the frequency came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// CPUID leaf 15h: ratio to the crystal.
-    Crystal,
-    /// CPUID leaf 4000_0010h of a hypervisor.
-    Hypervisor,
-    /// Measured against the 8254 timer.
-    Measured,
-    /// Nothing to go by: 1 GHz is assumed and time will be wrong.
-    Assumed,
-}
-
-/// Finds the frequency.
+/// Finds the frequency; returns where from.
 ///
 /// # Safety
 /// Nobody else uses the 8254 timer. Called once at boot.
-pub unsafe fn init() -> Source {
+pub unsafe fn init() -> &'static str {
     let cpuid = CpuId::new();
     let crystal = || cpuid.get_tsc_info()?.tsc_frequency().map(|hz| hz / 1000);
     let hypervisor = || cpuid.get_hypervisor_info()?.tsc_frequency().map(u64::from);
     let (khz, source) = if let Some(khz) = crystal().filter(|&khz| khz != 0) {
-        (khz, Source::Crystal)
+        (khz, "ratio to the crystal")
     } else if let Some(khz) = hypervisor().filter(|&khz| khz != 0) {
-        (khz, Source::Hypervisor)
+        (khz, "as the hypervisor says")
     // SAFETY: the caller hands over the timer.
     } else if let Some(khz) = unsafe { measure() } {
-        (khz, Source::Measured)
+        (khz, "measured")
     } else {
-        (1_000_000, Source::Assumed)
+        (1_000_000, "assumed: time is wrong")
     };
     KHZ.store(khz, Ordering::Relaxed);
     source
 }
 
 /// Ticks per millisecond; 0 before [`init`].
-#[inline]
-#[must_use]
 pub fn khz() -> u64 {
     KHZ.load(Ordering::Relaxed)
 }
 
 /// TSC when the kernel was entered.
-#[must_use]
 pub fn boot() -> u64 {
     BOOT_TSC.load(Ordering::Relaxed)
 }
 
 /// Milliseconds since the kernel was entered; 0 while the frequency is unknown.
-#[must_use]
 pub fn since_boot_ms() -> u64 {
     match khz() {
         0 => 0,
@@ -94,31 +77,26 @@ const SPEAKER_OUT: u8 = 1 << 5;
 /// and what counts as short is less strict each time, as some machines are slow at that.
 unsafe fn measure() -> Option<u64> {
     const ATTEMPTS: u64 = 100;
-    let mut best: Option<Measurement> = None;
+    let (mut ticks, mut doubt) = (0, u64::MAX);
     for attempt in 1..=ATTEMPTS {
         // SAFETY: the caller owns the timer.
         let new = unsafe { measure_once() }?;
-        let best = match &mut best {
-            Some(best) if best.doubt <= new.doubt => best,
-            worse => worse.insert(new),
-        };
-        if best.doubt * 1000 < best.ticks * attempt {
+        if new.1 < doubt {
+            (ticks, doubt) = new;
+        }
+        if doubt.saturating_mul(1000) < ticks * attempt {
             break;
         }
     }
-    best.map(|best| best.ticks.saturating_mul(PIT_HZ) / (u64::from(PIT_COUNT) * 1000))
+    Some(ticks.saturating_mul(PIT_HZ) / (u64::from(PIT_COUNT) * 1000))
 }
 
 /// About 10 ms.
 const PIT_COUNT: u16 = 11_932;
 
-struct Measurement {
-    ticks: u64,
-    /// Ticks that the accesses took within which time started and ended.
-    doubt: u64,
-}
-
-unsafe fn measure_once() -> Option<Measurement> {
+/// The ticks that [`PIT_COUNT`] took, and those of the accesses within which that time started and
+/// ended; `None` where there is no timer.
+unsafe fn measure_once() -> Option<(u64, u64)> {
     const POLLS: u32 = 10_000_000;
     let [low, high] = PIT_COUNT.to_le_bytes();
     // SAFETY: gate and counter of channel 2 drive the speaker only, whose data bit is cleared.
@@ -140,7 +118,7 @@ unsafe fn measure_once() -> Option<Measurement> {
             if over {
                 let (ticks, doubt) = (now - start, (now - began) + (start - before));
                 // Over at once: there is no timer.
-                return (poll > 0).then_some(Measurement { ticks, doubt });
+                return (poll > 0).then_some((ticks, doubt));
             }
             (began, ended) = (ended, now);
         }

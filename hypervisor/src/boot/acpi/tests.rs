@@ -1,7 +1,7 @@
 //! ACPI tables of today, of 1996, and damaged ones.
 
-use super::super::testing::{Patches, fix_checksum, madt, root_pointer, table};
-use super::{Error, MadtEntry, Signature, Table, Tables, madt_entries};
+use super::super::tests::{Patches, fix_checksum, madt, root_pointer, table};
+use super::{Description, IRQ_ACTIVE_LOW, IRQ_LEVEL, MadtEntry, Tables, madt_entries};
 use proptest::prelude::{any, proptest};
 
 const MADT_AT: u64 = 0x7ff0_0000;
@@ -37,7 +37,7 @@ fn patch(memory: &mut Patches, address: u64) -> &mut Vec<u8> {
 
 fn entries(memory: &Patches, rsdp: &[u8]) -> Vec<MadtEntry> {
     let tables = Tables::from_root_pointer(memory, rsdp).unwrap();
-    madt_entries(&tables.find(Signature::MADT).unwrap()).collect()
+    madt_entries(tables.find(b"APIC").unwrap()).collect()
 }
 
 #[test]
@@ -46,13 +46,13 @@ fn the_madt_is_understood() {
     assert_eq!(
         found,
         [
-            MadtEntry::Cpu { apic_id: 0 },
-            MadtEntry::Cpu { apic_id: 2 },
-            MadtEntry::Cpu { apic_id: 300 },
-            MadtEntry::IoApic { base: 0xfec0_0000, gsi: 0 },
-            MadtEntry::IoApic { base: 0xfec1_0000, gsi: 24 },
-            MadtEntry::Override { line: 0, gsi: 2, level: false, active_low: false },
-            MadtEntry::Override { line: 9, gsi: 9, level: true, active_low: true },
+            MadtEntry::Cpu(0),
+            MadtEntry::Cpu(2),
+            MadtEntry::Cpu(300),
+            MadtEntry::IoApic(Description { base: 0xfec0_0000, gsi: 0 }),
+            MadtEntry::IoApic(Description { base: 0xfec1_0000, gsi: 24 }),
+            MadtEntry::Override(0, 2),
+            MadtEntry::Override(9, 9 | IRQ_LEVEL | IRQ_ACTIVE_LOW),
             MadtEntry::NmiPin(1),
         ]
     );
@@ -62,13 +62,13 @@ fn the_madt_is_understood() {
 fn an_old_fadt_names_the_dsdt_too() {
     let memory = memory();
     let tables = Tables::from_root_pointer(&memory, &root_pointer(RSDT_AT, None)).unwrap();
-    assert_eq!(tables.dsdt(), 0x7ffe_0000);
+    assert_eq!(tables.dsdt(), Some(0x7ffe_0000));
     let mut long = vec![0; 244 - 36];
     long[140 - 36..148 - 36].copy_from_slice(&0x7ffd_0000u64.to_le_bytes());
     let mut memory = memory;
     *patch(&mut memory, FADT_AT) = table(*b"FACP", &long);
     let tables = Tables::from_root_pointer(&memory, &root_pointer(RSDT_AT, None)).unwrap();
-    assert_eq!(tables.dsdt(), 0x7ffd_0000);
+    assert_eq!(tables.dsdt(), Some(0x7ffd_0000));
 }
 
 #[test]
@@ -87,34 +87,26 @@ fn a_damaged_root_pointer_is_refused() {
     for at in 0..20 {
         let mut bad = good.clone();
         bad[at] ^= 0x10;
-        assert_eq!(
-            Tables::from_root_pointer(&memory(), &bad).unwrap_err(),
-            Error::RootPointer,
-            "byte {at}"
-        );
+        assert!(Tables::from_root_pointer(&memory(), &bad).is_err(), "byte {at}");
     }
     for size in 0..20 {
         let cut = &good[..size];
-        assert_eq!(Tables::from_root_pointer(&memory(), cut).unwrap_err(), Error::RootPointer);
+        assert!(Tables::from_root_pointer(&memory(), cut).is_err());
     }
 }
 
 #[test]
-fn damaged_tables_are_named() {
-    let read = |bytes: Vec<u8>| Table::read(&Patches(vec![(0x1000, bytes)]), 0x1000).unwrap_err();
+fn damaged_tables_are_refused() {
+    let read = |bytes: Vec<u8>| super::table(&Patches(vec![(0x1000, bytes)]), 0x1000).is_some();
+    assert!(read(madt()));
     let mut bytes = madt();
     bytes[50] ^= 1;
-    assert_eq!(read(bytes.clone()), Error::Checksum(Signature::MADT));
-    for length in [0, 35, 17 << 20, u32::MAX] {
+    assert!(!read(bytes.clone()));
+    for length in [0, 35, 4096, 17 << 20, u32::MAX] {
         bytes[4..8].copy_from_slice(&length.to_le_bytes());
-        assert_eq!(read(bytes.clone()), Error::Length { signature: Signature::MADT, length });
+        fix_checksum(&mut bytes, 9);
+        assert!(!read(bytes.clone()));
     }
-    bytes[4..8].copy_from_slice(&4096u32.to_le_bytes());
-    assert_eq!(read(bytes), Error::Unreadable(0x1000));
-    assert_eq!(
-        Error::Checksum(Signature::MADT).to_string(),
-        "ACPI table APIC has a wrong checksum"
-    );
 }
 
 #[test]
@@ -122,9 +114,7 @@ fn a_madt_entry_without_length_ends_the_list() {
     let mut bytes = madt();
     bytes[36 + 8 + 8 + 1] = 0;
     fix_checksum(&mut bytes, 9);
-    let memory = Patches(vec![(0x1000, bytes)]);
-    let madt = Table::read(&memory, 0x1000).unwrap();
-    assert_eq!(madt_entries(&madt).collect::<Vec<_>>(), [MadtEntry::Cpu { apic_id: 0 }]);
+    assert_eq!(madt_entries(&bytes).collect::<Vec<_>>(), [MadtEntry::Cpu(0)]);
 }
 
 proptest! {
@@ -140,7 +130,7 @@ proptest! {
         for rsdp in [root_pointer(RSDT_AT, Some(XSDT_AT)), root_pointer(RSDT_AT, None)] {
             if let Ok(tables) = Tables::from_root_pointer(&memory, &rsdp) {
                 let _ = tables.dsdt();
-                let _ = tables.find(Signature::MADT).map(|madt| madt_entries(&madt).count());
+                let _ = tables.find(b"APIC").map(|madt| madt_entries(madt).count());
             }
         }
     }

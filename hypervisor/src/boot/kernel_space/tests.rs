@@ -1,7 +1,7 @@
 //! The finished tables, walked as the processor would.
 
 use super::super::machine::Machine;
-use super::super::memory::Range;
+use super::super::memory::{Plan, Range};
 use super::{ADDRESS, GLOBAL, LARGE, NO_EXECUTE, PRESENT, TableMemory, UNCACHED, WRITABLE, build};
 use crate::arch::io_bitmap;
 use crate::arch::ioapic::Description;
@@ -51,18 +51,10 @@ fn machine(cpus: u32) -> Machine {
             .into_iter()
             .map(|base| Description { base, gsi: 0 })
             .collect(),
-        isa_irqs: [0; 16],
-        nmi_pin: None,
         lapic: 0xfee0_0000,
-        regions: heapless::Vec::new(),
-        modules: heapless::Vec::new(),
-        rsdp: 0,
         image: Range::new(0x160_0000, LAYOUT.end),
-        pool: POOL,
-        trampoline: None,
-        ram: 0,
-        loader: heapless::String::new(),
-        warnings: heapless::Vec::new(),
+        memory: Plan { pool: POOL, ..Plan::default() },
+        ..Machine::default()
     }
 }
 

@@ -1,8 +1,10 @@
 //! Whole machines, from the loader's bytes to the information page.
 
 use super::super::memory;
-use super::super::testing::{Patches, boot_info, madt, memory_map, module, root_pointer, table};
-use super::{BootError, Facts, IRQ_ACTIVE_LOW, IRQ_LEVEL, Machine, Warning, acpi, discover};
+use super::super::tests::{Patches, boot_info, madt, memory_map, module, root_pointer, table};
+use super::{Facts, Machine, discover};
+use crate::boot::Result;
+use crate::boot::acpi::{IRQ_ACTIVE_LOW, IRQ_LEVEL};
 use crate::boot::memory::Range;
 use ipc::info::{Info, MemoryKind};
 
@@ -29,7 +31,7 @@ fn tags() -> Vec<(u32, Vec<u8>)> {
     ]
 }
 
-fn found(tags: &[(u32, Vec<u8>)], facts: &Facts) -> Result<Machine, BootError> {
+fn found(tags: &[(u32, Vec<u8>)], facts: &Facts) -> Result<Machine> {
     let memory = Patches(vec![
         (INFO_AT, boot_info(tags)),
         (RSDT_AT.into(), table(*b"RSDT", &0x7ffe_2000u32.to_le_bytes())),
@@ -47,12 +49,11 @@ fn a_machine_is_described() {
     assert_eq!(machine.isa_irqs[1], 1);
     assert_eq!(machine.isa_irqs[9], 9 | IRQ_LEVEL | IRQ_ACTIVE_LOW);
     assert_eq!(machine.nmi_pin, Some(1));
-    assert_eq!(machine.pool.size(), 20 << 20);
-    assert_eq!(machine.warnings, []);
+    assert_eq!(machine.memory.pool.size(), 20 << 20);
     let kind_at = |address| {
         let at = Range::new(address, 1);
         let inside = |r: &&memory::Region| r.range.start <= at.start && at.end <= r.range.end;
-        machine.regions.iter().find(inside).map(|region| region.kind)
+        machine.memory.regions.iter().find(inside).map(|region| region.kind)
     };
     assert_eq!(kind_at(machine.rsdp), Some(MemoryKind::Firmware));
     assert_eq!(kind_at(RSDT_AT.into()), Some(MemoryKind::Firmware));
@@ -66,10 +67,9 @@ fn the_information_page_leaves_out_the_root_task() {
     // SAFETY: all fields are integers.
     let mut info: Info = unsafe { core::mem::zeroed() };
     machine.describe(&mut info);
-    assert_eq!(info.cpus().iter().map(|cpu| cpu.apic_id).collect::<Vec<_>>(), [2, 0, 300]);
     assert_eq!(info.modules().len(), 1);
     assert_eq!(info.modules()[0].name(), "a name that is longer than thirt");
-    assert_eq!(info.memory().len(), machine.regions.len());
+    assert_eq!(info.memory().len(), machine.memory.regions.len());
     assert_eq!(info.rsdp, machine.rsdp);
 }
 
@@ -77,7 +77,6 @@ fn the_information_page_leaves_out_the_root_task() {
 fn cpus_out_of_reach_are_left_out() {
     let machine = found(&tags(), &Facts { x2apic: false, ..FACTS }).unwrap();
     assert_eq!(machine.cpus, [2, 0]);
-    assert_eq!(machine.warnings, [Warning::CpusLeftOut(1)]);
 }
 
 #[test]
@@ -85,13 +84,11 @@ fn without_acpi_the_boot_cpu_remains() {
     let without: Vec<_> = tags().into_iter().filter(|(kind, _)| *kind != 14).collect();
     let machine = found(&without, &FACTS).unwrap();
     assert_eq!((machine.cpus.len(), machine.rsdp), (1, 0));
-    assert_eq!(machine.warnings, [Warning::NoAcpi]);
 
     let mut elsewhere = tags();
     elsewhere[5].1 = root_pointer(0x1234, None);
     let machine = found(&elsewhere, &FACTS).unwrap();
     assert_eq!(machine.cpus, [2]);
-    assert_eq!(machine.warnings, [Warning::Acpi(acpi::Error::Unreadable(0x1234))]);
 }
 
 #[test]
@@ -100,12 +97,12 @@ fn what_keeps_the_kernel_from_starting_is_named() {
         let rest: Vec<_> = tags().into_iter().filter(|tag| tag.0 != kind).collect();
         found(&rest, &FACTS).unwrap_err()
     };
-    assert_eq!(without(3), BootError::NoModules);
-    assert_eq!(without(6), BootError::NoMemoryMap);
+    assert!(without(3).contains("no modules"));
+    assert!(without(6).contains("no available RAM"));
     let option = |line: &str| {
         let mut tags = tags();
         tags[0].1 = line.as_bytes().to_vec();
-        found(&tags, &FACTS).map(|machine| machine.pool.size() >> 20)
+        found(&tags, &FACTS).map(|machine| machine.memory.pool.size() >> 20)
     };
     assert_eq!(option("kernel-memory=1G"), Ok(1024));
     assert_eq!(option("kernel-memory=8192K"), Ok(8));
@@ -113,10 +110,10 @@ fn what_keeps_the_kernel_from_starting_is_named() {
     assert_eq!(option("other"), Ok(63 + 1));
     for wrong in ["", "M", "12X", "-1", "99999999999G"] {
         let line = format!("kernel-memory={wrong}");
-        assert_eq!(option(&line), Err(BootError::KernelMemoryOption), "{line}");
+        assert!(option(&line).unwrap_err().contains("kernel-memory="), "{line}");
     }
     let mut many = tags();
     let start = |n: u32| 0x30_0000 + n * 0x1000;
     many.extend((0..40).map(|n| (3, module(start(n), start(n) + 1, "m"))));
-    assert_eq!(found(&many, &FACTS).unwrap_err(), BootError::TooManyModules);
+    assert!(found(&many, &FACTS).unwrap_err().contains("too many boot modules"));
 }

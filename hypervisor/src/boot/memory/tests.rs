@@ -1,7 +1,6 @@
 //! Layouts of the machines we know, of impossible ones, and of random ones.
 
-use super::super::multiboot2::MemoryEntry;
-use super::{Error, Input, Plan, Range, Region, plan};
+use super::{Input, Plan, Range, Region, plan};
 use ipc::info::MemoryKind::{self, Device, Firmware, Free, Kernel, Module};
 use proptest::prelude::{Just, prop, prop_oneof, proptest};
 use proptest::strategy::Strategy;
@@ -44,8 +43,8 @@ const Q35_UEFI: &[(u64, u64, u32)] = &[
 const IMAGE: Range = Range { start: 0x160_0000, end: 0x162_6000 };
 const REGISTERS: &[u64] = &[0xfec0_0000, 0xfee0_0000];
 
-fn entries(map: &[(u64, u64, u32)]) -> impl Iterator<Item = MemoryEntry> + Clone {
-    map.iter().map(|&(base, size, kind)| MemoryEntry { base, size, kind })
+fn entries(map: &[(u64, u64, u32)]) -> impl Iterator<Item = (Range, u32)> + Clone {
+    map.iter().map(|&(base, size, kind)| (Range::new(base, size), kind))
 }
 
 fn input<'a>(modules: &'a [Range], tables: &'a [u64]) -> Input<'a> {
@@ -146,7 +145,6 @@ fn q35_with_uefi() {
     assert!(regions(&plan).contains(&(0x1_d000, 0x1_f000, Firmware)));
     assert!(regions(&plan).contains(&(0x7f76_c000, 0x7f7f_e000, Firmware)));
     assert_eq!(plan.pool.size(), 64 << 20);
-    assert_eq!(plan.left_out, 0);
 }
 
 #[test]
@@ -165,8 +163,7 @@ fn the_pool_is_as_large_as_asked_or_the_boot_fails() {
     let sized = |size| plan(entries(Q35_BIOS), &Input { pool_size: Some(size), ..input(&[], &[]) });
     assert_eq!(sized(300 << 20).unwrap().pool.size(), 300 << 20);
     assert_eq!(sized(1).unwrap().pool.size(), 4 << 20);
-    assert_eq!(sized(3 << 30).unwrap_err(), Error::NoPool(3 << 30));
-    assert!(matches!(sized(u64::MAX).unwrap_err(), Error::NoPool(_)));
+    assert!(sized(3 << 30).is_err() && sized(u64::MAX).is_err());
     // Half of 16 MiB where there is no more, unless somebody insists.
     let tiny = [(0, 0x9_f000, 1), (0x10_0000, 0xd0_0000, 1)];
     assert_eq!(plan(entries(&tiny), &input(&[], &[])).unwrap().pool.size(), 8 << 20);
@@ -174,14 +171,17 @@ fn the_pool_is_as_large_as_asked_or_the_boot_fails() {
 
 #[test]
 fn machines_that_cannot_be_used_are_refused() {
-    let refuse = |map: &[(u64, u64, u32)]| plan(entries(map), &input(&[], &[])).unwrap_err();
-    assert_eq!(refuse(&[]), Error::NoRam);
-    assert_eq!(refuse(&[(0, 1 << 30, 2)]), Error::NoRam);
-    assert!(matches!(refuse(&[(0x10_0000, 0x20_0000, 1)]), Error::NoPool(_)));
+    let refuse = |map: &[(u64, u64, u32)], why: &str| {
+        let error = plan(entries(map), &input(&[], &[])).unwrap_err();
+        assert!(error.contains(why), "{error}");
+    };
+    refuse(&[], "no available RAM");
+    refuse(&[(0, 1 << 30, 2)], "no available RAM");
+    refuse(&[(0x10_0000, 0x20_0000, 1)], "pool");
     // RAM that the processor cannot address does not count.
-    assert_eq!(refuse(&[(1 << 45, 1 << 30, 1)]), Error::NoRam);
+    refuse(&[(1 << 45, 1 << 30, 1)], "no available RAM");
     let pieces: Vec<_> = (0..200).map(|n| (n * 0x4000, 0x1000, 1)).collect();
-    assert_eq!(refuse(&pieces), Error::TooFragmented);
+    refuse(&pieces, "too many pieces");
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn modules_in_the_way_are_refused() {
         Range::new(0x9000_0000, 0x1000),
     ] {
         let result = plan(entries(Q35_BIOS), &input(&[good, bad], &[]));
-        assert_eq!(result.unwrap_err(), Error::Module(1), "{bad:?}");
+        assert!(result.unwrap_err().contains("boot module"), "{bad:?}");
     }
 }
 
@@ -210,7 +210,6 @@ fn too_many_ranges_cost_the_smallest() {
     let plan = plan(entries(&map), &input).unwrap();
     check(&map, &input, &plan);
     assert_eq!(plan.regions.len(), ipc::info::MAX_MEMORY);
-    assert!(plan.left_out > 0);
     assert!(!regions(&plan).iter().any(|&(start, ..)| start == 0x5000_0000));
 }
 

@@ -59,20 +59,20 @@ fn every_truncation_is_an_error_or_the_whole_image() {
 #[test]
 fn lies_are_named() {
     type Spoil<'a> = &'a dyn Fn(&mut [u8]);
-    let cases: [(Spoil<'_>, Error); 9] = [
-        (&|f| f[0] = 0, Error::Malformed),
-        (&|f| put(f, 18, &3u16.to_le_bytes()), Error::WrongKind),
-        (&|f| put(f, 16, &3u16.to_le_bytes()), Error::WrongKind),
-        (&|f| put(f, 24, &LOWEST.wrapping_add(0x2000).to_le_bytes()), Error::Entry),
-        (&|f| header(f, 0, PF_R | PF_W | PF_X, 0, LOWEST, 0x1000, 0x1000), Error::WritableCode),
-        (&|f| header(f, 1, PF_R, 0x2000, 0x1000, 0x1000, 0x1000), Error::Address),
-        (&|f| header(f, 1, PF_R, 0x2000, LOWEST + 0x1000, 0x1000, 0x1000), Error::Address),
-        (&|f| header(f, 1, PF_R, 0x2000, LOWEST + 0x2000, 0x9000, 0x9000), Error::Placement),
-        (&|f| header(f, 1, PF_R, u64::MAX, LOWEST + 0x2000, 0x1000, 0x1000), Error::Placement),
+    let cases: [(Spoil<'_>, &str); 9] = [
+        (&|f| f[0] = 0, MALFORMED),
+        (&|f| put(f, 18, &3u16.to_le_bytes()), "not a static"),
+        (&|f| put(f, 16, &3u16.to_le_bytes()), "not a static"),
+        (&|f| put(f, 24, &LOWEST.wrapping_add(0x2000).to_le_bytes()), "entry point"),
+        (&|f| header(f, 0, PF_R | PF_W | PF_X, 0, LOWEST, 0x1000, 0x1000), "both writable and"),
+        (&|f| header(f, 1, PF_R, 0x2000, 0x1000, 0x1000, 0x1000), "outside"),
+        (&|f| header(f, 1, PF_R, 0x2000, LOWEST + 0x1000, 0x1000, 0x1000), "overlap"),
+        (&|f| header(f, 1, PF_R, 0x2000, LOWEST + 0x2000, 0x9000, 0x9000), "beyond the end"),
+        (&|f| header(f, 1, PF_R, u64::MAX, LOWEST + 0x2000, 0x1000, 0x1000), "beyond the end"),
     ];
     for (n, (spoil, expected)) in cases.into_iter().enumerate() {
         let mut f = file();
         spoil(&mut f);
-        assert_eq!(parse(&f).unwrap_err(), expected, "case {n}");
+        assert!(parse(&f).unwrap_err().contains(expected), "case {n}");
     }
 }

@@ -1,10 +1,8 @@
 //! Descriptors, taken apart as the processor does it.
 
-use super::{
-    Descriptors, Gate, IO_BITMAP_OFFSET, KERNEL_CODE, STAR_SYSRET, TASK_STATE, TSS_LIMIT, Tss,
-    USER_CODE, USER_DATA,
-};
+use super::{Descriptors, IO_BITMAP_OFFSET, KERNEL_CODE, STAR_SYSRET, TASK_STATE, TSS_LIMIT, gate};
 use crate::arch::layout::{CpuWindow, window};
+use crate::arch::regs::{USER_CS, USER_SS};
 
 #[test]
 fn the_task_state_segment_covers_bitmap_and_terminator() {
@@ -17,30 +15,34 @@ fn the_task_state_segment_covers_bitmap_and_terminator() {
     assert_eq!((limit, low >> 40 & 0xff), (TSS_LIMIT, 0x89));
     assert_eq!(base + u64::from(IO_BITMAP_OFFSET), at.io_bitmap());
     assert_eq!(limit, u64::from(IO_BITMAP_OFFSET) + 65536 / 8);
-    assert!({ tss.io_bitmap } > TSS_LIMIT as u16, "no ports until some are granted");
-    let Tss { rsp, ist, .. } = tss;
-    assert_eq!(rsp[0], at.stack_top());
-    assert_eq!(ist[..3], window::IST.map(|(_, end)| at.at(end)));
+    assert!({ tss.iomap_base } > TSS_LIMIT as u16, "no ports until some are granted");
+    let (rsp, ist) = (tss.privilege_stack_table, tss.interrupt_stack_table);
+    assert_eq!(rsp[0].as_u64(), at.stack_top());
+    for (stack, (_, end)) in ist.iter().zip(window::IST) {
+        assert_eq!(stack.as_u64(), at.at(end));
+    }
 }
 
 #[test]
 fn selectors_are_what_syscall_and_sysret_derive() {
     let Descriptors { gdt, .. } = Descriptors::new(CpuWindow::new(0));
     let segment = |selector: u16| gdt[usize::from(selector / 8)];
-    assert_eq!((STAR_SYSRET + 16, STAR_SYSRET + 8), (USER_CODE, USER_DATA));
+    let [user_code, user_data] = [STAR_SYSRET + 16, STAR_SYSRET + 8];
+    assert_eq!((u64::from(user_code), u64::from(user_data)), (USER_CS, USER_SS));
     // Code is 64-bit; the privilege level is in bits 45 and 46.
-    for (selector, level) in [(KERNEL_CODE, 0), (USER_CODE, 3)] {
+    for (selector, level) in [(KERNEL_CODE, 0), (user_code, 3)] {
         assert_eq!(segment(selector) >> 53 & 1, 1);
         assert_eq!(segment(selector) >> 45 & 3, level);
     }
-    assert_eq!(segment(USER_DATA) >> 45 & 3, 3);
+    assert_eq!(segment(user_data) >> 45 & 3, 3);
 }
 
 #[test]
 fn gates_lead_to_their_stubs() {
     let stub = 0xffff_ffff_8012_3456;
     for vector in 0..=255 {
-        let Gate { low, high } = Gate::new(vector, stub);
+        // SAFETY: a gate is 16 bytes without padding.
+        let [low, high]: [u64; 2] = unsafe { core::mem::transmute(gate(vector, stub)) };
         assert_eq!(low & 0xffff | (low >> 48) << 16 | high << 32, stub);
         assert_eq!(low >> 16 & 0xffff, KERNEL_CODE.into());
         assert_eq!(low >> 40 & 0x9f, 0x8e, "present interrupt gate");
