@@ -17,6 +17,7 @@ pub mod config;
 pub mod count;
 pub mod demo;
 pub mod deps;
+pub mod exits;
 pub mod expect;
 pub mod images;
 pub mod iso;

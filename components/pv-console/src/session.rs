@@ -4,8 +4,8 @@
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use ipc::cap::{MemRights, Rights, Selector};
-use ipc::proto::console::{Join, Joined, Log, LogRing, Open, Opened, SHARED_ORDER, Server, Shared};
+use ipc::cap::{Rights, Selector};
+use ipc::proto::console::{Join, Joined, Log, LogRing, Server, Shared};
 use ipc::proto::ring::Record;
 use ipc::proto::service::{Fault, Incoming};
 use ipc::proto::start::Area;
@@ -32,7 +32,6 @@ pub struct Terminal {
     pub client: usize,
     /// The shared memory.
     pub shared: &'static Shared,
-    area: Area,
     badge: u64,
     /// Selector of the semaphore to tell the client with; 0 until it opened its console. Release:
     /// who sees it may use what the client sent along.
@@ -44,7 +43,7 @@ impl Terminal {
     #[must_use]
     pub fn new(client: usize, n: usize, area: Area) -> Option<Self> {
         let shared = sysroot::memory::shared(area)?;
-        Some(Self { client, shared, area, badge: output_badge(n), bell: AtomicU64::new(0) })
+        Some(Self { client, shared, badge: output_badge(n), bell: AtomicU64::new(0) })
     }
 
     /// Tells the client that something changed.
@@ -88,15 +87,6 @@ impl Server for Desk {
             Ok(_) => Err(Fault::Busy),
             Err(_) => Err(Fault::Internal),
         }
-    }
-
-    fn open(&self, call: &mut Incoming, _request: Open) -> Result<Opened, Fault> {
-        let Joined { attached } = self.join(call, Join {})?;
-        let client = self.terminals.iter().find(|t| u64::try_from(t.client) == Ok(call.session));
-        let area = client.ok_or(Fault::Denied)?.area;
-        let page = sysroot::num::page(area.base);
-        call.attach_memory(page, SHARED_ORDER, MemRights::RW)?;
-        Ok(Opened { attached })
     }
 
     fn join(&self, call: &mut Incoming, _request: Join) -> Result<Joined, Fault> {

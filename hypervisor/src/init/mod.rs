@@ -53,7 +53,7 @@ pub unsafe fn boot(boot_info: u64, load_base: u64) -> ! {
         Ok(boot) => {
             let root = BOOT.call_once(|| boot).space.root;
             // SAFETY: the tables map image and stack.
-            unsafe { start::enter(root, CpuWindow::new(0).stack_top(), run, 0) }
+            unsafe { start::enter(root, CpuWindow::new(0).stack_top(), run) }
         }
         Err(error) => fail(format_args!("{error}")),
     }
@@ -83,7 +83,7 @@ fn fail(why: core::fmt::Arguments<'_>) -> ! {
 }
 
 /// On the kernel's own page tables and stack.
-extern "sysv64" fn run(_: usize) -> ! {
+extern "sysv64" fn run() -> ! {
     let Some(boot) = BOOT.get() else { instr::halt_forever() };
     let machine = &boot.machine;
     // SAFETY: once, on the boot CPU, with interrupts off, in the order that these ask for.

@@ -83,24 +83,10 @@ pub(super) fn create(
     cpus: u16,
     gsis: u32,
     virtualization: bool,
-    mut frames: Frames,
+    mut owned: Frames,
 ) -> Result<(), Status> {
-    let sc = build(cpu, boot, cpus, gsis, virtualization, &mut frames)?;
-    log!("kernel memory: {} KiB free", frames.free_pages() * PAGE / 1024);
-    lock::initialise(Kernel::new(frames));
-    sched::enqueue(cpu, sc);
-    Ok(())
-}
-
-fn build(
-    cpu: &PerCpu,
-    boot: &Boot,
-    cpus: u16,
-    gsis: u32,
-    virtualization: bool,
-    frames: &mut Frames,
-) -> Result<Obj<Sc>, Status> {
     let machine = &boot.machine;
+    let frames = &mut owned;
     // The protection domain pays for all others, so nobody can pay for it: it has its own frame.
     let place = frames.alloc(0).ok_or(Status::Quota)?.cast::<Pd>();
     let account = Account::new(frames.free_pages());
@@ -175,7 +161,10 @@ fn build(
     features.set(Features::X2APIC, apic::is_x2apic());
     features.set(Features::TSC_DEADLINE, apic::has_deadline());
     info.features = features.bits();
-    Ok(sc)
+    log!("kernel memory: {} KiB free", frames.free_pages() * PAGE / 1024);
+    lock::initialise(Kernel::new(owned));
+    sched::enqueue(cpu, sc);
+    Ok(())
 }
 
 const _: () = assert!(size_of::<Pd>() <= 4096 && align_of::<Pd>() <= 4096);

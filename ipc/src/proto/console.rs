@@ -51,21 +51,6 @@ message! {
 }
 
 message! {
-    /// Opens the client's character console. Attached: a semaphore to signal the client with. A
-    /// session that is open already starts anew.
-    pub struct Open {}
-}
-
-message! {
-    /// Attached: a semaphore to signal the server with, at offset 0 of the window; and for clients
-    /// that do not use the memory of the session, a [`Shared`] in `2^SHARED_ORDER` pages.
-    pub struct Opened {
-        /// Whether what is typed goes to this console at the moment.
-        pub attached: bool,
-    }
-}
-
-message! {
     /// Joins the client's character console in the memory of the session. Attached: a semaphore to
     /// signal the client with. A session that is open already starts anew.
     pub struct Join {}
@@ -84,8 +69,6 @@ service! {
     pub service Console = "console", version 1, shared Shared, order SHARED_ORDER;
     /// Prints a line.
     1 => log: Log => ();
-    /// Opens a character console.
-    2 => open: Open => Opened;
     /// Joins a character console.
-    3 => join: Join => Joined;
+    2 => join: Join => Joined;
 }

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::repo::Repo;
 use crate::toolchain::Toolchain;
+use crate::{exits, images};
 
 /// One figure.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,7 +33,8 @@ impl Figure {
 /// A benchmark: its name, and how its figures come about.
 type Benchmark = (&'static str, fn(&Bench) -> Result<Vec<Figure>>);
 
-const BENCHMARKS: &[Benchmark] = &[("guest-boot", guest_boot::run), ("calls", calls::run)];
+const BENCHMARKS: &[Benchmark] =
+    &[("guest-boot", guest_boot::run), ("exits", exits), ("calls", calls::run)];
 
 /// What the benchmarks work with.
 pub struct Bench {
@@ -69,6 +71,18 @@ impl Bench {
         }
         Ok(())
     }
+}
+
+/// Exits of a guest until its init, by reason.
+fn exits(bench: &Bench) -> Result<Vec<Figure>> {
+    let components = bench.repo.images()?.into_iter().collect::<Vec<_>>();
+    let images = images::build(&bench.repo, &bench.toolchain, &components)?;
+    let iso = bench.repo.target.join("bench-exits.iso");
+    let exits = exits::until_init(&bench.repo, &images, &iso)?;
+    // No guest exits more often than 32 bits count.
+    let value = |count| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+    let figure = |(reason, count)| Figure::new(format!("exits/{reason}"), "exits", value(count));
+    Ok(exits.into_iter().map(figure).collect())
 }
 
 fn table(figures: &[Figure]) -> String {

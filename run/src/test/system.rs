@@ -10,7 +10,7 @@ use crate::expect::Step;
 use crate::iso::{Contents, Plan};
 use crate::qemu::{Firmware, Machine, Serial, Start};
 use crate::session::{End, Session};
-use crate::system;
+use crate::{exits, system};
 
 const MEMORY: u64 = 2 << 30;
 const TIMEOUT: Duration = Duration::from_secs(240);
@@ -82,6 +82,16 @@ const BESIDE_A_CRASH: &[Say] = &[
 
 const POWEROFF: &[Say] = &[Hear("GUEST-UP linux"), Hear("# "), Type("poweroff -f\n"), Off];
 
+const REBOOT: &[Say] = &[
+    Hear("GUEST-UP linux"),
+    Hear("# "),
+    Type("reboot -f\n"),
+    Hear("GUEST-UP linux"),
+    Hear("# "),
+    Type("echo SUM=$((40+2))\n"),
+    Hear("SUM=42"),
+];
+
 const BOOTS: &[Boot] = &[
     Boot::new("bios-2-cpus-to-shell", "linux", TO_SHELL),
     Boot { smp: 1, ..Boot::new("bios-1-cpu-to-shell", "quiet", TO_SHELL_QUIET) },
@@ -93,6 +103,7 @@ const BOOTS: &[Boot] = &[
         ..Boot::new("uefi-4-cpus-to-shell", "quiet", TO_SHELL_QUIET)
     },
     Boot::new("guest-poweroff-ends-the-machine", "quiet", POWEROFF),
+    Boot::new("guest-reboot-starts-it-again", "quiet", REBOOT),
     Boot::new("faulting-component-is-given-up", "test/crash", BESIDE_A_CRASH),
     Boot {
         damage: |plan| flip_last_byte(plan, config::MODULE_NAME),
@@ -131,6 +142,7 @@ pub fn jobs() -> Vec<Job> {
         .iter()
         .map(|boot| Job::case(format!("system/{}", boot.name), move |context| run(context, boot)));
     let host = [
+        Job::case("system/exits-to-init-are-within-budget", exits_to_init),
         Job::case("system/missing-kernel-file-is-told", missing_kernel),
         Job::case("system/shipped-configurations-are-good", shipped),
     ];
@@ -205,6 +217,18 @@ fn remove(plan: &mut Plan, name: &str) -> Result<()> {
     contents(plan, name)?;
     plan.modules.retain(|(module, _)| module != name);
     Ok(())
+}
+
+fn exits_to_init(context: &Context) -> Result<String> {
+    let iso = context.scratch("exits-to-init.iso")?;
+    let exits = exits::until_init(&context.repo, context.images()?, &iso)?;
+    let all: Vec<String> = exits.iter().map(|(reason, n)| format!("{reason} {n}")).collect();
+    let all = all.join(", ");
+    let total = exits.iter().find(|(reason, _)| reason == exits::TOTAL);
+    if total.is_none_or(|(_, count)| *count > exits::BUDGET) {
+        bail!("more than {} exits: {all}", exits::BUDGET);
+    }
+    Ok(all)
 }
 
 fn missing_kernel(context: &Context) -> Result<String> {

@@ -29,6 +29,7 @@ group!("ipc":
     global_contexts_cannot_reply,
     a_dead_handler_aborts,
     callers_of_a_dying_domain_run_on,
+    a_handler_outlives_its_caller,
     callers_through_a_revoked_portal,
 );
 
@@ -363,6 +364,29 @@ fn callers_of_a_dying_domain_run_on() -> Outcome {
     foreign.delete(foreign.pd.selector());
     ok!(semaphore(&BELL).down_until(time::deadline_in_ms(1000)));
     same!(SEEN.load(Ordering::SeqCst), 0xe000 | u64::from(Status::Aborted.number()));
+    Ok(())
+}
+
+fn a_handler_outlives_its_caller() -> Outcome {
+    let mut here = own();
+    GATE.store(ok!(here.semaphore(0)).raw(), Ordering::SeqCst);
+    BELL.store(ok!(here.semaphore(0)).raw(), Ordering::SeqCst);
+    let (mut server, mut client) = (ok!(Domain::new(200)), ok!(Domain::new(200)));
+    let portal = ok!(server.serve::<Gated>(cpu(), 0));
+    TARGET.store(portal.raw(), Ordering::SeqCst);
+    for place in [&GATE, &BELL] {
+        ok!(server.give(semaphore(place), place.load(Ordering::SeqCst), Rights::FULL));
+    }
+    ok!(client.give(portal, portal.raw(), Rights::PT_CALL));
+    ok!(client.spawn(cpu(), process::start().priority, caller));
+    ok!(semaphore(&BELL).down_until(time::deadline_in_ms(1000)));
+    // The caller dies while the handler waits in the middle of its call. It is finished on the
+    // time of the next one.
+    drop(client);
+    ok!(semaphore(&GATE).up());
+    ok!(semaphore(&GATE).up());
+    same!(ok!(call(portal, &[5])).0, 1);
+    ok!(semaphore(&BELL).down_until(time::deadline_in_ms(1000)));
     Ok(())
 }
 

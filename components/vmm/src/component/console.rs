@@ -4,22 +4,22 @@ use alloc::boxed::Box;
 use core::fmt;
 
 use ipc::cap::Rights;
-use ipc::proto::console::{self, INPUT, OUTPUT, Open, SHARED_ORDER, Shared};
+use ipc::proto::console::{self, INPUT, Join, OUTPUT};
 use ipc::proto::ring::{Consumer, Producer};
 use ipc::proto::service::Error;
 use ipc::status::Status;
 use spin::Once;
 use sysroot::cap::{Cap, Semaphore, Up};
 use sysroot::service::{self, Client, Windows};
-use sysroot::{log, memory, process, selector};
+use sysroot::{log, process, selector, syscall};
 
 use crate::console::{Batched, Console, Nowhere, Sink};
 
 /// Badge with which the service signals input, or room for output.
 pub(super) const BADGE: u64 = 1;
 
-/// Where the session's memory and semaphore arrive, this time and after a restart of the service.
-static PLACE: Once<Option<(memory::Window, ipc::cap::Selector)>> = Once::new();
+/// Where the service's semaphore arrives, this time and after a restart of the service.
+static DOORBELL: Once<Option<ipc::cap::Selector>> = Once::new();
 
 /// Why there is no session.
 enum Failure {
@@ -67,18 +67,14 @@ pub(super) fn open() -> Box<dyn Console> {
 
 fn connect() -> Result<Option<Terminal>, Failure> {
     let Some(client) = Client::<console::Console>::connect() else { return Ok(None) };
-    let place = PLACE.call_once(|| {
-        Some((memory::Window::new(SHARED_ORDER).ok()?, selector::alloc_range(0).ok()?))
-    });
-    let (window, objects) = (*place).ok_or(Status::Quota)?;
+    // The root task's memory: it stays when the service dies.
+    let shared = client.shared().ok_or(Status::BadCap)?;
+    let objects = (*DOORBELL.call_once(|| selector::alloc_range(0).ok())).ok_or(Status::Quota)?;
     // What is left of a session before.
-    window.close();
-    let _ = sysroot::syscall::revoke_object(objects, Rights::FULL, true);
+    let _ = syscall::revoke_object(objects, Rights::FULL, true);
     let bell = service::object_item(process::semaphore(), Rights::SM_UP, 0, BADGE);
-    let windows = Windows { objects: Some((objects, 0)), memory: Some(window) };
-    client.call_with(&Open {}, &[bell], windows)?;
-    // SAFETY: rings are atomic throughout and valid with any content.
-    let shared: &'static Shared = unsafe { window.view() }.ok_or(Status::BadCap)?;
+    let windows = Windows { objects: Some((objects, 0)), memory: None };
+    client.call_with(&Join {}, &[bell], windows)?;
     Ok(Some(Terminal {
         output: shared.output.producer(),
         input: shared.input.consumer(),

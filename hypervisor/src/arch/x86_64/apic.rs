@@ -5,7 +5,7 @@ use super::{cpu, instr, msr, tsc};
 use crate::interrupt::{APIC_ERROR, SPURIOUS, TIMER};
 use crate::num::{low32, usize_of};
 use core::ptr::with_exposed_provenance_mut;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// Registers by their offset in the xAPIC page; the x2APIC number is a sixteenth of it.
 mod register {
@@ -39,11 +39,8 @@ const COMMAND_ASSERT: u32 = 1 << 14;
 const COMMAND_INIT: u32 = 5 << 8;
 const COMMAND_STARTUP: u32 = 6 << 8;
 
-/// The mode, the same on all CPUs. Relaxed, as everything here: [`init`] runs on the boot CPU
-/// before others start.
-static X2APIC: AtomicBool = AtomicBool::new(false);
-static DEADLINE: AtomicBool = AtomicBool::new(false);
-/// Timer ticks per TSC tick, times 2^32; without TSC-deadline mode.
+/// Timer ticks per TSC tick, times 2^32; without TSC-deadline mode. Relaxed, as everything here:
+/// [`init`] runs on the boot CPU before others start.
 static RATIO: AtomicU64 = AtomicU64::new(0);
 /// Local interrupt pin that carries NMI; other values: none.
 static NMI_PIN: AtomicU8 = AtomicU8::new(u8::MAX);
@@ -56,29 +53,24 @@ pub fn base() -> u64 {
 
 /// Whether the APICs are in x2APIC mode.
 pub fn is_x2apic() -> bool {
-    X2APIC.load(Ordering::Relaxed)
+    cpu::features().x2apic
 }
 
 /// Whether the timer takes TSC deadlines.
 pub fn has_deadline() -> bool {
-    DEADLINE.load(Ordering::Relaxed)
+    cpu::features().tsc_deadline
 }
 
-/// Chooses the mode, sets up the boot CPU's APIC and measures its timer where that is needed.
+/// Sets up the boot CPU's APIC and measures its timer where that is needed.
 ///
 /// # Safety
 /// Called once, on the boot CPU, with the registers mapped at [`LAPIC_BASE`], interrupts off and
 /// the TSC frequency known.
 pub unsafe fn init(nmi_pin: Option<u8>) {
-    let has = cpu::features();
-    // SAFETY: as for `base`.
-    let already = unsafe { msr::read(msr::APIC_BASE) } & BASE_X2APIC != 0;
-    X2APIC.store(has.x2apic || already, Ordering::Relaxed);
-    DEADLINE.store(has.tsc_deadline, Ordering::Relaxed);
     NMI_PIN.store(nmi_pin.unwrap_or(u8::MAX), Ordering::Relaxed);
     // SAFETY: passed on from the caller.
     unsafe { init_cpu() };
-    if !has.tsc_deadline {
+    if !has_deadline() {
         write(register::INITIAL_COUNT, u32::MAX);
         let (first, start) = sample();
         tsc::wait_us(10_000, || false);

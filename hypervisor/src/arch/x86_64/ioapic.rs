@@ -67,8 +67,8 @@ pub unsafe fn init(descriptions: &[Description]) -> u32 {
     ioapics.iter().map(|ioapic| ioapic.gsi.saturating_add(ioapic.pins)).max().unwrap_or(0)
 }
 
-/// Routes a GSI, masked or not; `false` where no I/O APIC has it.
-pub fn route(gsi: u32, route: Route, masked: bool) -> bool {
+/// Routes a GSI, masked or not. A GSI that no I/O APIC has never interrupts.
+pub fn route(gsi: u32, route: Route, masked: bool) {
     with_pin(gsi, |ioapic, entry| {
         let low = u32::from(route.vector)
             | if route.level { LEVEL } else { 0 }
@@ -79,37 +79,30 @@ pub fn route(gsi: u32, route: Route, masked: bool) -> bool {
         if !masked {
             ioapic.write(entry, low);
         }
-    })
+    });
 }
 
-/// Masks a GSI; `false` where no I/O APIC has it.
-pub fn mask(gsi: u32) -> bool {
+/// Masks a GSI.
+pub fn mask(gsi: u32) {
     with_pin(gsi, |ioapic, entry| {
         let low = ioapic.read(entry);
         ioapic.write(entry, low | MASKED);
-    })
+    });
 }
 
-/// Unmasks a GSI; `false` where no I/O APIC has it.
-pub fn unmask(gsi: u32) -> bool {
+/// Unmasks a GSI.
+pub fn unmask(gsi: u32) {
     with_pin(gsi, |ioapic, entry| {
         let low = ioapic.read(entry);
         ioapic.write(entry, low & !MASKED);
-    })
+    });
 }
 
-fn with_pin(gsi: u32, work: impl FnOnce(&mut IoApic, u32)) -> bool {
-    let mut ioapics = IOAPICS.lock();
-    let found = ioapics.iter_mut().find_map(|ioapic| {
-        let pin = gsi.checked_sub(ioapic.gsi).filter(|&pin| pin < ioapic.pins)?;
-        Some((ioapic, TABLE + 2 * pin))
-    });
-    match found {
-        Some((ioapic, entry)) => {
-            work(ioapic, entry);
-            true
+fn with_pin(gsi: u32, work: impl FnOnce(&mut IoApic, u32)) {
+    for ioapic in IOAPICS.lock().iter_mut() {
+        if let Some(pin) = gsi.checked_sub(ioapic.gsi).filter(|&pin| pin < ioapic.pins) {
+            return work(ioapic, TABLE + 2 * pin);
         }
-        None => false,
     }
 }
 

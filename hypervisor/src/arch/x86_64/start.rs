@@ -201,16 +201,11 @@ pub fn image_layout() -> ImageLayout {
 }
 
 /// Leaves boot page tables and boot stack: loads `root`, moves to the stack that ends at
-/// `stack_top` and calls `entry(argument)`.
+/// `stack_top` and calls `entry`.
 ///
 /// # Safety
 /// `root` maps kernel image and stack; nothing on the old stack or below 4 GiB is used any more.
-pub unsafe fn enter(
-    root: u64,
-    stack_top: u64,
-    entry: extern "sysv64" fn(usize) -> !,
-    argument: usize,
-) -> ! {
+pub unsafe fn enter(root: u64, stack_top: u64, entry: extern "sysv64" fn() -> !) -> ! {
     // SAFETY: by contract both address space and stack are good; a call never returns.
     unsafe {
         core::arch::asm!(
@@ -222,7 +217,6 @@ pub unsafe fn enter(
             root = in(reg) root,
             stack = in(reg) stack_top,
             entry = in(reg) entry,
-            in("rdi") argument,
             options(noreturn),
         )
     }
