@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 
@@ -28,11 +29,15 @@ pub fn kernel(repo: &Repo, package: &str) -> Result<PathBuf> {
     bail!("Debian package {package} leads to no kernel")
 }
 
+static FETCH: Mutex<()> = Mutex::new(());
+
 /// A package's files.
 ///
 /// # Errors
 /// The package cannot be fetched or unpacked.
 pub fn tree(repo: &Repo, package: &str) -> Result<PathBuf> {
+    // Whoever asks for the same package meanwhile waits for it; what a panic left is not there.
+    let _one_at_a_time = FETCH.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = repo.cache().join("debian");
     let tree = folder.join(package);
     if tree.is_dir() {

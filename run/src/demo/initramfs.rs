@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
@@ -14,6 +15,8 @@ use crate::ui;
 pub const GUEST_UP: &str = "GUEST-UP";
 
 const INIT: &str = include_str!("../../demo/init");
+
+static WRITE: Mutex<()> = Mutex::new(());
 
 /// Builds the RAM disk and returns its path. Uncompressed: it is small, and unpacking costs an
 /// emulated CPU more than the firmware takes to read the difference.
@@ -37,6 +40,7 @@ pub fn build(repo: &Repo) -> Result<PathBuf> {
     }
     let path = repo.target.join("demo/initramfs.cpio");
     let contents = archive.finish();
+    let _one_at_a_time = WRITE.lock().unwrap_or_else(PoisonError::into_inner);
     // Left alone where nothing changed: other runs may be reading it.
     if std::fs::read(&path).is_ok_and(|old| old == contents) {
         return Ok(path);
@@ -44,6 +48,10 @@ pub fn build(repo: &Repo) -> Result<PathBuf> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    std::fs::write(&path, contents).with_context(|| format!("cannot write {}", path.display()))?;
+    // Renamed when complete, so that nobody reads half of it.
+    let aside = path.with_extension(format!("{}", std::process::id()));
+    std::fs::write(&aside, contents)
+        .and_then(|()| std::fs::rename(&aside, &path))
+        .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
 }
