@@ -22,6 +22,9 @@ use crate::{sched, sync, transfer};
 /// Copies untyped words from one UTCB to another.
 #[inline(always)]
 fn copy_words(from: &Ec, to: &Ec, words: usize) {
+    if words == 0 {
+        return;
+    }
     let (Some(from), Some(to)) = (from.utcb, to.utcb) else { return };
     // SAFETY: both point to live UTCB frames in kernel memory, which do not overlap, and
     // `Message::words` is at most the size of the array. Their owners may write at the same time;

@@ -4,9 +4,11 @@ use ipc::status::{Result, Status};
 use ipc::syscall::{Call, Number};
 use ipc::utcb::Message;
 
+use crate::arch::entry;
 use crate::arch::percpu::{self, PerCpu};
 use crate::arch::regs::Args;
 use crate::ipc as message;
+use crate::num::low8;
 use crate::object::{Obj, ec, interrupt, pd, pt, sc, sm, vcpu};
 use crate::{cap_call, sched};
 
@@ -61,39 +63,48 @@ fn dispatch(call: Call, c: &Caller<'_>) -> Handled {
     }
 }
 
+const CALL: u8 = Call::Call.number();
+const REPLY: u8 = Call::Reply.number();
+const UP: u8 = Call::Up.number();
+
 /// The plain case of the calls that time depends on: whether it was one and is done. Anything
 /// unusual, errors of a call included, is left to [`dispatch`], without effect.
 #[inline(always)]
-fn plain(cpu: &PerCpu, ec: Obj<ec::Ec>, number: Number, rdi: u64, rsi: u64) -> bool {
-    match number.call() {
-        Some(Call::Call) => message::plain_call(cpu, ec, rdi, Message(rsi)),
-        Some(Call::Reply) => message::plain_reply(cpu, ec, Message(rsi)),
-        Some(Call::Up) => sm::plain_up(ec, rdi),
-        Some(_) => false,
-        None => {
+fn plain(cpu: &PerCpu, ec: Obj<ec::Ec>, number: u64, rdi: u64, rsi: u64) -> bool {
+    match low8(number) {
+        CALL => message::plain_call(cpu, ec, rdi, Message(rsi)),
+        REPLY => message::plain_reply(cpu, ec, Message(rsi)),
+        UP => sm::plain_up(ec, rdi),
+        n if Call::from_number(n).is_some() => false,
+        _ => {
             ec.regs.set_results(Status::BadCall, 0, 0);
             true
         }
     }
 }
 
-/// Called by the entry path.
+/// Entered from the entry path with the arguments that the plain cases need; the others are in the
+/// register frame. It does not return there: `resume` loads every register anyway.
 #[unsafe(no_mangle)]
-extern "sysv64" fn portico_syscall(rdi: u64, rsi: u64, rdx: u64, r10: u64, r8: u64, number: u64) {
+extern "sysv64" fn portico_syscall(rdi: u64, rsi: u64, number: u64) -> ! {
     let cpu = percpu::this();
     let ec = cpu.sched.current();
-    if !plain(cpu, ec, Number(number), rdi, rsi) {
-        full(rdi, rsi, rdx, r10, r8, number);
+    if !plain(cpu, ec, number, rdi, rsi) {
+        full(rdi, rsi, number);
     }
+    // SAFETY: the entry path has set GS, and the current execution context is set.
+    unsafe { entry::resume() }
 }
 
 /// Every call in every case.
 #[inline(never)]
-extern "sysv64" fn full(rdi: u64, rsi: u64, rdx: u64, r10: u64, r8: u64, number: u64) {
+fn full(rdi: u64, rsi: u64, number: u64) {
     let cpu = percpu::this();
     let ec = cpu.sched.current();
     let Some(call) = Number(number).call() else { return };
-    let args = Args { number, rdi, rsi, rdx, r10, r8 };
+    let regs = &ec.regs;
+    let args =
+        Args { number, rdi, rsi, rdx: regs.rdx.get(), r10: regs.r10.get(), r8: regs.r8.get() };
     match dispatch(call, &Caller { cpu, ec, args }) {
         Ok(Outcome::Switched) => {}
         Ok(Outcome::Done(first, second)) => finish(cpu, ec, Status::Ok, first, second),

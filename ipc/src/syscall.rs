@@ -14,8 +14,9 @@
 //! | `rcx`, `r9`, `r11` | destroyed | undefined |
 //!
 //! A portal handler starts at the portal's entry with `rdi` = portal id, `rsi` = message
-//! descriptor (a [`crate::utcb::Message`], or an [`crate::state::Mtd`] for an event), `rsp` as it
-//! was at the last `Reply` of its execution context, and every other register zero.
+//! descriptor (a [`crate::utcb::Message`], or an [`crate::state::Mtd`] for an event), `rsp`, `rbx`,
+//! `rbp` and `r12`–`r15` as they were at the last `Reply` of its execution context, and the other
+//! registers zero, except `rcx` and `r11`, which `sysret` uses.
 
 numbered! {
     /// The system calls.

@@ -33,6 +33,23 @@ macro_rules! check {
     };
 }
 
+/// Waits until the condition holds; fails where it does not within a generous time.
+macro_rules! eventually {
+    ($condition:expr) => {{
+        let limit = sysroot::time::deadline_in_ms(20_000);
+        while !$condition {
+            if sysroot::time::now() > limit {
+                return Err($crate::check::Failure::Wrong(alloc::format!(
+                    "line {}: never {}",
+                    line!(),
+                    stringify!($condition)
+                )));
+            }
+            sysroot::time::sleep_ms(1);
+        }
+    }};
+}
+
 /// Fails unless both sides are equal.
 macro_rules! same {
     ($left:expr, $right:expr) => {{

@@ -27,7 +27,7 @@ impl<'a> Creation<'a> {
     /// Takes the kernel lock and checks the common arguments.
     ///
     /// # Errors
-    /// `BadCap`, `BadRight`: the PD. `Exists`: the destination. `BadParam`: it is out of range.
+    /// `BadCap`, `BadRight`: the PD. `Exists`: the destination. `BadCap`: it is out of range.
     /// `BadState`: the PD is being destroyed.
     pub fn begin(caller: &'a Caller<'a>) -> Result<Self> {
         let kernel = sync::lock(caller.cpu);

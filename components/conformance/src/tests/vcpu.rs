@@ -125,10 +125,8 @@ fn a_deadline_ends_a_halt() -> Outcome {
     MONITOR.deadline.store(deadline, SeqCst);
     ok!(syscall::recall(machine.vcpu));
     same!(MONITOR.exit(2).0, Some(Exit::Recall));
-    time::sleep_ms(10);
-    same!(MONITOR.count.load(SeqCst), 3);
-    time::sleep_ms(40);
-    same!((MONITOR.exit(3).0, MONITOR.count.load(SeqCst)), (Some(Exit::Deadline), 4));
+    eventually!(MONITOR.count.load(SeqCst) == 4);
+    same!(MONITOR.exit(3).0, Some(Exit::Deadline));
     Ok(())
 }
 
@@ -255,11 +253,7 @@ fn endless(cpu: u16) -> core::result::Result<Machine, Failure> {
     let budget = sysroot::thread::default_budget();
     syscall::create_sc(at, process::pd(), machine.vcpu, priority, budget)?;
     machine.domain.keep(at);
-    let limit = time::deadline_in_ms(1000);
-    while machine.word(RESULT) == 0 && time::now() < limit {
-        time::sleep_ms(1);
-    }
-    check!(machine.word(RESULT) > 0);
+    eventually!(machine.word(RESULT) > 0);
     Ok(machine)
 }
 
@@ -286,7 +280,7 @@ fn a_vcpu_elsewhere() -> Outcome {
     let other = other_cpu().ok_or(Failure::Skip("one CPU"))?;
     let mut machine = Machine::new(other, 0x380)?;
     ok!(machine.start());
-    time::sleep_ms(5);
+    eventually!(MONITOR.count.load(SeqCst) > 1);
     same!(MONITOR.exit(1).0, Some(Exit::Hlt));
     refused!(syscall::set_state(machine.vcpu, Mtd::RIP), BadCpu);
     // A guest in a loop is recalled from here.

@@ -22,7 +22,7 @@ macro_rules! below {
 
 unsafe extern "sysv64" {
     /// Decodes and executes a system call; see `syscall.rs`.
-    fn portico_syscall(rdi: u64, rsi: u64, rdx: u64, r10: u64, r8: u64, number: u64);
+    fn portico_syscall(rdi: u64, rsi: u64, number: u64) -> !;
     /// Handles an interrupt or exception that arrived in user mode.
     fn portico_trap();
     /// Makes the current execution context one that can return to user mode.
@@ -60,6 +60,9 @@ pub unsafe extern "sysv64" fn syscall_entry() {
         "mov [rsp - {rflags}], r11",
         "mov rcx, gs:[{scratch}]",
         "mov [rsp - {rsp_}], rcx",
+        "mov [rsp - {rdx}], rdx",
+        "mov [rsp - {r8}], r8",
+        "mov [rsp - {r10}], r10",
         "mov [rsp - {rbx}], rbx",
         "mov [rsp - {rbp}], rbp",
         "mov [rsp - {r12}], r12",
@@ -67,16 +70,17 @@ pub unsafe extern "sysv64" fn syscall_entry() {
         "mov [rsp - {r14}], r14",
         "mov [rsp - {r15}], r15",
         "mov rsp, gs:[{stack}]",
-        "mov rcx, r10",
-        "mov r9, rax",
+        "mov rdx, rax",
         "call {syscall}",
-        "jmp {resume}",
         scratch = const offset_of!(PerCpu, scratch),
         rsp0 = const PerCpu::RSP0,
         stack = const offset_of!(PerCpu, stack_top),
         rip = const below!(rip),
         rflags = const below!(rflags),
         rsp_ = const below!(rsp),
+        rdx = const below!(rdx),
+        r8 = const below!(r8),
+        r10 = const below!(r10),
         rbx = const below!(rbx),
         rbp = const below!(rbp),
         r12 = const below!(r12),
@@ -84,7 +88,6 @@ pub unsafe extern "sysv64" fn syscall_entry() {
         r14 = const below!(r14),
         r15 = const below!(r15),
         syscall = sym portico_syscall,
-        resume = sym resume,
     )
 }
 
