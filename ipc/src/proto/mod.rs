@@ -12,15 +12,19 @@
 //! | [`start`] | the start block, by which the root task tells a component what it was given |
 //! | [`root`] | the root task's own service |
 //! | [`console`] | the console service |
+//! | [`virtio`] | the service of back ends of virtio devices |
+//! | [`board`] | pages by which a component and the root task tell each other of changes |
 //! | [`ring`] | byte rings in shared memory |
 
 #[macro_use]
 mod macros;
+pub mod board;
 pub mod console;
 pub mod ring;
 pub mod root;
 pub mod service;
 pub mod start;
+pub mod virtio;
 pub mod wire;
 
 /// log2 of the pages that each session of a service shares; `None` for none.
@@ -29,6 +33,7 @@ pub fn shared_order(service_name: &str) -> Option<u8> {
     use service::Protocol;
     match service_name {
         console::Console::NAME => console::Console::SHARED_ORDER,
+        virtio::Virtio::NAME => virtio::Virtio::SHARED_ORDER,
         _ => None,
     }
 }

@@ -37,6 +37,16 @@ message! {
     pub struct Ready {}
 }
 
+message! {
+    /// The component does not touch the RAM of a client's VM any more.
+    pub struct Released {
+        /// Index in [`super::start::Start::clients`].
+        pub client: u16,
+        /// [`super::board::Life`] that it saw, an unmapped one.
+        pub life: u32,
+    }
+}
+
 service! {
     /// The root task's service. The session is the component.
     pub service Root = "root", version 1;
@@ -48,6 +58,8 @@ service! {
     3 => publish: Publish => ();
     /// Notes that the component works.
     4 => ready: Ready => ();
+    /// Notes that a client's memory can be taken away.
+    5 => released: Released => ();
 }
 
 /// Most portals in one [`Publish`].

@@ -24,6 +24,8 @@ pub const MAX_USES: usize = 16;
 pub const MAX_CLIENTS: usize = 32;
 /// Largest number of devices of a component.
 pub const MAX_DEVICES: usize = 16;
+/// Largest number of stores of a component.
+pub const MAX_STORES: usize = 16;
 /// Largest number of ranges of one kind in a device.
 pub const MAX_RANGES: usize = 8;
 /// Largest number of virtual CPUs of a VM.
@@ -48,6 +50,10 @@ pub mod layout {
     pub const WINDOWS: Area = Area { base: 0x8000_0000, size: 0x8000_0000 };
     /// RAM of the VM that the component runs.
     pub const GUEST_RAM: Area = Area { base: 0x1_0000_0000, size: 0x7f_0000_0000 };
+    /// RAM of the VMs that the component serves.
+    pub const CLIENT_RAM: Area = Area { base: 0x100_0000_0000, size: 0x100_0000_0000 };
+    /// Stores of the component.
+    pub const STORES: Area = Area { base: 0x200_0000_0000, size: 0x100_0000_0000 };
     /// Boot modules that the component may read.
     pub const MODULES: Area = Area { base: 0x80_0000_0000, size: 0x80_0000_0000 };
 }
@@ -130,6 +136,13 @@ pub struct Start<'a> {
     /// Devices that it may touch.
     #[serde(borrow)]
     pub devices: Vec<Device<'a>, MAX_DEVICES>,
+    /// Its memory that stays.
+    #[serde(borrow)]
+    pub stores: Vec<Store<'a>, MAX_STORES>,
+    /// The root task's [`super::board::Orders`], read-only.
+    pub orders: Area,
+    /// The component's [`super::board::Figures`].
+    pub figures: Area,
     /// The VM that it runs.
     #[serde(borrow)]
     pub vm: Option<Vm<'a>>,
@@ -188,6 +201,20 @@ pub struct Client<'a> {
     pub vm: bool,
     /// Memory shared with the client; see [`Used::shared`].
     pub shared: Option<Area>,
+    /// What the configuration says about the session, as `key=value` words.
+    pub args: &'a str,
+    /// Where the RAM of the client's VM is mapped, readable and writable, while
+    /// [`super::board::Orders::life`] says so; for services that work on it.
+    pub ram: Option<Area>,
+}
+
+/// Memory of the component that stays when it dies: a disk, for example.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Store<'a> {
+    /// Name in the configuration.
+    pub name: &'a str,
+    /// Where it is mapped, readable and writable.
+    pub area: Area,
 }
 
 /// A device.
@@ -201,6 +228,19 @@ pub struct Device<'a> {
     pub mmio: Vec<Mmio, MAX_RANGES>,
     /// Interrupts.
     pub interrupts: Vec<Interrupt, MAX_RANGES>,
+    /// Set where it is a PCI function.
+    pub pci: Option<Pci>,
+}
+
+/// A PCI function. Its BARs are the device's `mmio`, in the order of their numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pci {
+    /// Its configuration space: 4 KiB, mapped readable and writable.
+    pub config: Area,
+    /// Number of the BAR behind each entry of the device's `mmio`.
+    pub bars: Vec<u8, MAX_RANGES>,
+    /// Selectors of interrupt capabilities for its MSI-X vectors.
+    pub vectors: Vec<u32, MAX_RANGES>,
 }
 
 /// Memory of a device.
