@@ -44,7 +44,6 @@ pub mod devices;
 pub mod emulate;
 pub mod exits;
 pub mod host;
-#[allow(unsafe_code, reason = "the one door to guest memory")]
 pub mod memory;
 pub mod num;
 pub mod policy;

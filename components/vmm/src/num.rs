@@ -1,49 +1,13 @@
 //! Conversions between integer widths, in one place.
 
-/// `usize` is 64 bits wide on every machine a VMM runs on.
-#[inline]
-#[must_use]
-#[expect(clippy::cast_possible_truncation, reason = "usize has 64 bits")]
-pub const fn usize_of(n: u64) -> usize {
-    n as usize
-}
-
-/// The reverse of [`usize_of`].
-#[inline]
-#[must_use]
-pub const fn u64_of(n: usize) -> u64 {
-    n as u64
-}
-
-/// Bits 0 to 31.
-#[inline]
-#[must_use]
-#[expect(clippy::cast_possible_truncation, reason = "truncation is the purpose")]
-pub const fn low32(n: u64) -> u32 {
-    n as u32
-}
+pub use sysroot::num::{u64_of, usize_of};
+pub use virtio::num::{low8, low16, low32};
 
 /// Bits 32 to 63.
 #[inline]
 #[must_use]
 pub const fn high32(n: u64) -> u32 {
     low32(n >> 32)
-}
-
-/// Bits 0 to 15.
-#[inline]
-#[must_use]
-#[expect(clippy::cast_possible_truncation, reason = "truncation is the purpose")]
-pub const fn low16(n: u64) -> u16 {
-    n as u16
-}
-
-/// Bits 0 to 7.
-#[inline]
-#[must_use]
-#[expect(clippy::cast_possible_truncation, reason = "truncation is the purpose")]
-pub const fn low8(n: u64) -> u8 {
-    n as u8
 }
 
 /// A mask of the low `bytes` bytes.
