@@ -27,6 +27,8 @@
 extern crate alloc;
 
 pub mod chain;
+#[cfg(any(test, feature = "test"))]
+pub mod driver;
 pub mod follow;
 #[allow(unsafe_code, reason = "guest memory that the root task mapped")]
 pub mod link;

@@ -9,7 +9,7 @@ use super::ring::Shareable;
 use super::start::MAX_CLIENTS;
 
 /// Read-only for the component.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[repr(C, align(4096))]
 pub struct Orders {
     /// Not zero: the VM is to stand still.
