@@ -7,7 +7,9 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use acpi_tables::aml::{Device, EISAName, IO, Interrupt, Name, Package, ResourceTemplate, Scope};
+use acpi_tables::aml::{
+    Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package, ResourceTemplate, Scope,
+};
 use acpi_tables::fadt::{FADTBuilder, Flags, PmProfile};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::madt::{
@@ -19,9 +21,10 @@ use acpi_tables::xsdt::XSDT;
 use acpi_tables::{Aml, aml};
 
 use crate::boot::layout;
+use crate::devices::virtio::{FIRST_GSI, page};
 use crate::devices::{pm, uart16550};
 use crate::memory::{NotRam, Ram};
-use crate::num::{low8, u64_of};
+use crate::num::{low8, low32, u64_of};
 
 const OEM_ID: [u8; 6] = *b"PORTIC";
 const OEM_TABLE_ID: [u8; 8] = *b"PORTICOV";
@@ -60,14 +63,14 @@ impl From<NotRam> for AcpiError {
     }
 }
 
-/// Writes all tables for a VM of `vcpus` vCPUs and returns the address of the root pointer.
+/// Writes all tables for a VM of `vcpus` vCPUs and `virtio` devices and returns the address of the root pointer.
 ///
 /// # Errors
 /// See [`AcpiError`].
-pub fn write(ram: &Ram, vcpus: u32) -> Result<u64, AcpiError> {
+pub fn write(ram: &Ram, vcpus: u32, virtio: usize) -> Result<u64, AcpiError> {
     let rsdp = layout::ACPI;
     let mut area = Area { ram, next: rsdp + align(u64_of(Rsdp::len())) };
-    let dsdt = area.put(&dsdt(vcpus))?;
+    let dsdt = area.put(&dsdt(vcpus, virtio))?;
     let fadt = area.put(&fadt(dsdt))?;
     let madt = area.put(&madt(vcpus))?;
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
@@ -130,8 +133,8 @@ fn fadt(dsdt: u64) -> impl Aml {
 
 fn madt(vcpus: u32) -> impl Aml {
     // The address fits: it is below 4 GiB by construction.
-    let lapic = crate::num::low32(layout::LAPIC);
-    let ioapic = crate::num::low32(layout::IOAPIC);
+    let lapic = low32(layout::LAPIC);
+    let ioapic = low32(layout::IOAPIC);
     let address = LocalInterruptController::Address(lapic);
     let mut table = MADT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION, address);
     for id in 0..vcpus.min(MAX_VCPUS) {
@@ -142,14 +145,15 @@ fn madt(vcpus: u32) -> impl Aml {
     table
 }
 
-fn dsdt(vcpus: u32) -> impl Aml {
+fn dsdt(vcpus: u32, virtio: usize) -> impl Aml {
     let mut body = Vec::new();
     // SLP_TYP of S5 for the sleep control register (ACPI 6.5, 7.4.2 and 4.8.3.7).
     let s5 = pm::SLEEP_TYPE_S5;
     Name::new("_S5_".into(), &Package::new(alloc::vec![&s5, &s5])).to_aml_bytes(&mut body);
     let com1 = Com1 {};
-    Scope::new("_SB_".into(), alloc::vec![&Processors(vcpus.min(MAX_VCPUS)), &com1])
-        .to_aml_bytes(&mut body);
+    let processors = Processors(vcpus.min(MAX_VCPUS));
+    let virtio = Virtio(low32(u64_of(virtio)));
+    Scope::new("_SB_".into(), alloc::vec![&processors, &com1, &virtio]).to_aml_bytes(&mut body);
     let mut table = Sdt::new(*b"DSDT", 36, 2, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     table.append_slice(&body);
     Raw(table)
@@ -198,6 +202,33 @@ impl Aml for Com1 {
             ],
         )
         .to_aml_bytes(sink);
+    }
+}
+
+/// Virtio devices: a page of registers and an edge-triggered interrupt each. Edges save the guest
+/// the exit at the end of the interrupt.
+struct Virtio(u32);
+
+impl Aml for Virtio {
+    fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
+        for n in 0..self.0 {
+            let page = low32(layout::VIRTIO + u64::from(n) * page::SIZE);
+            let registers = Memory32Fixed::new(true, page, low32(page::USED));
+            let irq = Interrupt::new(true, true, false, false, FIRST_GSI + n);
+            let name = alloc::format!("V{n:03X}");
+            Device::new(
+                name.as_str().into(),
+                alloc::vec![
+                    &Name::new("_HID".into(), &"LNRO0005"),
+                    &Name::new("_UID".into(), &n),
+                    &Name::new(
+                        "_CRS".into(),
+                        &ResourceTemplate::new(alloc::vec![&registers, &irq])
+                    ),
+                ],
+            )
+            .to_aml_bytes(sink);
+        }
     }
 }
 

@@ -1,14 +1,16 @@
 //! Which port and which address belongs to which device, and the devices that all vCPUs share.
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 
 use crate::boot::layout;
 use crate::console::Console;
 use crate::devices::interrupt::{ApicBus, Targets};
-use crate::devices::ioapic::IoApic;
+use crate::devices::ioapic::{IoApic, Routes};
 use crate::devices::pm::{self, Power};
 use crate::devices::uart16550::{COM1, COM1_GSI, PORTS, Uart};
-use crate::num::{low8, low32};
+use crate::devices::virtio::{self, page};
+use crate::num::{low8, low32, u64_of, usize_of};
 use crate::policy::ports;
 
 /// Last port of COM1.
@@ -45,6 +47,8 @@ pub enum MemoryDevice {
     IoApic(u64),
     /// Offset into the local APIC's page.
     Lapic(u64),
+    /// Index of a virtio device, and offset into its page.
+    Virtio(usize, u64),
     /// Nothing: reads as ones.
     Nothing,
 }
@@ -52,8 +56,14 @@ pub enum MemoryDevice {
 /// Finds it.
 #[must_use]
 pub fn memory_device(gpa: u64) -> MemoryDevice {
-    const PAGE: u64 = 0x1000;
+    const PAGE: u64 = page::SIZE;
+    const VIRTIO: u64 = layout::VIRTIO;
+    const VIRTIO_END: u64 = VIRTIO + u64_of(virtio::MAX_DEVICES) * PAGE;
     match gpa {
+        VIRTIO..VIRTIO_END => {
+            let offset = gpa - VIRTIO;
+            MemoryDevice::Virtio(usize_of(offset / PAGE), offset % PAGE)
+        }
         layout::IOAPIC.. if gpa - layout::IOAPIC < PAGE => {
             MemoryDevice::IoApic(gpa - layout::IOAPIC)
         }
@@ -88,6 +98,12 @@ impl Devices {
         Self { uart: Uart::new(console), ioapic: IoApic::new(), seen: Seen::default() }
     }
 
+    /// How interrupts get past the I/O APIC's registers.
+    #[must_use]
+    pub fn routes(&self) -> Arc<Routes> {
+        self.ioapic.routes()
+    }
+
     /// Connects the serial line to another console.
     pub fn connect(&mut self, console: Box<dyn Console>) {
         self.uart.connect(console);
@@ -96,7 +112,7 @@ impl Devices {
     /// Resets them; the console stays connected.
     pub fn reset(&mut self) {
         self.uart.reset();
-        self.ioapic = IoApic::new();
+        self.ioapic.reset();
     }
 
     /// Reads `size` bytes from `port` on.
@@ -148,6 +164,14 @@ impl Devices {
             Some(message) => bus.deliver(message),
             None => Targets::default(),
         }
+    }
+
+    /// A device drives a pin that has no way past the I/O APIC: a rise, or the end of it.
+    pub fn drive(&mut self, pin: u32, high: bool, bus: &ApicBus) -> Targets {
+        let fall = self.ioapic.set_line(pin, false);
+        let rise = if high { self.ioapic.set_line(pin, true) } else { None };
+        let messages = fall.into_iter().chain(rise);
+        messages.fold(Targets::default(), |targets, m| targets.and(bus.deliver(m)))
     }
 
     /// A local APIC finished a level-triggered vector.

@@ -1,21 +1,26 @@
 //! The VMM as a component: builds the VM that its start block describes, then waits for what comes
 //! in from outside while the vCPUs run.
 
+mod backend;
 mod console;
 mod guest;
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::fmt;
 use core::ptr::NonNull;
 
+use ipc::proto::board::{Figures, Orders};
+use ipc::proto::ring::Shareable;
 use ipc::proto::start::{Area, NOTIFY, Vm as Description};
 use ipc::status::Status;
-use sysroot::num::usize_of;
+use sysroot::num::{u64_of, usize_of};
 use sysroot::{log, process, time};
 
 use crate::memory::Ram;
 use crate::report::{Stop, VmmError};
-use crate::vm::{Config, Vm};
+use crate::vm::{Config, Counters, Vm};
+use backend::Backend;
 use guest::Kernel;
 
 /// Exit code where the guest is at fault.
@@ -64,9 +69,9 @@ impl<T> Context<T> for ipc::status::Result<T> {
 /// Runs the component.
 pub fn main() {
     match build() {
-        Ok((vm, kernel)) => {
+        Ok(running) => {
             process::ready();
-            wait(vm, kernel)
+            running.wait()
         }
         Err(e) => {
             log!("VM not started: {e}");
@@ -75,7 +80,15 @@ pub fn main() {
     }
 }
 
-fn build() -> Result<(&'static Vm<'static>, &'static Kernel), SetupError> {
+/// A VM that runs, and who it has to do with.
+struct Running {
+    vm: &'static Vm<'static>,
+    kernel: &'static Kernel,
+    backends: Vec<&'static Backend>,
+    orders: Option<&'static Orders>,
+}
+
+fn build() -> Result<Running, SetupError> {
     let start = process::start();
     let description = start.vm.as_ref().ok_or(SetupError::NoVm)?;
     let vcpus = u32::try_from(description.vcpus.len()).unwrap_or(u32::MAX);
@@ -90,26 +103,40 @@ fn build() -> Result<(&'static Vm<'static>, &'static Kernel), SetupError> {
         wall_ns: 0,
         x2apic: !process::has_argument("xapic"),
     };
-    let vm = Vm::new(config, ram(description), console::open(), &host_cpuid)?;
+    let backends = backend::all();
+    let links = backend::links(&backends);
+    let counters = counters(start.figures);
+    let vm = Vm::new(config, ram(description), console::open(), links, counters, &host_cpuid)?;
     log!(
-        "VM with {} MiB, {vcpus} vCPUs, kernel at {:#x}",
+        "VM with {} MiB, {vcpus} vCPUs, {} virtio devices, kernel at {:#x}",
         description.ram.size >> 20,
+        backends.len(),
         vm.loaded().kernel
     );
     let vm: &'static Vm<'static> = Box::leak(Box::new(vm));
+    backend::gather(vm, &backends);
     let kernel = guest::start(vm, description)?;
-    Ok((vm, kernel))
+    Ok(Running { vm, kernel, backends, orders: board(start.orders) })
 }
 
-/// Waits for input, for room for output, and for services that come back.
-fn wait(vm: &'static Vm<'static>, kernel: &'static Kernel) -> ! {
-    loop {
-        let badges = process::semaphore().down_all(None).unwrap_or(0);
-        if badges & NOTIFY != 0 {
-            vm.devices().lock().connect(console::open());
-        }
-        if badges & (console::BADGE | NOTIFY) != 0 {
-            vm.attention(kernel);
+impl Running {
+    /// Waits for back ends, for input, for room for output, for orders and for services that come
+    /// back.
+    fn wait(&self) -> ! {
+        let Self { vm, kernel, backends, orders } = self;
+        loop {
+            if let Some(orders) = orders {
+                vm.pause(*kernel, orders.is_paused());
+            }
+            let badges = process::semaphore().down_all(None).unwrap_or(0);
+            backend::signals(vm, *kernel, backends, badges);
+            if badges & NOTIFY != 0 {
+                vm.devices().lock().connect(console::open());
+                backend::refresh(vm, *kernel, backends);
+            }
+            if badges & (console::BADGE | NOTIFY) != 0 {
+                vm.attention(*kernel);
+            }
         }
     }
 }
@@ -139,6 +166,25 @@ fn module(area: Area) -> &'static [u8] {
     }
     // SAFETY: the root task mapped the area read-only for good, and nobody writes it.
     unsafe { core::slice::from_raw_parts(base, usize_of(area.size)) }
+}
+
+/// A page that the root task shares with every component.
+fn board<T: Shareable>(area: Area) -> Option<&'static T> {
+    let base = core::ptr::with_exposed_provenance::<T>(usize_of(area.base));
+    if base.is_null() || area.size < u64_of(size_of::<T>()) {
+        return None;
+    }
+    // SAFETY: the root task mapped the area for good, and such types are atomic throughout and
+    // valid with any content. `Orders` is read-only here, and nothing here writes it.
+    Some(unsafe { &*base })
+}
+
+/// Where exits are counted, for everybody to see.
+fn counters(figures: Area) -> &'static Counters {
+    match board::<Figures>(figures) {
+        Some(figures) => &figures.exits,
+        None => Box::leak(Box::default()),
+    }
 }
 
 fn host_cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {

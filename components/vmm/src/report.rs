@@ -66,6 +66,8 @@ pub enum VmmError {
     Acpi(AcpiError),
     /// RAM that the guest should have is not mapped for it.
     NotMapped(u64),
+    /// More virtio devices than fit.
+    Devices(usize),
     /// More or fewer vCPUs than the models support.
     Vcpus(u32),
 }
@@ -77,6 +79,7 @@ impl fmt::Display for VmmError {
             Self::Boot(e) => e.fmt(f),
             Self::Acpi(e) => e.fmt(f),
             Self::NotMapped(gpa) => write!(f, "RAM at {gpa:#x} is not mapped for the guest"),
+            Self::Devices(n) => write!(f, "{n} virtio devices are too many"),
             Self::Vcpus(n) => write!(f, "{n} vCPUs are not supported"),
         }
     }

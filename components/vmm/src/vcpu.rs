@@ -24,6 +24,8 @@ pub enum Run {
     Running,
     /// It waits for an interrupt.
     Halted,
+    /// It waits for the back end of a device, to execute the same instruction again.
+    Stalled,
     /// It waits for a start-up IPI.
     WaitForStartup,
 }
@@ -56,6 +58,8 @@ pub struct Vcpu {
     nmi_window: bool,
     generation: u32,
     gathered: bool,
+    /// While the VM stands still: what is to be delivered when it goes on.
+    paused: Option<Inject>,
 }
 
 /// `IA32_MTRR_DEF_TYPE`: enabled, write-back.
@@ -83,6 +87,7 @@ impl Vcpu {
             nmi_window: false,
             generation: vm.generation(),
             gathered: false,
+            paused: None,
         };
         vcpu.publish(vm);
         vcpu
@@ -115,7 +120,7 @@ impl Vcpu {
         exit: Exit,
         state: &mut State,
     ) -> Action {
-        vm.count(self.index, exit);
+        vm.count(exit);
         let valid = crate::exits::portal(exit);
         let mut handling = Handling {
             cpu: self,
@@ -180,10 +185,16 @@ impl Handling<'_, '_> {
                 self.event = interrupted.event();
             }
         }
+        if let Some(event) = self.cpu.paused.take() {
+            self.event = event;
+        }
         let settle = crate::exits::dispatch(self, exit)?;
         // The guest asked for a restart.
         if self.vm.phase() != Phase::Running {
             return self.gather(exit);
+        }
+        if settle && self.vm.is_paused() {
+            return self.pause();
         }
         if settle { self.settle(exit) } else { Ok(()) }
     }
@@ -191,10 +202,8 @@ impl Handling<'_, '_> {
     /// The VM restarts or has stopped.
     fn gather(&mut self, exit: Exit) -> Result<(), Stop> {
         if self.vm.phase() == Phase::Resetting {
-            let last = !self.cpu.gathered && {
-                self.cpu.gathered = true;
-                self.vm.gather(self.host, self.cpu.index)?
-            };
+            let first = !core::mem::replace(&mut self.cpu.gathered, true);
+            let last = self.vm.gather(self.host, self.cpu.index, first)?;
             if !last {
                 self.park();
                 return Ok(());
@@ -208,6 +217,18 @@ impl Handling<'_, '_> {
             *self.cpu = Vcpu::new(self.vm, self.cpu.index);
         }
         self.start()
+    }
+
+    /// The VM stands still: what was to be delivered waits with the vCPU.
+    fn pause(&mut self) -> Result<(), Stop> {
+        self.need(Mtd::ACTIVITY)?;
+        let activity = Activity::from_bits_truncate(self.state.activity) | Activity::HALTED;
+        self.cpu.paused = Some(self.event);
+        (self.cpu.armed, self.cpu.window, self.cpu.nmi_window) = (0, false, false);
+        (self.state.inject, self.state.deadline) = (Inject::NONE.0, 0);
+        self.state.activity = activity.bits();
+        self.reply |= Mtd::ACTIVITY | Mtd::INJECT | Mtd::DEADLINE;
+        Ok(())
     }
 
     fn park(&mut self) {
@@ -286,7 +307,10 @@ impl Handling<'_, '_> {
         if self.vm.phase() != Phase::Running {
             return self.gather(exit);
         }
-        let deadline = self.cpu.lapic.deadline();
+        if exit == Exit::Deadline && self.cpu.run == Run::Stalled {
+            self.cpu.run = Run::Running;
+        }
+        let deadline = self.deadline();
         if deadline != self.cpu.armed || exit == Exit::Deadline {
             self.cpu.armed = deadline;
             self.state.deadline = deadline;
@@ -315,7 +339,7 @@ impl Handling<'_, '_> {
             self.reply |= Mtd::INJECT;
             (self.cpu.window, self.cpu.nmi_window) = (window, nmi_window);
         }
-        if self.event.is_valid() && self.cpu.run == Run::Halted {
+        if self.event.is_valid() && matches!(self.cpu.run, Run::Halted | Run::Stalled) {
             self.cpu.run = Run::Running;
         }
         self.set_activity(exit);
@@ -323,6 +347,18 @@ impl Handling<'_, '_> {
             self.cpu.pv.offer_eoi(self.vm.ram());
         }
         Ok(())
+    }
+
+    /// When the vCPU has something to do by itself: its timer, or a look at what it waits for, as a
+    /// back end that dies does not say so.
+    fn deadline(&self) -> u64 {
+        const PATIENCE_MS: u64 = 100;
+        let timer = self.cpu.lapic.deadline();
+        if self.cpu.run != Run::Stalled {
+            return timer;
+        }
+        let retry = self.host.tsc().saturating_add(self.vm.config().tsc_khz * PATIENCE_MS);
+        if timer == 0 { retry } else { timer.min(retry) }
     }
 
     /// Whether `event` is what the exit interrupted, and nothing else.
@@ -333,7 +369,7 @@ impl Handling<'_, '_> {
     }
 
     fn set_activity(&mut self, exit: Exit) {
-        let halted = self.cpu.run == Run::Halted;
+        let halted = matches!(self.cpu.run, Run::Halted | Run::Stalled);
         let told = matches!(exit, Exit::Hlt | Exit::Recall | Exit::Deadline);
         if !halted && !told {
             return;
@@ -415,6 +451,9 @@ impl Handling<'_, '_> {
         while !inbox.is_empty() {
             let Events { vectors, nmi, init, startup, attention } = inbox.take();
             if attention {
+                if self.cpu.run == Run::Stalled {
+                    self.cpu.run = Run::Running;
+                }
                 let targets = self.vm.devices().lock().poll(self.vm.apics());
                 self.vm.recall(self.host, targets, self.cpu.index);
             }

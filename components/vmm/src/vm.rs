@@ -1,11 +1,15 @@
 //! A VM: its configuration, what its vCPUs share, and its life from start to restart.
 
+mod virtio;
+
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use ipc::event::Exit;
+use ipc::proto::board::EXITS;
 use sysroot::sync::Mutex;
 
 use crate::acpi;
@@ -13,7 +17,10 @@ use crate::boot::linux::{self, Loaded, Payload};
 use crate::bus::Devices;
 use crate::console::Console;
 use crate::devices::interrupt::{ApicBus, MAX_VCPUS, Targets};
+use crate::devices::ioapic::Routes;
 use crate::devices::pvclock::Clock;
+use crate::devices::virtio::slot::Slot;
+use crate::devices::virtio::{Link, MAX_DEVICES};
 use crate::host::Host;
 use crate::memory::Ram;
 use crate::policy::cpuid;
@@ -62,13 +69,17 @@ pub struct Vm<'a> {
     ram: Ram,
     apics: ApicBus,
     devices: Mutex<Devices>,
+    routes: Arc<Routes>,
+    virtio: Vec<Slot>,
     cpuid: cpuid::Policy,
     clock: Clock,
     loaded: Mutex<Loaded>,
-    counters: Vec<Counters>,
+    counters: &'a Counters,
     /// Release when it changes back to running: the restarted vCPUs see the loaded memory.
     phase: AtomicU32,
-    /// vCPUs that wait for the restart.
+    /// The VM stands still. Relaxed: who changes it recalls every vCPU.
+    paused: AtomicBool,
+    /// vCPUs that wait for the restart; one more while the guest is loaded.
     gathered: AtomicU32,
     /// Number of starts; written before `phase` says running.
     generation: AtomicU32,
@@ -83,19 +94,28 @@ impl<'a> Vm<'a> {
         config: Config<'a>,
         ram: Ram,
         console: Box<dyn Console>,
+        links: Vec<Box<dyn Link>>,
+        counters: &'a Counters,
         host_cpuid: cpuid::Host<'_>,
     ) -> Result<Self, VmmError> {
         if config.vcpus == 0 || config.vcpus > MAX_VCPUS.min(acpi::MAX_VCPUS) {
             return Err(VmmError::Vcpus(config.vcpus));
         }
-        let loaded = load(&config, &ram)?;
+        if links.len() > MAX_DEVICES {
+            return Err(VmmError::Devices(links.len()));
+        }
+        let loaded = load(&config, links.len(), &ram)?;
+        let devices = Devices::new(console);
         Ok(Self {
             apics: ApicBus::new(config.vcpus),
-            devices: Mutex::new(Devices::new(console)),
+            routes: devices.routes(),
+            devices: Mutex::new(devices),
+            virtio: links.into_iter().map(Slot::new).collect(),
             cpuid: cpuid::Policy::new(config.vcpus, host_cpuid),
             clock: Clock::new(config.tsc_khz, config.start_tsc, config.wall_ns),
             loaded: Mutex::new(loaded),
-            counters: (0..config.vcpus).map(|_| Counters::default()).collect(),
+            counters,
+            paused: AtomicBool::new(false),
             phase: AtomicU32::new(RUNNING),
             gathered: AtomicU32::new(0),
             generation: AtomicU32::new(0),
@@ -149,10 +169,14 @@ impl<'a> Vm<'a> {
     /// Something outside needs the VM's attention: console input, or room for output. Takes no
     /// lock, so it may be called at any priority.
     pub fn attention(&self, host: &dyn Host) {
-        if let Some(inbox) = self.apics.inbox(0)
+        self.attention_of(host, 0);
+    }
+
+    fn attention_of(&self, host: &dyn Host, vcpu: u32) {
+        if let Some(inbox) = self.apics.inbox(vcpu)
             && inbox.attention()
         {
-            host.recall(0);
+            host.recall(vcpu);
         }
     }
 
@@ -198,15 +222,24 @@ impl<'a> Vm<'a> {
         }
     }
 
-    /// A vCPU has stopped for the restart. The last one loads the guest again; then the others are
-    /// recalled and it returns `true`.
+    /// A vCPU has stopped for the restart, for the first time or again because a back end has let
+    /// go of the guest's memory. When all have, one of them loads the guest again; then the others
+    /// are recalled and it returns `true`.
     ///
     /// # Errors
     /// The guest cannot be loaded, which it could before.
-    pub fn gather(&self, host: &dyn Host, vcpu: u32) -> Result<bool, VmmError> {
+    pub fn gather(&self, host: &dyn Host, vcpu: u32, first: bool) -> Result<bool, VmmError> {
         // AcqRel: the last one sees what all others have done.
-        let before = self.gathered.fetch_add(1, Ordering::AcqRel);
-        if before + 1 < self.config.vcpus {
+        if first {
+            self.gathered.fetch_add(1, Ordering::AcqRel);
+        }
+        let all = self.config.vcpus;
+        if self.gathered.load(Ordering::Acquire) != all || !self.restart_virtio(vcpu) {
+            return Ok(false);
+        }
+        let loading =
+            self.gathered.compare_exchange(all, all + 1, Ordering::AcqRel, Ordering::Acquire);
+        if loading.is_err() {
             return Ok(false);
         }
         self.devices.lock().reset();
@@ -215,7 +248,7 @@ impl<'a> Vm<'a> {
                 inbox.clear();
             }
         }
-        *self.loaded.lock() = load(&self.config, &self.ram)?;
+        *self.loaded.lock() = load(&self.config, self.virtio.len(), &self.ram)?;
         self.gathered.store(0, Ordering::Relaxed);
         self.generation.fetch_add(1, Ordering::Relaxed);
         self.phase.store(RUNNING, Ordering::Release);
@@ -231,25 +264,22 @@ impl<'a> Vm<'a> {
 
     /// Counts an exit.
     #[inline]
-    pub fn count(&self, vcpu: u32, exit: Exit) {
-        if let Some(counters) = self.counters.get(vcpu as usize) {
-            counters.add(exit);
+    pub fn count(&self, exit: Exit) {
+        if let Some(counter) = self.counters.get(usize::from(exit.number())) {
+            // Statistics order nothing.
+            counter.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Exits of all vCPUs so far.
     #[must_use]
     pub fn exits(&self) -> Exits {
-        let mut sum = Exits::default();
-        for counters in &self.counters {
-            counters.add_to(&mut sum);
-        }
-        sum
+        Exits(self.counters.each_ref().map(|counter| counter.load(Ordering::Relaxed)))
     }
 }
 
 /// Puts the guest and its tables into RAM.
-fn load(config: &Config<'_>, ram: &Ram) -> Result<Loaded, VmmError> {
+fn load(config: &Config<'_>, devices: usize, ram: &Ram) -> Result<Loaded, VmmError> {
     let payload = Payload {
         kernel: config.kernel,
         initrd: config.initrd,
@@ -257,35 +287,16 @@ fn load(config: &Config<'_>, ram: &Ram) -> Result<Loaded, VmmError> {
         rsdp: crate::boot::layout::ACPI,
     };
     let loaded = linux::load(ram, &payload)?;
-    acpi::write(ram, config.vcpus)?;
+    acpi::write(ram, config.vcpus, devices)?;
     Ok(loaded)
 }
 
-/// Numbers of exits: enough for every [`Exit`].
-const COUNTERS: usize = 32;
-
-/// Exits of a vCPU; only its own handler writes.
-#[derive(Debug, Default)]
-struct Counters([AtomicU64; COUNTERS]);
-
-impl Counters {
-    fn add(&self, exit: Exit) {
-        if let Some(counter) = self.0.get(usize::from(exit.number())) {
-            // One writer, so load and store do; statistics order nothing.
-            counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        }
-    }
-
-    fn add_to(&self, sum: &mut Exits) {
-        for (sum, counter) in sum.0.iter_mut().zip(&self.0) {
-            *sum += counter.load(Ordering::Relaxed);
-        }
-    }
-}
+/// Where exits are counted, by [`Exit::number`].
+pub type Counters = [AtomicU64; EXITS];
 
 /// Numbers of exits by reason.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Exits([u64; COUNTERS]);
+pub struct Exits([u64; EXITS]);
 
 impl Exits {
     /// Exits for a reason.

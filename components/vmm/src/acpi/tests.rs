@@ -48,7 +48,7 @@ fn tables(ram: &Ram) -> Vec<Table> {
 #[test]
 fn every_table_is_found_and_sums_to_zero() {
     let ram = Ram::for_test(1 << 20);
-    assert_eq!(write(&ram, 2), Ok(layout::ACPI));
+    assert_eq!(write(&ram, 2, 2), Ok(layout::ACPI));
     let all = tables(&ram);
     let names: Vec<&[u8]> = all.iter().map(Table::signature).collect();
     assert_eq!(names, [b"FACP", b"APIC", b"DSDT", b"XSDT"]);
@@ -61,7 +61,7 @@ fn every_table_is_found_and_sums_to_zero() {
 #[test]
 fn fadt_is_hardware_reduced_with_sleep_and_reset_registers() {
     let ram = Ram::for_test(1 << 20);
-    write(&ram, 1).unwrap();
+    write(&ram, 1, 2).unwrap();
     let fadt = &tables(&ram)[0];
     assert_eq!(fadt.bytes.len(), 276);
     let flags = fadt.word(112, 4);
@@ -78,7 +78,7 @@ fn fadt_is_hardware_reduced_with_sleep_and_reset_registers() {
 #[test]
 fn madt_lists_every_vcpu_and_the_io_apic() {
     let ram = Ram::for_test(1 << 20);
-    write(&ram, 3).unwrap();
+    write(&ram, 3, 2).unwrap();
     let madt = &tables(&ram)[1];
     assert_eq!(madt.word(36, 4), layout::LAPIC);
     // Not dual-8259 compatible.
@@ -99,7 +99,7 @@ fn madt_lists_every_vcpu_and_the_io_apic() {
 #[test]
 fn dsdt_names_what_there_is() {
     let ram = Ram::for_test(1 << 20);
-    write(&ram, 254).unwrap();
+    write(&ram, 254, 2).unwrap();
     let dsdt = &tables(&ram)[2];
     let has = |s: &[u8]| dsdt.bytes.windows(s.len()).any(|w| w == s);
     for name in [&b"_S5_"[..], b"COM1", b"C000", b"C0FD", b"ACPI0007"] {
@@ -111,5 +111,5 @@ fn dsdt_names_what_there_is() {
 #[test]
 fn needs_its_area_in_ram() {
     let ram = Ram::for_test(0x8_0000);
-    assert!(matches!(write(&ram, 1), Err(AcpiError::Memory(_))));
+    assert!(matches!(write(&ram, 1, 2), Err(AcpiError::Memory(_))));
 }

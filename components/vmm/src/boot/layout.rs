@@ -26,6 +26,8 @@ pub const RESET_VECTOR: u64 = 0xf_fff0;
 pub const HIGH_START: u64 = 0x10_0000;
 /// Least RAM of a guest.
 pub const MIN_RAM: u64 = 0x100_0000;
+/// Register pages of virtio devices, one after the other.
+pub const VIRTIO: u64 = 0xd000_0000;
 /// Register page of the I/O APIC.
 pub const IOAPIC: u64 = 0xfec0_0000;
 /// Register page of the local APIC in xAPIC mode.

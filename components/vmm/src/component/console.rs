@@ -22,7 +22,7 @@ pub(super) const BADGE: u64 = 1;
 static DOORBELL: Once<Option<ipc::cap::Selector>> = Once::new();
 
 /// Why there is no session.
-enum Failure {
+pub(super) enum Failure {
     /// The service's answer.
     Service(Error),
     /// Own resources, or what the service handed out.

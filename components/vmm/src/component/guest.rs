@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 
+use ipc::PAGE_SIZE;
 use ipc::cap::{MemRights, Range};
 use ipc::event::Exit;
 use ipc::proto::start::Vm as Description;
@@ -15,9 +16,12 @@ use sysroot::sync::Mutex;
 use sysroot::{log, process, selector, syscall, thread, time};
 
 use super::{Context, SetupError, end};
+use crate::boot::layout;
+use crate::devices::virtio::page::Page;
 use crate::exits;
 use crate::host::Host;
 use crate::memory::Region;
+use crate::num::u64_of;
 use crate::vcpu::{Action, Vcpu};
 use crate::vm::Vm;
 
@@ -96,6 +100,9 @@ pub(super) fn start(
     for region in vm.ram().regions() {
         map(space, description.ram.base, region).context("guest memory")?;
     }
+    for (slot, gpa) in vm.virtio().iter().zip((layout::VIRTIO..).step_by(PAGE_SIZE)) {
+        show(space, slot.page(), gpa).context("device registers")?;
+    }
     let selectors = description.vcpus.iter().map(|_| selector::alloc().map(Cap::new));
     let vcpus = selectors.collect::<Result<Vec<_>>>().context("selectors")?;
     let kernel: &'static Kernel = Box::leak(Box::new(Kernel { vcpus }));
@@ -121,6 +128,14 @@ pub(super) fn start(
             .context("scheduling context")?;
     }
     Ok(kernel)
+}
+
+/// Lets the guest read a device's registers without an exit; writes come here.
+fn show(space: Cap<Guest>, page: &Page, gpa: u64) -> Result {
+    const BITS: u32 = ipc::PAGE_BITS;
+    let from = u64_of(core::ptr::from_ref(page).expose_provenance()) >> BITS;
+    // SAFETY: a page is atomic throughout, and the guest does not write it.
+    unsafe { syscall::delegate_memory(space, Range::memory(0, MemRights::READ), from, gpa >> BITS) }
 }
 
 /// Delegates a region of RAM to the guest, in the largest ranges that the VMM holds it in.

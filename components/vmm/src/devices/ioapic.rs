@@ -1,5 +1,8 @@
 //! I/O APIC (Intel 82093AA; register layout as in ICH datasheets).
 
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use super::interrupt::{BROADCAST, Delivery, Destination, Message};
 use crate::num::{low8, low32};
 
@@ -26,9 +29,30 @@ mod entry {
     pub(super) const WRITABLE: u64 = 0xff00_0000_0001_afff;
 }
 
+/// What edges at the pins send, for devices that raise many: without the I/O APIC's lock.
+#[derive(Debug)]
+pub struct Routes([AtomicU64; PINS as usize]);
+
+impl Routes {
+    fn publish(&self, pin: usize, entry: u64) {
+        if let Some(route) = self.0.get(pin) {
+            // Orders nothing: an edge at the same time may go the old or the new way.
+            route.store(entry, Ordering::Relaxed);
+        }
+    }
+
+    /// The message of a pin that is unmasked and edge-triggered; the others need the I/O APIC.
+    #[must_use]
+    pub fn edge(&self, pin: u32) -> Option<Message> {
+        let entry = self.0.get(pin as usize)?.load(Ordering::Relaxed);
+        (entry & (entry::MASKED | entry::LEVEL | entry::LOW) == 0).then(|| message(entry))
+    }
+}
+
 /// An I/O APIC.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct IoApic {
+    routes: Arc<Routes>,
     id: u32,
     select: u32,
     table: [u64; PINS as usize],
@@ -45,8 +69,28 @@ impl Default for IoApic {
 impl IoApic {
     /// After reset: every pin masked.
     #[must_use]
-    pub const fn new() -> Self {
-        Self { id: 0, select: 0, table: [entry::MASKED; PINS as usize], lines: 0 }
+    pub fn new() -> Self {
+        let routes = Arc::new(Routes([const { AtomicU64::new(entry::MASKED) }; PINS as usize]));
+        Self { routes, id: 0, select: 0, table: [entry::MASKED; PINS as usize], lines: 0 }
+    }
+
+    /// Masks every pin, as after reset.
+    pub fn reset(&mut self) {
+        (self.id, self.select, self.lines) = (0, 0, 0);
+        self.table = [entry::MASKED; PINS as usize];
+        self.publish();
+    }
+
+    /// What edges send.
+    #[must_use]
+    pub fn routes(&self) -> Arc<Routes> {
+        self.routes.clone()
+    }
+
+    fn publish(&self) {
+        for (pin, entry) in self.table.iter().enumerate() {
+            self.routes.publish(pin, *entry);
+        }
     }
 
     /// Reads four bytes of the register page.
@@ -98,13 +142,23 @@ impl IoApic {
         let new =
             if high { *entry & 0xffff_ffff | value << 32 } else { *entry & !0xffff_ffff | value };
         let kept = *entry & (entry::REMOTE_IRR | 1 << 12);
-        *entry = new & entry::WRITABLE | kept;
+        let old = core::mem::replace(entry, new & entry::WRITABLE | kept);
         // An edge pin forgets what it had sent (as the guest's own recovery code expects).
         if *entry & entry::LEVEL == 0 {
             *entry &= !entry::REMOTE_IRR;
-            return None;
         }
-        self.service_level(pin)
+        let entry = *entry;
+        self.routes.publish(pin, entry);
+        if entry & entry::LEVEL != 0 {
+            return self.service_level(pin);
+        }
+        // A rise while it was masked is not lost.
+        let unmasked = old & !entry & entry::MASKED != 0;
+        (unmasked && self.is_asserted(pin, entry)).then(|| message(entry))
+    }
+
+    fn is_asserted(&self, pin: usize, entry: u64) -> bool {
+        (self.lines >> pin & 1 != 0) != (entry & entry::LOW != 0)
     }
 
     /// A device drives the input of a pin.

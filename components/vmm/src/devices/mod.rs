@@ -6,3 +6,4 @@ pub mod lapic;
 pub mod pm;
 pub mod pvclock;
 pub mod uart16550;
+pub mod virtio;

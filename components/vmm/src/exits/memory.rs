@@ -1,16 +1,17 @@
 //! Accesses to guest-physical memory that is not RAM.
 
 use ipc::exit::MemoryAccess;
-use ipc::state::Mtd;
+use ipc::state::{Mtd, State};
 
 use super::GPR;
 use crate::bus::{MemoryDevice, PortOutcome, Wild, memory_device};
+use crate::cpu;
 use crate::devices::lapic::Effect;
 use crate::emulate::{Bus, execute};
 use crate::host::Host;
 use crate::num::{byte_mask, low8, low32};
 use crate::report::{GuestFault, Stop, VmmError};
-use crate::vcpu::{Handling, Vcpu};
+use crate::vcpu::{Handling, Run, Vcpu};
 use crate::vm::Vm;
 
 impl Handling<'_, '_> {
@@ -30,9 +31,16 @@ impl Handling<'_, '_> {
             return Err(GuestFault::Fetch(gpa).into());
         }
         self.collect_eoi();
+        let before = Registers::of(self.state);
         let mut outside = Outside::new(self.cpu, self.vm, self.host);
         let done = execute(self.vm.ram(), self.state, &mut outside);
+        let stalled = outside.stalled;
         outside.finish();
+        if stalled {
+            before.restore(self.state);
+            self.cpu.run = Run::Stalled;
+            return Ok(());
+        }
         self.cpu.publish(self.vm);
         self.reply |= GPR | Mtd::RIP;
         self.after_execution(done, gpa)
@@ -59,17 +67,24 @@ pub(super) struct Outside<'a, 'v> {
     vm: &'a Vm<'v>,
     host: &'a dyn Host,
     outcome: PortOutcome,
+    /// Devices that raise interrupts by a level changed.
+    touched: bool,
+    /// A device is not ready for what was written: the instruction is to be executed again.
+    stalled: bool,
 }
 
 impl<'a, 'v> Outside<'a, 'v> {
     pub(super) fn new(cpu: &'a mut Vcpu, vm: &'a Vm<'v>, host: &'a dyn Host) -> Self {
-        Self { cpu, vm, host, outcome: PortOutcome::default() }
+        let outcome = PortOutcome::default();
+        Self { cpu, vm, host, outcome, touched: false, stalled: false }
     }
 
     /// The instruction is done: passes interrupts on, and says what became of its port accesses.
     pub(super) fn finish(self) -> PortOutcome {
-        let targets = self.vm.devices().lock().settle(self.vm.apics());
-        self.vm.recall(self.host, targets, self.cpu.index);
+        if self.touched {
+            let targets = self.vm.devices().lock().settle(self.vm.apics());
+            self.vm.recall(self.host, targets, self.cpu.index);
+        }
         self.outcome
     }
 
@@ -88,6 +103,30 @@ impl<'a, 'v> Outside<'a, 'v> {
     }
 }
 
+/// What executing an instruction changes in a vCPU.
+struct Registers {
+    gpr: [u64; 16],
+    rip: u64,
+    rflags: u64,
+}
+
+impl Registers {
+    fn of(state: &State) -> Self {
+        let mut gpr = [0; 16];
+        for (number, value) in (0u8..).zip(&mut gpr) {
+            *value = cpu::gpr(state, number);
+        }
+        Self { gpr, rip: state.rip, rflags: state.rflags }
+    }
+
+    fn restore(&self, state: &mut State) {
+        for (number, value) in (0u8..).zip(&self.gpr) {
+            *cpu::gpr_mut(state, number) = *value;
+        }
+        (state.rip, state.rflags) = (self.rip, self.rflags);
+    }
+}
+
 /// The part of a register of four bytes that an access of `size` bytes at `offset` is.
 fn part(register: u32, offset: u64, size: u64) -> u64 {
     u64::from(register) >> ((offset & 3) * 8) & byte_mask(size)
@@ -102,6 +141,9 @@ impl Bus for Outside<'_, '_> {
             MemoryDevice::Lapic(offset) if self.cpu.lapic.is_xapic() => {
                 part(self.cpu.lapic.read_mmio(offset & !3, self.host.tsc()), offset, size)
             }
+            MemoryDevice::Virtio(index, offset) if index < self.vm.virtio().len() => {
+                self.vm.virtio().get(index).map_or(0, |slot| slot.page().read(offset, size))
+            }
             _ => {
                 self.nothing(gpa, "read");
                 u64::MAX
@@ -110,7 +152,7 @@ impl Bus for Outside<'_, '_> {
     }
 
     /// Registers of both APICs are written whole (Intel SDM vol. 3, 10.4.1).
-    fn write(&mut self, gpa: u64, _size: u64, value: u64) {
+    fn write(&mut self, gpa: u64, size: u64, value: u64) {
         match memory_device(gpa) {
             MemoryDevice::IoApic(offset) if offset & 3 == 0 => {
                 let targets = self.vm.devices().lock().ioapic_write(offset, value, self.vm.apics());
@@ -120,16 +162,22 @@ impl Bus for Outside<'_, '_> {
                 let effect = self.cpu.lapic.write_mmio(offset, low32(value), self.host.tsc());
                 apply(self.cpu.index, self.vm, self.host, effect);
             }
+            MemoryDevice::Virtio(index, offset) if index < self.vm.virtio().len() => {
+                let (host, place) = (self.host, (index, offset));
+                self.stalled |= self.vm.virtio_write(host, self.cpu.index, place, size, value);
+            }
             _ => self.nothing(gpa, "write"),
         }
     }
 
     fn port_read(&mut self, port: u16, size: u64) -> u64 {
+        self.touched = true;
         let outcome = self.vm.devices().lock().port_read(port, low8(size));
         self.note(outcome)
     }
 
     fn port_write(&mut self, port: u16, size: u64, value: u64) {
+        self.touched = true;
         let outcome = self.vm.devices().lock().port_write(port, low8(size), value);
         self.note(outcome);
     }

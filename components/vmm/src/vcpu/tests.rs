@@ -3,6 +3,7 @@
 mod exits;
 mod interrupts;
 mod life;
+mod virtio;
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Arguments;
@@ -15,10 +16,12 @@ use ipc::status::Status;
 use super::{Action, Vcpu};
 use crate::boot::linux;
 use crate::console::tests::Pipe;
+use crate::devices::virtio::Link;
+use crate::devices::virtio::slot::tests::End;
 use crate::host::Host;
 use crate::memory::Ram;
 use crate::report::Stop;
-use crate::vm::{Config, Vm};
+use crate::vm::{Config, Counters, Vm};
 
 const IF: u64 = 1 << 9;
 
@@ -93,6 +96,11 @@ struct Bench {
 
 impl Bench {
     fn new(vcpus: u32, x2apic: bool) -> Self {
+        Self::with(vcpus, x2apic, &[])
+    }
+
+    /// With virtio devices, whose other ends the test holds.
+    fn with(vcpus: u32, x2apic: bool, ends: &[End]) -> Self {
         let kernel: &'static [u8] = linux::tests::image(5000).leak();
         let config = Config {
             kernel,
@@ -107,7 +115,9 @@ impl Bench {
         let pipe = Pipe::default();
         let console = Box::new(pipe.clone());
         let host = |leaf, _| if leaf == 0 { [0xd, 0, 0, 0] } else { [!0; 4] };
-        let vm = Vm::new(config, Ram::for_test(32 << 20), console, &host).unwrap();
+        let links: Vec<Box<dyn Link>> = ends.iter().map(|e| Box::new(e.clone()) as _).collect();
+        let counters: &'static Counters = Box::leak(Box::default());
+        let vm = Vm::new(config, Ram::for_test(32 << 20), console, links, counters, &host).unwrap();
         let cpus = (0..vcpus).map(|n| Vcpu::new(&vm, n)).collect();
         let states = (0..vcpus).map(|_| State::new()).collect();
         let mut bench = Self { vm, cpus, states, world: World::default(), pipe };
@@ -200,6 +210,13 @@ impl Bench {
         (s.rcx, s.rax, s.rdx) = (register, u64::MAX, u64::MAX);
         self.exit(Exit::MsrRead);
         self.states[0].rax | self.states[0].rdx << 32
+    }
+
+    fn running_with(ends: &[End]) -> Self {
+        let mut b = Self::with(1, true, ends);
+        b.states[0].rflags |= IF;
+        b.write_msr(0x80f, 0x1ff);
+        b
     }
 
     /// Routes the serial port to vector 0x34 and enables its receive interrupt.

@@ -129,7 +129,7 @@ fn xsetbv() {
     assert_eq!(b.states[0].xcr0, 7);
 }
 
-fn mmio(b: &mut Bench, code: &[u8], gpa: u64, write: bool) {
+pub(super) fn mmio(b: &mut Bench, code: &[u8], gpa: u64, write: bool) {
     b.vm.ram().write(0x20_0000, code).unwrap();
     let access = if write { MemoryAccess::WRITE } else { MemoryAccess::READ };
     let s = b.state();
@@ -138,7 +138,7 @@ fn mmio(b: &mut Bench, code: &[u8], gpa: u64, write: bool) {
     s.instruction_length = 0;
 }
 
-const STORE: [u8; 2] = [0x89, 0x03];
+pub(super) const STORE: [u8; 2] = [0x89, 0x03];
 
 const LOAD: [u8; 2] = [0x8b, 0x03];
 
