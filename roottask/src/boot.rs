@@ -106,6 +106,9 @@ fn own_start(info: &Info, heap: Area) -> Start<'static> {
         uses: Vec::new(),
         clients: Vec::new(),
         devices: Vec::new(),
+        stores: Vec::new(),
+        orders: Area::default(),
+        figures: Area::default(),
         vm: None,
         log: None,
     }

@@ -5,17 +5,20 @@
 
 use alloc::vec::Vec;
 use core::fmt::Write;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::ptr::from_ref;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use heapless::String;
 use ipc::cap::Selector;
 use ipc::exit::Exception;
-use ipc::proto::root::{Exit, Log, Publish, Ready, Root, Server};
+use ipc::proto::board::{Figures, Life, Orders};
+use ipc::proto::root::{Exit, Log, Publish, Ready, Released, Root, Server};
 use ipc::proto::service::{Fault, Incoming};
-use ipc::proto::start::layout;
+use ipc::proto::start::{MAX_CLIENTS, layout};
 use ipc::state::{Mtd, State};
 use ipc::utcb::Message;
 use sysroot::cap::{Cap, Semaphore, Up};
+use sysroot::num::u64_of;
 use sysroot::portal::{CallHandler, EventHandler};
 use sysroot::service::Served;
 
@@ -33,6 +36,10 @@ pub struct Place {
     report: AtomicU64,
     /// It has said that it is ready.
     ready: AtomicBool,
+    /// What it is told.
+    pub orders: &'static Orders,
+    /// What it tells.
+    pub figures: &'static Figures,
 }
 
 /// What the handlers know of a session.
@@ -46,6 +53,8 @@ pub struct Wire {
     portals: Vec<AtomicU64>,
     /// The user has not got them yet.
     fresh: AtomicBool,
+    /// The last [`Life`] of the user's RAM that the provider let go of.
+    released: AtomicU32,
 }
 
 /// Where components report.
@@ -59,25 +68,32 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// A desk for components with these names, and sessions with the addresses of their memory.
+    /// A desk for these components, and sessions with the addresses of their memory.
     pub fn new(
-        names: impl Iterator<Item = alloc::string::String>,
+        places: Vec<Place>,
         sessions: impl Iterator<Item = (Session, u64)>,
         cpus: u16,
         bell: Cap<Semaphore, Up>,
     ) -> Self {
-        let place = |name| Place { name, report: AtomicU64::new(0), ready: AtomicBool::new(false) };
         let wire = |(session, memory)| Wire {
             session,
             memory,
             portals: (0..cpus).map(|_| AtomicU64::new(0)).collect(),
             fresh: AtomicBool::new(false),
+            released: AtomicU32::new(0),
         };
-        Self { places: names.map(place).collect(), wires: sessions.map(wire).collect(), bell }
+        Self { places, wires: sessions.map(wire).collect(), bell }
     }
 
     fn place(&self, id: u64) -> Option<&Place> {
         usize::try_from(id).ok().and_then(|n| self.places.get(n))
+    }
+
+    /// The session that a provider knows by this number.
+    fn wire(&self, provider: u64, client: u16) -> Option<&Wire> {
+        let provider = usize::try_from(provider).ok()?;
+        let mut own = self.wires.iter().filter(|w| w.session.provider == provider);
+        own.find(|w| w.session.client == usize::from(client))
     }
 
     fn ring(&self) {
@@ -97,6 +113,34 @@ impl Desk {
 }
 
 impl Place {
+    /// A component that does not run yet.
+    #[must_use]
+    pub const fn new(
+        name: alloc::string::String,
+        orders: &'static Orders,
+        figures: &'static Figures,
+    ) -> Self {
+        let (report, ready) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { name, report, ready, orders, figures }
+    }
+
+    /// Physical addresses of the pages with orders and figures.
+    #[must_use]
+    pub fn pages(&self) -> [u64; 2] {
+        [u64_of(from_ref(self.orders).addr()), u64_of(from_ref(self.figures).addr())]
+    }
+
+    /// A new life begins: no orders, no figures.
+    pub fn reset(&self) {
+        self.orders.pause(false);
+        for client in 0..MAX_CLIENTS {
+            self.orders.set_life(client, Life::default());
+        }
+        for exits in &self.figures.exits {
+            exits.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// Takes what it reported, which ends its life.
     pub fn take_report(&self) -> Option<Report> {
         let report = Report::from_word(self.report.swap(0, Ordering::Relaxed));
@@ -134,6 +178,12 @@ impl Wire {
         self.fresh.swap(false, Ordering::AcqRel)
     }
 
+    /// Whether the provider let go of this life of the user's RAM.
+    #[must_use]
+    pub fn has_released(&self, life: Life) -> bool {
+        self.released.load(Ordering::Acquire) == life.0
+    }
+
     /// Forgets the portals of a provider that died.
     pub fn clear(&self) {
         for portal in &self.portals {
@@ -160,14 +210,7 @@ impl Server for Desk {
     }
 
     fn publish(&self, call: &mut Incoming, request: Publish) -> Result<(), Fault> {
-        let provider = usize::try_from(call.session).map_err(|_| Fault::Internal)?;
-        let wire = self
-            .wires
-            .iter()
-            .find(|w| {
-                w.session.provider == provider && w.session.client == usize::from(request.client)
-            })
-            .ok_or(Fault::NotFound)?;
+        let wire = self.wire(call.session, request.client).ok_or(Fault::NotFound)?;
         if request.cpus & !wire.session.cpus != 0 {
             return Err(Fault::Invalid);
         }
@@ -180,6 +223,14 @@ impl Server for Desk {
         }
         wire.fresh.store(true, Ordering::Release);
         call.keep = true;
+        self.ring();
+        Ok(())
+    }
+
+    fn released(&self, call: &mut Incoming, request: Released) -> Result<(), Fault> {
+        let wire = self.wire(call.session, request.client).ok_or(Fault::NotFound)?;
+        // Release: what the provider did with the memory comes before it is taken back.
+        wire.released.store(request.life, Ordering::Release);
         self.ring();
         Ok(())
     }

@@ -4,7 +4,12 @@ use alloc::vec::Vec;
 
 use config::{Component, System};
 use ipc::event::HOST_EVENTS;
-use ipc::proto::start::{MAX_CLIENTS, MAX_DEVICES, MAX_RANGES, MAX_USES, MAX_VCPUS, PARK_SELECTOR};
+use ipc::proto::service::Protocol;
+use ipc::proto::start::{
+    Area, MAX_CLIENTS, MAX_DEVICES, MAX_RANGES, MAX_STORES, MAX_USES, MAX_VCPUS, PARK_SELECTOR,
+    layout,
+};
+use ipc::proto::virtio::Virtio;
 
 use crate::memory::PAGE;
 
@@ -23,6 +28,8 @@ pub struct Session {
     pub cpus: u64,
     /// Bytes of memory that both sides share, a power of two; 0 for none.
     pub shared: u64,
+    /// Whether the provider works on the RAM of the user's VM.
+    pub lends: bool,
 }
 
 /// A CPU number of the configuration on a machine that may have fewer CPUs.
@@ -50,10 +57,48 @@ pub fn sessions(system: &System, cpus: u16) -> Vec<Session> {
             let client = all.iter().filter(|s| s.provider == provider).count();
             let cpus = cpu_mask(component, cpus);
             let shared = ipc::proto::shared_order(&used.service).map_or(0, |order| PAGE << order);
-            all.push(Session { provider, client, user, place, cpus, shared });
+            let lends = used.service == Virtio::NAME && component.vm.is_some();
+            all.push(Session { provider, client, user, place, cpus, shared, lends });
         }
     }
     all
+}
+
+/// Areas within `all` for these sizes, aligned so that they take few capabilities.
+fn areas(all: Area, sizes: impl Iterator<Item = u64>) -> impl Iterator<Item = Area> {
+    const ALIGN: u64 = 1 << 30;
+    let mut next = all.base;
+    sizes.map(move |size| {
+        let area = Area { base: next, size };
+        next = area.end().next_multiple_of(ALIGN);
+        area
+    })
+}
+
+/// The VMs whose RAM a component works on, by index, and where it finds that; each once, however
+/// many sessions it has.
+#[must_use]
+pub fn lent(
+    system: &System,
+    sessions: impl Iterator<Item = Session>,
+    provider: usize,
+) -> Vec<(usize, Area)> {
+    let mut users: Vec<usize> = Vec::new();
+    for session in sessions.filter(|s| s.provider == provider && s.lends) {
+        if !users.contains(&session.user) {
+            users.push(session.user);
+        }
+    }
+    let ram = |&user: &usize| {
+        system.components.get(user).and_then(|c| c.vm.as_ref()).map_or(0, |vm| vm.ram)
+    };
+    let places = areas(layout::CLIENT_RAM, users.iter().map(ram)).collect::<Vec<_>>();
+    users.into_iter().zip(places).collect()
+}
+
+/// Where the stores of a component are.
+pub fn stores(component: &Component) -> impl Iterator<Item = Area> + '_ {
+    areas(layout::STORES, component.stores.iter().map(|s| s.size))
 }
 
 /// Why a component that is valid by itself exceeds what a start block holds.
@@ -66,6 +111,7 @@ pub fn check(component: &Component, clients: usize) -> Result<(), &'static str> 
         (component.uses.len() > MAX_USES, "uses too many services"),
         (clients > MAX_CLIENTS, "its services have too many users"),
         (devices.len() > MAX_DEVICES, "has too many devices"),
+        (component.stores.len() > MAX_STORES, "has too many stores"),
         (
             devices.iter().any(|d| {
                 d.ports.len() > MAX_RANGES || d.mmio.len() > MAX_RANGES || d.irqs.len() > MAX_RANGES

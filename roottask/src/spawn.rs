@@ -7,9 +7,10 @@ use alloc::vec::Vec;
 
 use config::{Component, System};
 use ipc::PAGE_SIZE;
-use ipc::cap::{MemRights, Range, Rights, Selector};
+use ipc::cap::{MemRights, Rights, Selector};
 use ipc::event::HOST_EVENTS;
 use ipc::info::{Info, MemoryKind, root};
+use ipc::proto::board::Life;
 use ipc::proto::start::{Area, NOTIFY, PAGES, PARK_SELECTOR, Start, THREAD_BLOCK, layout};
 use ipc::state::Mtd;
 use ipc::status::Status;
@@ -19,10 +20,12 @@ use sysroot::portal::Handler;
 use sysroot::syscall::{self, EcStart};
 use sysroot::{process, selector, thread};
 
-use crate::desk::{Clerk, Wire};
+use crate::desk::{Clerk, Place, Wire};
+use crate::grant::{bytes, copy, give, give_all, zero};
 use crate::image::{self, Image};
-use crate::memory::{LARGE_PAGE, Memory, PAGE, Span, chunks, port_chunks};
-use crate::plan::Selectors;
+use crate::memory::{LARGE_PAGE, Memory, PAGE, Span, port_chunks};
+use crate::plan::{Selectors, Session, lent};
+use crate::ram::Ram;
 use crate::start_block::{Given, describe, isa_interrupt, mmio_areas, module_area};
 
 /// Bytes of a component's first stack: the largest that its thread block takes.
@@ -38,6 +41,12 @@ pub struct Host<'a> {
     pub clerks: &'a [Handler<Clerk>],
     /// Sessions and the portals that providers handed over.
     pub wires: &'a [Wire],
+    /// What components are told and tell while they run, by index.
+    pub places: &'a [Place],
+    /// RAM of the VMs, by index of the component.
+    pub rams: &'a mut [Ram],
+    /// Memory of the stores of each component.
+    pub stores: &'a [Vec<Vec<Span>>],
     /// Physical address of the page with the parking code.
     pub park: u64,
     /// Physical address and size of the log rings.
@@ -91,11 +100,13 @@ fn refuse(what: &str) -> impl FnOnce(Status) -> Refusal + '_ {
 /// A component to be created.
 struct Order<'a> {
     index: usize,
+    system: &'a System,
     component: &'a Component,
     image: Image<'a>,
     start: Start<'a>,
     given: Given,
     doors: &'a Doors,
+    place: &'a Place,
 }
 
 impl Host<'_> {
@@ -139,17 +150,22 @@ impl Host<'_> {
             }
         }
         given.log = if is_console { self.rings.1 } else { 0 };
+        let place = self.places.get(index).ok_or("no such component")?;
         self.check_devices(component)?;
         let sessions = self.wires.iter().map(|w| w.session);
         let start = describe(self.info, system, sessions, index, given)
             .map_err(|_| "its start block cannot be written")?;
 
-        let order = Order { index, component, image, start, given, doors };
+        let order = Order { index, system, component, image, start, given, doors, place };
         let mut child = self.create_objects(component)?;
         match self.fill(&mut child, &order).and_then(|()| self.run(&mut child, &order)) {
             Ok(()) => Ok(child),
             Err(why) => {
                 self.destroy(child);
+                if let Some(ram) = self.rams.get_mut(index) {
+                    // Nobody else has it yet.
+                    ram.take().into_iter().for_each(|span| self.memory.give(span));
+                }
                 Err(why)
             }
         }
@@ -245,7 +261,10 @@ impl Host<'_> {
             give(pd, self.rings.0, log.base, log.size, MemRights::RW).map_err(refuse("the log"))?;
         }
         self.share(child, order).map_err(refuse("memory of its sessions"))?;
+        self.board(child, order).map_err(refuse("its orders"))?;
+        self.keep(child, order).map_err(refuse("its stores"))?;
         self.machine(child, order)?;
+        self.borrow(child, order).map_err(refuse("RAM of the VMs that it serves"))?;
         self.devices(child, order).map_err(refuse("its devices"))?;
         self.doors(child, order).map_err(refuse("its portals"))?;
         self.connect(child, order).map_err(refuse("its sessions"))
@@ -278,13 +297,8 @@ impl Host<'_> {
         let pieces = self.memory.take_pieces(area.size, align);
         let pieces = pieces.ok_or_else(|| self.too_little(area.size, what))?;
         child.memory.extend_from_slice(&pieces);
-        let mut at = area.base;
-        for piece in pieces {
-            zero(piece);
-            give(child.pd, piece.base, at, piece.size, rights).map_err(refuse(what))?;
-            at += piece.size;
-        }
-        Ok(())
+        pieces.iter().copied().for_each(zero);
+        give_all(child.pd, &pieces, area, rights).map_err(refuse(what))
     }
 
     fn too_little(&self, size: u64, what: &str) -> Refusal {
@@ -307,6 +321,67 @@ impl Host<'_> {
         Ok(())
     }
 
+    /// The pages by which it and the root task tell each other of changes.
+    fn board(&self, child: &Child, order: &Order<'_>) -> Result<(), Status> {
+        let (orders, figures) = (order.start.orders, order.start.figures);
+        order.place.reset();
+        let [from, to] = order.place.pages();
+        give(child.pd, from, orders.base, orders.size, MemRights::READ)?;
+        give(child.pd, to, figures.base, figures.size, MemRights::RW)
+    }
+
+    /// Its stores, with what they hold from its lives before.
+    fn keep(&self, child: &Child, order: &Order<'_>) -> Result<(), Status> {
+        let stores = self.stores.get(order.index).into_iter().flatten();
+        for (spans, store) in stores.zip(&order.start.stores) {
+            give_all(child.pd, spans, store.area, MemRights::RW)?;
+        }
+        Ok(())
+    }
+
+    /// RAM of VMs that run and that it works for.
+    fn borrow(&mut self, child: &Child, order: &Order<'_>) -> Result<(), Status> {
+        for (user, _) in lent(order.system, self.sessions(), order.index) {
+            self.lend(child, order.index, user, order.system)?;
+        }
+        Ok(())
+    }
+
+    fn sessions(&self) -> impl Iterator<Item = Session> + Clone + use<'_> {
+        self.wires.iter().map(|w| w.session)
+    }
+
+    /// Maps the RAM of a VM, if it has any, for a component that works on it, and tells it.
+    ///
+    /// # Errors
+    /// What the kernel says: mostly that the quota of the component is too small.
+    pub fn lend(
+        &mut self,
+        child: &Child,
+        provider: usize,
+        user: usize,
+        system: &System,
+    ) -> Result<(), Status> {
+        let area = lent(system, self.sessions(), provider).into_iter().find(|l| l.0 == user);
+        let Some((ram, (_, area))) = self.rams.get_mut(user).zip(area) else { return Ok(()) };
+        if ram.life().is_mapped() && !ram.is_lent_to(provider) {
+            give_all(child.pd, &ram.spans, area, MemRights::RW)?;
+            ram.lend(provider);
+        }
+        let life = ram.life();
+        self.set_lives(provider, user, life);
+        Ok(())
+    }
+
+    /// Tells a component about the RAM of a VM.
+    pub fn set_lives(&self, provider: usize, user: usize, life: Life) {
+        let Some(place) = self.places.get(provider) else { return };
+        let sessions = self.sessions().filter(|s| s.lends && s.user == user);
+        for session in sessions.filter(|s| s.provider == provider) {
+            place.orders.set_life(session.client, life);
+        }
+    }
+
     fn start_block(&mut self, child: &mut Child, start: &Start<'_>) -> Result<(), Refusal> {
         let size = u64_of(PAGES * PAGE_SIZE);
         let span = self.take(child, size, PAGE, "its start block")?;
@@ -319,7 +394,13 @@ impl Host<'_> {
     fn machine(&mut self, child: &mut Child, order: &Order<'_>) -> Result<(), Refusal> {
         let Some(vm) = &order.start.vm else { return Ok(()) };
         // The guest executes from it; in the VMM's own space it is never executable.
-        self.fill_area(child, vm.ram, LARGE_PAGE, MemRights::all(), "RAM of its VM")?;
+        let what = "RAM of its VM";
+        let pieces = self.memory.take_pieces(vm.ram.size, LARGE_PAGE);
+        let pieces = pieces.ok_or_else(|| self.too_little(vm.ram.size, what))?;
+        pieces.iter().copied().for_each(zero);
+        let ram = self.rams.get_mut(order.index).ok_or("no such VM")?;
+        ram.begin(pieces);
+        give_all(child.pd, &ram.spans, vm.ram, MemRights::all()).map_err(refuse(what))?;
         for (index, module) in (0..).zip([Some(order.given.kernel), order.given.initrd]) {
             let Some((base, size)) = module else { continue };
             let area = module_area(index, (base, size));
@@ -441,55 +522,4 @@ pub fn find_module(info: &'static Info, name: &str) -> Option<(u64, &'static [u8
     // SAFETY: the kernel maps modules where they physically are, and nobody writes them.
     let bytes = unsafe { core::slice::from_raw_parts(start, usize_of(module.size)) };
     Some((module.base, bytes))
-}
-
-/// Delegates memory of the root task to appear elsewhere in a component.
-fn give(pd: Cap<Pd>, from: u64, to: u64, size: u64, rights: MemRights) -> Result<(), Status> {
-    let offset = from % PAGE;
-    for (source, target, order) in chunks(from - offset, to - offset, size + offset) {
-        give_chunk(pd, source, target, order, rights)?;
-    }
-    Ok(())
-}
-
-/// One chunk, in halves where the kernel does not take it whole.
-fn give_chunk(
-    pd: Cap<Pd>,
-    source: u64,
-    target: u64,
-    order: u8,
-    rights: MemRights,
-) -> Result<(), Status> {
-    let range = Range::memory(order, rights);
-    // SAFETY: the root task uses memory that it has given to a component only to fill it before
-    // the component runs, and the log rings, which are atomic.
-    match unsafe { syscall::delegate_memory(pd, range, source, target) } {
-        Err(Status::BadCap | Status::BadParam) if order > 0 => {
-            let half = 1 << (order - 1);
-            give_chunk(pd, source, target, order - 1, rights)?;
-            give_chunk(pd, source + half, target + half, order - 1, rights)
-        }
-        outcome => outcome,
-    }
-}
-
-/// Memory that was just taken, as bytes.
-fn bytes(span: Span) -> &'static mut [u8] {
-    let start = core::ptr::with_exposed_provenance_mut(usize_of(span.base));
-    // SAFETY: free memory is mapped where it physically is; the span is the caller's alone, and
-    // nobody runs yet that it was delegated to.
-    unsafe { core::slice::from_raw_parts_mut(start, usize_of(span.size)) }
-}
-
-/// Clears memory that may hold what others left behind.
-pub fn zero(span: Span) {
-    bytes(span).fill(0);
-}
-
-/// Copies bytes to an offset in memory that was just taken.
-pub fn copy(span: Span, offset: u64, from: &[u8]) {
-    let to = bytes(span).get_mut(usize_of(offset)..);
-    if let Some(to) = to.and_then(|t| t.get_mut(..from.len())) {
-        to.copy_from_slice(from);
-    }
 }

@@ -5,11 +5,12 @@ use heapless::Vec;
 use ipc::cap::Selector;
 use ipc::info::Info;
 use ipc::proto::start::{
-    Area, Client, Device, Error, Interrupt, Mmio, Objects, Start, THREAD_BLOCK, Used, Vm, layout,
+    Area, Client, Device, Error, Interrupt, Mmio, Objects, Start, Store, THREAD_BLOCK, Used, Vm,
+    layout,
 };
 
-use crate::memory::LARGE_PAGE;
-use crate::plan::{Selectors, Session, cpu};
+use crate::memory::{LARGE_PAGE, PAGE};
+use crate::plan::{Selectors, Session, cpu, lent, stores};
 
 /// What only exists once the component's memory has been taken.
 #[derive(Clone, Copy, Debug, Default)]
@@ -81,6 +82,8 @@ pub fn describe<'a>(
     let selectors = Selectors::of(component, cpus);
     let mut windows = Windows(layout::WINDOWS.base);
     let log = windows.take(given.log);
+    let orders = windows.take(PAGE).ok_or(Error)?;
+    let figures = windows.take(PAGE).ok_or(Error)?;
     let mut uses = Vec::new();
     for (place, used) in component.uses.iter().enumerate() {
         let provider = system.components.get(usize::from(used.provider)).ok_or(Error)?;
@@ -90,6 +93,7 @@ pub fn describe<'a>(
         let used = Used { service: &used.service, provider: &provider.name, portals, shared };
         uses.push(used).map_err(|_| Error)?;
     }
+    let lent = lent(system, sessions.clone(), index);
     let mut clients = Vec::new();
     for session in sessions.clone().filter(|s| s.provider == index) {
         let user = system.components.get(session.user).ok_or(Error)?;
@@ -100,6 +104,10 @@ pub fn describe<'a>(
             cpus: session.cpus,
             vm: user.vm.is_some(),
             shared: windows.take(session.shared),
+            args: &used.args,
+            ram: (lent.iter().filter(|_| session.lends))
+                .find(|(user, _)| *user == session.user)
+                .map(|(_, area)| *area),
         };
         clients.push(client).map_err(|_| Error)?;
     }
@@ -131,6 +139,11 @@ pub fn describe<'a>(
         uses,
         clients,
         devices: devices(info, component, selectors)?,
+        stores: (component.stores.iter().zip(stores(component)))
+            .map(|(store, area)| Store { name: &store.name, area })
+            .collect(),
+        orders,
+        figures,
         vm: component.vm.as_ref().map(|vm| machine(vm, cpus, given)).transpose()?,
         log,
     })
@@ -157,6 +170,7 @@ fn devices<'a, const N: usize>(
             ports: Vec::from_slice(&device.ports).map_err(|_| Error)?,
             mmio: mmio.by_ref().take(device.mmio.len()).collect(),
             interrupts,
+            pci: None,
         };
         devices.push(device).map_err(|_| Error)?;
     }

@@ -10,13 +10,16 @@ use ipc::proto::service::Protocol;
 use ipc::status::Status;
 use sysroot::arch::PARK_CODE;
 use sysroot::cap::{Cap, Semaphore};
+use sysroot::num::usize_of;
 use sysroot::portal::{Config, Handler};
 use sysroot::{log, process, selector, syscall, time};
 
-use crate::desk::{Clerk, Desk};
-use crate::memory::{Memory, PAGE};
+use crate::desk::{Clerk, Desk, Place};
+use crate::grant::{copy, shared, take_back, zero};
+use crate::memory::{Memory, PAGE, Span};
 use crate::policy::{Life, Report, State, Verdict, last_vm_is_off};
-use crate::spawn::{Child, Doors, Host, copy, find_module, zero};
+use crate::ram::{PATIENCE_MS, Ram, Step};
+use crate::spawn::{Child, Doors, Host, find_module};
 use crate::{output, plan, power};
 
 /// One component.
@@ -33,6 +36,10 @@ struct Supervisor {
     desk: &'static Desk,
     clerks: Vec<Handler<Clerk>>,
     wards: Vec<Ward>,
+    /// RAM of the VMs, by index of the component.
+    rams: Vec<Ram>,
+    /// Memory of the stores of each component.
+    stores: Vec<Vec<Vec<Span>>>,
     bell: Cap<Semaphore>,
     park: u64,
     rings: (u64, u64),
@@ -79,6 +86,46 @@ fn load(info: &'static Info) -> Option<&'static System> {
     }
 }
 
+/// A zeroed page for good.
+fn page(memory: &mut Memory) -> Option<Span> {
+    let span = memory.take(PAGE, PAGE)?;
+    zero(span);
+    Some(span)
+}
+
+/// The memory of a component's stores, with what they begin with.
+fn stores(
+    info: &'static Info,
+    memory: &mut Memory,
+    component: &config::Component,
+) -> Option<Vec<Vec<Span>>> {
+    let mut stores = Vec::new();
+    for store in &component.stores {
+        let Some(spans) = memory.take_pieces(store.size, PAGE) else {
+            log!("root: too little memory for store \"{}\" of {}", store.name, component.name);
+            return None;
+        };
+        let content = store.content.as_ref().map(|name| find_module(info, name));
+        let mut content = match content {
+            Some(None) => {
+                log!("root: store \"{}\" of {} has no content", store.name, component.name);
+                &[]
+            }
+            Some(Some((_, bytes))) => bytes,
+            None => &[],
+        };
+        for &span in &spans {
+            zero(span);
+            let size = content.len().min(usize_of(span.size));
+            let (now, rest) = content.split_at(size);
+            copy(span, 0, now);
+            content = rest;
+        }
+        stores.push(spans);
+    }
+    Some(stores)
+}
+
 impl Supervisor {
     fn new(
         info: &'static Info,
@@ -87,7 +134,6 @@ impl Supervisor {
     ) -> Result<Self, Status> {
         let cpus = process::start().cpus;
         let bell = syscall::create_sm(selector::alloc()?, process::pd(), 0)?;
-        let names = system.components.iter().map(|c| c.name.clone());
         let mut sessions = Vec::new();
         for session in plan::sessions(system, cpus) {
             let mut base = 0;
@@ -98,7 +144,13 @@ impl Supervisor {
             }
             sessions.push((session, base));
         }
-        let desk = Desk::new(names, sessions.into_iter(), cpus, bell.restrict());
+        let mut places = Vec::new();
+        for component in &system.components {
+            let orders = page(&mut memory).and_then(shared).ok_or(Status::Quota)?;
+            let figures = page(&mut memory).and_then(shared).ok_or(Status::Quota)?;
+            places.push(Place::new(component.name.clone(), orders, figures));
+        }
+        let desk = Desk::new(places, sessions.into_iter(), cpus, bell.restrict());
         let desk: &'static Desk = Box::leak(Box::new(desk));
         let mut clerks = Vec::new();
         for cpu in 0..cpus {
@@ -108,8 +160,7 @@ impl Supervisor {
             unsafe { sysroot::service::accept_objects(&handler)? };
             clerks.push(handler);
         }
-        let park = memory.take(PAGE, PAGE).ok_or(Status::Quota)?;
-        zero(park);
+        let park = page(&mut memory).ok_or(Status::Quota)?;
         copy(park, 0, &PARK_CODE);
         // A ring for each CPU's handler and for this thread.
         let size = (output::STRIDE * (u64::from(cpus) + 1)).next_power_of_two();
@@ -118,9 +169,13 @@ impl Supervisor {
         let ward =
             |c: &config::Component| Ward { life: Life::new(c.restart), child: None, doors: None };
         let console = |c: &config::Component| c.provides.iter().any(|s| s == Console::NAME);
+        let stores = system.components.iter().map(|c| stores(info, &mut memory, c));
+        let stores = stores.collect::<Option<_>>().ok_or(Status::Quota)?;
         Ok(Self {
             info,
             system,
+            rams: system.components.iter().map(|_| Ram::default()).collect(),
+            stores,
             memory,
             desk,
             clerks,
@@ -136,6 +191,7 @@ impl Supervisor {
     fn run(&mut self) {
         loop {
             self.take_reports();
+            self.reclaim();
             self.start_what_can();
             self.rewire();
             self.hand_over_output();
@@ -170,6 +226,8 @@ impl Supervisor {
         if let Some(child) = child {
             self.host().destroy(child);
         }
+        self.rams.iter_mut().for_each(|ram| ram.forget(index));
+        self.end_ram(index);
         for wire in self.desk.wires.iter().filter(|w| w.session.provider == index) {
             wire.clear();
         }
@@ -202,6 +260,9 @@ impl Supervisor {
             memory: &mut self.memory,
             clerks: &self.clerks,
             wires: &self.desk.wires,
+            places: &self.desk.places,
+            rams: &mut self.rams,
+            stores: &self.stores,
             park: self.park,
             rings: self.rings,
         }
@@ -215,7 +276,7 @@ impl Supervisor {
                 Some(State::Backoff(until)) => time::now() >= until,
                 _ => false,
             };
-            if due {
+            if due && !self.rams.get(index).is_some_and(Ram::is_leaving) {
                 self.try_start(index);
             }
         }
@@ -272,11 +333,100 @@ impl Supervisor {
                 log!("root: started {name} ({image}) on CPU {}", child.cpu);
                 ward.life.started();
                 ward.child = Some(child);
+                self.lend(index);
             }
             Err(why) => {
                 log!("root: component \"{name}\" not started: {why}");
                 ward.life.refused();
             }
+        }
+    }
+
+    /// Those who work on the RAM of a VM that was started get it.
+    fn lend(&mut self, user: usize) {
+        for provider in self.lenders(user) {
+            let child = self.wards.get_mut(provider).and_then(|w| w.child.take());
+            let Some(child) = child else { continue };
+            let system = self.system;
+            let outcome = self.host().lend(&child, provider, user, system);
+            let _ = child.bell.up();
+            if let Some(ward) = self.wards.get_mut(provider) {
+                ward.child = Some(child);
+            }
+            if let Err(status) = outcome {
+                log!(
+                    "root: component \"{}\" does not get the RAM of \"{}\": {status}",
+                    self.name(provider),
+                    self.name(user)
+                );
+            }
+        }
+    }
+
+    /// Components that work on the RAM of a VM, each once.
+    fn lenders(&self, user: usize) -> Vec<usize> {
+        let sessions = self.desk.wires.iter().map(|w| w.session);
+        let mut all: Vec<usize> =
+            sessions.filter(|s| s.lends && s.user == user).map(|s| s.provider).collect();
+        all.dedup();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// The VM is gone: those who work on its RAM are to let go of it.
+    fn end_ram(&mut self, user: usize) {
+        let Some(ram) = self.rams.get_mut(user) else { return };
+        ram.end(time::deadline_in_ms(PATIENCE_MS));
+        let life = ram.life();
+        for provider in self.lenders(user) {
+            self.host().set_lives(provider, user, life);
+            if let Some(child) = self.wards.get(provider).and_then(|w| w.child.as_ref()) {
+                let _ = child.bell.up();
+            }
+        }
+    }
+
+    /// Takes back the RAM of VMs that are gone.
+    fn reclaim(&mut self) {
+        for user in 0..self.rams.len() {
+            let released = |provider: usize, life| {
+                let sessions = self.desk.wires.iter().filter(|w| w.session.lends);
+                sessions
+                    .filter(|w| w.session.user == user && w.session.provider == provider)
+                    .all(|w| w.has_released(life))
+            };
+            let Some(ram) = self.rams.get(user) else { continue };
+            match ram.step(time::now(), released) {
+                Step::Rest | Step::Wait(_) => {}
+                Step::Evict(late) => {
+                    for provider in late {
+                        log!(
+                            "root: component \"{}\" keeps the RAM of \"{}\"",
+                            self.name(provider),
+                            self.name(user)
+                        );
+                        self.end(provider, Report::Fault(0));
+                    }
+                    self.take_back(user);
+                }
+                Step::TakeBack => self.take_back(user),
+            }
+        }
+    }
+
+    /// Nobody uses the RAM of this VM any more.
+    fn take_back(&mut self, user: usize) {
+        for span in self.rams.get_mut(user).map(Ram::take).unwrap_or_default() {
+            match take_back(span) {
+                Ok(()) => self.memory.give(span),
+                // It stays lost rather than to get a second owner.
+                Err(status) => log!("root: RAM at {:#x} is not taken back: {status}", span.base),
+            }
+        }
+        let mine = self.desk.wires.iter().filter(|w| w.session.lends && w.session.user == user);
+        for wire in mine.filter(|w| w.session.shared > 0) {
+            zero(Span { base: wire.memory, size: wire.session.shared });
         }
     }
 
@@ -339,10 +489,14 @@ impl Supervisor {
 
     /// When the next component is to be started again.
     fn next_deadline(&self) -> Option<u64> {
-        let until = |w: &Ward| match w.life.state {
+        let start = self.wards.iter().filter_map(|w| match w.life.state {
             State::Backoff(until) => Some(until),
             _ => None,
-        };
-        self.wards.iter().filter_map(until).min()
+        });
+        let patience = self.rams.iter().filter_map(|r| match r.step(0, |_, _| false) {
+            Step::Wait(until) => Some(until),
+            _ => None,
+        });
+        start.chain(patience).min()
     }
 }

@@ -1,11 +1,16 @@
 //! What the component is: its start block, and the capabilities that come with it.
 
 use ipc::cap::Selector;
+use ipc::proto::board::{Figures, Life, Orders};
+use ipc::proto::ring::Shareable;
 use ipc::proto::root;
-use ipc::proto::start::{Device, PARK_SELECTOR, Start};
+use ipc::proto::service::Error;
+use ipc::proto::start::{Area, Device, PARK_SELECTOR, Start, Store};
+use ipc::status::Status;
 use spin::Once;
 
 use crate::cap::{Cap, Down, Pd, Sc, Semaphore};
+use crate::num::{u64_of, usize_of};
 use crate::service::Client;
 
 static START: Once<Start<'static>> = Once::new();
@@ -70,19 +75,71 @@ pub fn device(name: &str) -> Option<&'static Device<'static>> {
     start().devices.iter().find(|d| d.name == name)
 }
 
+/// A store by its name in the configuration.
+#[must_use]
+pub fn store(name: &str) -> Option<&'static Store<'static>> {
+    start().stores.iter().find(|s| s.name == name)
+}
+
 /// Whether the argument string contains this word.
 #[must_use]
 pub fn has_argument(word: &str) -> bool {
-    start().args.split_ascii_whitespace().any(|a| a == word)
+    has_word(start().args, word)
 }
 
 /// The value of `key=value` in the argument string.
 #[must_use]
 pub fn argument(key: &str) -> Option<&'static str> {
-    start()
-        .args
-        .split_ascii_whitespace()
+    value(start().args, key)
+}
+
+/// Whether an argument string, the component's or a client's, contains this word.
+#[must_use]
+pub fn has_word(args: &str, word: &str) -> bool {
+    args.split_ascii_whitespace().any(|a| a == word)
+}
+
+/// The value of `key=value` in an argument string.
+#[must_use]
+pub fn value<'a>(args: &'a str, key: &str) -> Option<&'a str> {
+    args.split_ascii_whitespace()
         .find_map(|a| a.strip_prefix(key).and_then(|rest| rest.strip_prefix('=')))
+}
+
+/// What the root task tells the component while it runs; look again after each
+/// [`ipc::proto::start::NOTIFY`].
+#[must_use]
+pub fn orders() -> Option<&'static Orders> {
+    page(try_start()?.orders)
+}
+
+/// Where the component tells what it counted.
+#[must_use]
+pub fn figures() -> Option<&'static Figures> {
+    page(try_start()?.figures)
+}
+
+/// A page that the root task and this component share.
+fn page<T: Shareable>(area: Area) -> Option<&'static T> {
+    let start = core::ptr::with_exposed_provenance::<T>(usize_of(area.base));
+    if start.is_null() || u64_of(size_of::<T>()) > area.size {
+        return None;
+    }
+    // SAFETY: the start block says that the page is mapped; the root task never takes it away.
+    // Such types are atomic throughout and valid with any content; where the page is read-only,
+    // a write faults, which ends the component.
+    Some(unsafe { &*start })
+}
+
+/// Tells the root task that the component does not touch the RAM of a client's VM any more, of
+/// which it saw the end in [`Orders::life`].
+///
+/// # Errors
+/// The root task does not know the client.
+pub fn release(client: usize, life: Life) -> Result<(), Error> {
+    let gone = Error::Status(Status::BadParam);
+    let client = u16::try_from(client).map_err(|_| gone)?;
+    root().ok_or(gone)?.call(&root::Released { client, life: life.0 })
 }
 
 /// The root task's service.

@@ -65,6 +65,13 @@ impl<P: Protocol> Client<P> {
         Self::connect_where(|p| p == provider)
     }
 
+    /// All sessions of the service, in the order of the configuration. One provider can have
+    /// several.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let uses = process::try_start().into_iter().flat_map(|s| s.uses.iter());
+        uses.filter(|u| u.service == P::NAME).map(|u| Self::new(Selector(u64::from(u.portals))))
+    }
+
     fn connect_where(provider: impl Fn(&str) -> bool) -> Option<Self> {
         process::try_start()?
             .uses

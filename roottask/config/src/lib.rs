@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub const MODULE_NAME: &str = "config";
 
 /// Version of this format. A module of another version is refused.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// First bytes of the module.
 pub const MAGIC: [u8; 4] = *b"PCFG";
@@ -60,12 +60,19 @@ pub struct Component {
     pub priority: u8,
     /// What happens when the component faults or exits with an error.
     pub restart: Restart,
+    /// Whether it may control the other components.
+    pub operator: bool,
+    /// Whether its PCI functions may access memory by themselves: nothing confines them, so the
+    /// whole system depends on it.
+    pub trusted: bool,
     /// Devices whose resources the component receives.
     pub devices: Vec<Device>,
     /// Names of the services it provides.
     pub provides: Vec<String>,
-    /// Services it uses.
+    /// Services it uses; one that stands here twice is a session each.
     pub uses: Vec<Use>,
+    /// Memory of its own that stays when it dies.
+    pub stores: Vec<Store>,
     /// Set where the component is a VMM: the VM that it runs.
     pub vm: Option<Vm>,
 }
@@ -93,6 +100,40 @@ pub struct Device {
     pub mmio: Vec<(u64, u64)>,
     /// ISA interrupt lines; the root task resolves ACPI overrides.
     pub irqs: Vec<u8>,
+    /// Set where the device is a PCI function, whose resources the root task finds out.
+    pub pci: Option<Pci>,
+}
+
+/// Which PCI function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pci {
+    /// The first one of this kind.
+    Kind {
+        /// Vendor id.
+        vendor: u16,
+        /// Device id.
+        device: u16,
+    },
+    /// The one at this place.
+    Place {
+        /// Bus.
+        bus: u8,
+        /// Device on the bus, below 32.
+        device: u8,
+        /// Function of the device, below 8.
+        function: u8,
+    },
+}
+
+/// Memory that outlives the component that it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Store {
+    /// Name, for the component to find it by.
+    pub name: String,
+    /// Size in bytes, a multiple of 4096.
+    pub size: u64,
+    /// Name of the boot module that it begins with; the rest is zero.
+    pub content: Option<String>,
 }
 
 /// A service used by a component.
@@ -102,6 +143,8 @@ pub struct Use {
     pub service: String,
     /// Index of the provider in [`System::components`]; lower than the user's own.
     pub provider: u16,
+    /// What the session is for, as `key=value` words that the provider understands.
+    pub args: String,
 }
 
 /// A virtual machine.

@@ -13,22 +13,30 @@ fn component(name: &str) -> Component {
         cpu: 0,
         priority: 100,
         restart: Restart::OnFailure { max: 5 },
+        operator: false,
+        trusted: false,
         devices: Vec::new(),
         provides: Vec::new(),
         uses: Vec::new(),
+        stores: Vec::new(),
         vm: None,
     }
 }
 
 /// A console with a UART, and a VM that uses it.
 fn system() -> System {
-    let com1 =
-        Device { name: "com1".into(), ports: vec![(0x3f8, 8)], mmio: Vec::new(), irqs: vec![4] };
+    let com1 = Device {
+        name: "com1".into(),
+        ports: vec![(0x3f8, 8)],
+        mmio: Vec::new(),
+        irqs: vec![4],
+        pci: None,
+    };
     let mut console = component("console");
     console.provides.push("console".into());
     console.devices.push(com1);
     let mut linux = component("linux");
-    linux.uses.push(Use { service: "console".into(), provider: 0 });
+    linux.uses.push(Use { service: "console".into(), provider: 0, args: String::new() });
     linux.vm = Some(Vm {
         ram: 512 << 20,
         vcpus: vec![1],
@@ -105,7 +113,7 @@ fn names_are_unique_and_short() {
 fn providers_come_first_and_provide() {
     let use_of = |provider, service: &str| {
         let service = service.to_owned();
-        refused(move |s| s.components[1].uses[0] = Use { service, provider })
+        refused(move |s| s.components[1].uses[0] = Use { service, provider, args: String::new() })
     };
     assert!(matches!(use_of(1, "console"), Error::Invalid(_, what) if what.contains("before it")));
     assert!(matches!(use_of(7, "console"), Error::Invalid(_, what) if what.contains("before it")));

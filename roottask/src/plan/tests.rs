@@ -13,6 +13,10 @@ use config::{Component, Device, MachineAction, Restart, System, Use, Vm};
 
 use super::{Selectors, Session, check, cpu_mask, sessions};
 
+fn session(service: &str, provider: u16) -> Use {
+    Use { service: service.to_string(), provider, args: String::new() }
+}
+
 fn component(name: &str, provides: &[&str], uses: &[(&str, u16)]) -> Component {
     Component {
         name: name.to_string(),
@@ -23,12 +27,12 @@ fn component(name: &str, provides: &[&str], uses: &[(&str, u16)]) -> Component {
         cpu: 0,
         priority: 10,
         restart: Restart::Never,
+        operator: false,
+        trusted: false,
         devices: Vec::new(),
         provides: provides.iter().map(ToString::to_string).collect(),
-        uses: uses
-            .iter()
-            .map(|&(service, provider)| Use { service: service.to_string(), provider })
-            .collect(),
+        uses: uses.iter().map(|&(service, provider)| session(service, provider)).collect(),
+        stores: Vec::new(),
         vm: None,
     }
 }
@@ -60,10 +64,26 @@ fn sessions_are_numbered_per_provider() {
     };
     const SHARED: u64 = 32 << 10;
     let expected = [
-        Session { provider: 0, client: 0, user: 1, place: 0, cpus: 1, shared: SHARED },
-        Session { provider: 0, client: 1, user: 2, place: 0, cpus: 3, shared: SHARED },
-        Session { provider: 1, client: 0, user: 3, place: 0, cpus: 1, shared: 0 },
-        Session { provider: 0, client: 2, user: 3, place: 1, cpus: 1, shared: 0 },
+        Session {
+            provider: 0,
+            client: 0,
+            user: 1,
+            place: 0,
+            cpus: 1,
+            shared: SHARED,
+            lends: false,
+        },
+        Session {
+            provider: 0,
+            client: 1,
+            user: 2,
+            place: 0,
+            cpus: 3,
+            shared: SHARED,
+            lends: false,
+        },
+        Session { provider: 1, client: 0, user: 3, place: 0, cpus: 1, shared: 0, lends: false },
+        Session { provider: 0, client: 2, user: 3, place: 1, cpus: 1, shared: 0, lends: false },
     ];
     assert_eq!(sessions(&system, 4), expected);
 }
@@ -84,6 +104,7 @@ fn selectors_do_not_overlap() {
         ports: vec![(0x3f8, 8)],
         mmio: Vec::new(),
         irqs: vec![4, 3],
+        pci: None,
     }];
     let s = Selectors::of(&c, 2);
     assert_eq!((s.root, s.events, s.interrupts, s.uses, s.free), (8, 32, 96, 98, 100));
@@ -98,6 +119,6 @@ fn limits_of_the_start_block() {
     let mut c = component("c", &[], &[]);
     assert_eq!(check(&c, 32), Ok(()));
     assert!(check(&c, 33).is_err());
-    c.uses = (0..17).map(|_| Use { service: String::new(), provider: 0 }).collect();
+    c.uses = (0..17).map(|_| session("", 0)).collect();
     assert_eq!(check(&c, 0), Err("uses too many services"));
 }

@@ -83,7 +83,8 @@ fn component(
             .and_then(|p| order.iter().position(|&o| o == p))
             .context("unknown provider")?;
         let provider = u16::try_from(provider)?;
-        uses.push(Use { service: wanted.service.value.clone(), provider });
+        let service = wanted.service.value.clone();
+        uses.push(Use { service, provider, args: String::new() });
     }
     let mut devices = Vec::new();
     for wanted in &domain.devices {
@@ -99,9 +100,12 @@ fn component(
         cpu,
         priority: domain.priority.as_ref().map_or(Ok(PRIORITY), |p| u8::try_from(p.value))?,
         restart: domain.restart,
+        operator: false,
+        trusted: false,
         devices,
         provides: domain.provides.iter().map(|p| p.value.clone()).collect(),
         uses,
+        stores: Vec::new(),
         vm,
     })
 }
@@ -129,7 +133,7 @@ fn device(device: &model::Device) -> Result<Device> {
         irqs.push(u8::try_from(line.value)?);
     }
     let mmio = device.mmio.iter().map(|r| (r.value.0, r.value.1 - r.value.0 + 1)).collect();
-    Ok(Device { name: device.name.value.clone(), ports, mmio, irqs })
+    Ok(Device { name: device.name.value.clone(), ports, mmio, irqs, pci: None })
 }
 
 /// Spreads what may run anywhere over the CPUs that have least to do.

@@ -1,7 +1,7 @@
 use heapless::Vec;
 
 use crate::proto::start::{
-    Area, Client, Device, Error, Interrupt, Mmio, Objects, Start, Used, Vm, layout,
+    Area, Client, Device, Error, Interrupt, Mmio, Objects, Pci, Start, Store, Used, Vm, layout,
 };
 
 fn example() -> Start<'static> {
@@ -39,6 +39,8 @@ fn example() -> Start<'static> {
             cpus: 3,
             vm: true,
             shared: Some(Area { base: layout::WINDOWS.base, size: 4096 }),
+            args: "disk=one ro",
+            ram: Some(Area { base: layout::CLIENT_RAM.base, size: 64 << 20 }),
         }])
         .unwrap(),
         devices: Vec::from_slice(&[Device {
@@ -51,8 +53,20 @@ fn example() -> Start<'static> {
             .unwrap(),
             interrupts: Vec::from_slice(&[Interrupt { line: 4, selector: 90, trigger: 0 }])
                 .unwrap(),
+            pci: Some(Pci {
+                config: Area { base: layout::DEVICES.base + (2 << 20), size: 4096 },
+                bars: Vec::from_slice(&[4]).unwrap(),
+                vectors: Vec::from_slice(&[91, 92]).unwrap(),
+            }),
         }])
         .unwrap(),
+        stores: Vec::from_slice(&[Store {
+            name: "disk",
+            area: Area { base: layout::STORES.base, size: 8 << 20 },
+        }])
+        .unwrap(),
+        orders: Area { base: layout::WINDOWS.base, size: 4096 },
+        figures: Area { base: layout::WINDOWS.base + 4096, size: 4096 },
         vm: Some(Vm {
             ram: Area { base: layout::GUEST_RAM.base, size: 256 << 20 },
             kernel: Area { base: layout::MODULES.base, size: 14_000_001 },
@@ -101,6 +115,8 @@ fn areas_of_the_layout_do_not_overlap() {
         layout::WINDOWS,
         layout::GUEST_RAM,
         layout::MODULES,
+        layout::CLIENT_RAM,
+        layout::STORES,
     ];
     for (i, a) in all.iter().enumerate() {
         for b in &all[i + 1..] {
