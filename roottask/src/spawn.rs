@@ -28,8 +28,9 @@ use crate::plan::{Selectors, Session, lent};
 use crate::ram::Ram;
 use crate::start_block::{Given, describe, isa_interrupt, mmio_areas, module_area};
 
-/// Bytes of a component's first stack: the largest that its thread block takes.
-const STACK: u64 = 64 * 1024;
+/// Bytes of a component's first stack: what its thread block takes beside UTCB and start block.
+const STACK: u64 = 96 * 1024;
+const _: () = assert!(STACK + (2 + PAGES as u64) * PAGE <= THREAD_BLOCK);
 
 /// What spawning needs of the rest of the root task.
 pub struct Host<'a> {
@@ -251,7 +252,7 @@ impl Host<'_> {
                 .map_err(refuse("its image"))?;
         }
         self.fill_area(child, order.start.heap, PAGE, MemRights::RW, "its heap")?;
-        let stack = self.take(child, STACK, STACK, "its stack")?;
+        let stack = self.take(child, STACK, PAGE, "its stack")?;
         let end = layout::THREADS.base + THREAD_BLOCK;
         give(pd, stack.base, end - STACK, STACK, MemRights::RW).map_err(refuse("its stack"))?;
         self.start_block(child, &order.start)?;

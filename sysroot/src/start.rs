@@ -16,16 +16,31 @@ macro_rules! entry {
 /// Sets up the run-time library from the start block and runs the component's `main`.
 #[cfg(target_os = "none")]
 pub(crate) extern "sysv64" fn component_main(utcb: u64) -> ! {
-    use ipc::PAGE_SIZE;
-    use ipc::proto::start::{PAGES, Start};
-
-    use crate::num::usize_of;
     use crate::{heap, process, utcb};
 
     unsafe extern "Rust" {
         // SAFETY of the declaration: `entry!` defines it with this type.
         safe fn portico_main();
     }
+
+    let (heap, cpu) = install(utcb);
+    // SAFETY: the UTCB of this thread, which nothing has used yet.
+    unsafe { utcb::prepare(utcb::current(), cpu, 0) };
+    // SAFETY: the start block says that the area is mapped for this purpose.
+    unsafe { heap::add(heap) };
+    crash_later();
+    portico_main();
+    process::exit(0)
+}
+
+/// Installs the start block, which is large: none of it stays on the stack. Returns heap and CPU.
+#[cfg(target_os = "none")]
+#[inline(never)]
+fn install(utcb: u64) -> (ipc::proto::start::Area, u16) {
+    use ipc::PAGE_SIZE;
+    use ipc::proto::start::{PAGES, Start};
+
+    use crate::num::usize_of;
 
     let block = core::ptr::with_exposed_provenance(usize_of(utcb) + PAGE_SIZE);
     // SAFETY: the root task maps the start block behind the UTCB, read-only and for good.
@@ -34,15 +49,9 @@ pub(crate) extern "sysv64" fn component_main(utcb: u64) -> ! {
         // Without it there is nobody to tell; a fault is what the root task sees.
         crate::arch::abort()
     };
-    let (heap, cpu) = (start.heap, start.cpu);
-    // SAFETY: the UTCB of this thread, which nothing has used yet.
-    unsafe { utcb::prepare(utcb::current(), cpu, 0) };
-    process::init(start);
-    // SAFETY: the start block says that the area is mapped for this purpose.
-    unsafe { heap::add(heap) };
-    crash_later();
-    portico_main();
-    process::exit(0)
+    let facts = (start.heap, start.cpu);
+    crate::process::init(start);
+    facts
 }
 
 /// With the argument `crash-after=MS` a component faults after so many milliseconds: for tests of

@@ -23,7 +23,7 @@ pub const MAX_USES: usize = 16;
 /// Largest number of sessions a component serves.
 pub const MAX_CLIENTS: usize = 32;
 /// Largest number of devices of a component.
-pub const MAX_DEVICES: usize = 16;
+pub const MAX_DEVICES: usize = 8;
 /// Largest number of stores of a component.
 pub const MAX_STORES: usize = 16;
 /// Largest number of ranges of one kind in a device.
