@@ -25,6 +25,11 @@ const IMAGE: &[Need] = &[
     Need { what: "GRUB for UEFI", found: grub_uefi, packages: &["grub-efi-amd64-bin"] },
     Need { what: "xorriso", found: || runs("xorriso", "-version"), packages: &["xorriso"] },
     Need { what: "mtools", found: || runs("mformat", "--version"), packages: &["mtools"] },
+    Need {
+        what: "mke2fs",
+        found: || Path::new(crate::demo::disk::MKE2FS).is_file(),
+        packages: &["e2fsprogs"],
+    },
     Need { what: "strip", found: || runs("strip", "--version"), packages: &["binutils"] },
 ];
 

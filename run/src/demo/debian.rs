@@ -17,11 +17,20 @@ const DEPTH: usize = 3;
 /// # Errors
 /// The package cannot be fetched, or holds no kernel.
 pub fn kernel(repo: &Repo, package: &str) -> Result<PathBuf> {
+    let tree = kernel_tree(repo, package)?;
+    vmlinuz(&tree).with_context(|| format!("Debian package {package} holds no kernel"))
+}
+
+/// The files of a kernel's package.
+///
+/// # Errors
+/// As [`kernel`].
+pub fn kernel_tree(repo: &Repo, package: &str) -> Result<PathBuf> {
     let mut name = package.to_owned();
     for _ in 0..DEPTH {
         let tree = tree(repo, &name)?;
-        if let Some(kernel) = vmlinuz(&tree) {
-            return Ok(kernel);
+        if vmlinuz(&tree).is_some() {
+            return Ok(tree);
         }
         name = points_to(&tree)?
             .with_context(|| format!("Debian package {package} holds no kernel"))?;

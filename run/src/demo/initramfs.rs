@@ -1,4 +1,5 @@
-//! The demo RAM disk: busybox and an init that starts a shell.
+//! The demo RAM disk: busybox, drivers, and an init that tries the guest's devices and starts a
+//! shell.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -7,12 +8,20 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result};
 
 use super::cpio::Archive;
-use super::debian;
+use super::{debian, modules};
 use crate::repo::Repo;
 use crate::ui;
 
 /// Line that init prints when the guest is up.
 pub const GUEST_UP: &str = "GUEST-UP";
+
+/// Line that init prints when the disk keeps what is written.
+pub const DISK_OK: &str = "DISK-OK";
+/// Line that init prints when everybody on the network answered.
+pub const NET_OK: &str = "NET-OK";
+
+/// The kernel whose drivers the RAM disk has.
+const KERNEL: &str = "linux-image-cloud-amd64";
 
 const INIT: &str = include_str!("../../demo/init");
 
@@ -22,7 +31,7 @@ static WRITE: Mutex<()> = Mutex::new(());
 /// emulated CPU more than the firmware takes to read the difference.
 ///
 /// # Errors
-/// busybox cannot be fetched, or the file not be written.
+/// busybox or the kernel cannot be fetched, or the file not be written.
 pub fn build(repo: &Repo) -> Result<PathBuf> {
     let busybox = debian::tree(repo, "busybox-static")?.join("bin/busybox");
     let program =
@@ -30,7 +39,7 @@ pub fn build(repo: &Repo) -> Result<PathBuf> {
     let applets = ui::run(Command::new(&busybox).arg("--list"), None)?;
 
     let mut archive = Archive::new();
-    for folder in ["bin", "dev", "proc", "sys", "tmp", "root"] {
+    for folder in ["bin", "dev", "lib", "lib/modules", "proc", "sys", "tmp", "root"] {
         archive.directory(folder);
     }
     archive.program("init", INIT.as_bytes());
@@ -38,6 +47,13 @@ pub fn build(repo: &Repo) -> Result<PathBuf> {
     for applet in applets.lines().filter(|name| *name != "busybox") {
         archive.link(&format!("bin/{applet}"), "busybox");
     }
+    let mut order = String::new();
+    for module in modules::collect(&debian::kernel_tree(repo, KERNEL)?)? {
+        archive.program(&format!("lib/modules/{}.ko", module.name), &module.contents);
+        order.push_str(&module.name);
+        order.push('\n');
+    }
+    archive.program("lib/modules/order", order.as_bytes());
     let path = repo.target.join("demo/initramfs.cpio");
     let contents = archive.finish();
     let _one_at_a_time = WRITE.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,4 +2,6 @@
 
 pub mod cpio;
 pub mod debian;
+pub mod disk;
 pub mod initramfs;
+pub mod modules;
