@@ -131,7 +131,9 @@ impl Running {
             let badges = process::semaphore().down_all(None).unwrap_or(0);
             backend::signals(vm, *kernel, backends, badges);
             if badges & NOTIFY != 0 {
-                vm.devices().lock().connect(console::open());
+                if let Some(console) = console::refresh() {
+                    vm.devices().lock().connect(console);
+                }
                 backend::refresh(vm, *kernel, backends);
             }
             if badges & (console::BADGE | NOTIFY) != 0 {

@@ -55,12 +55,14 @@ pub struct Batched<S> {
 
 /// Bytes that are collected before they are handed over.
 const BATCH: usize = 128;
+/// Bytes that a driver may write at once after it found the console ready: a transmitter's FIFO.
+const BURST: usize = 16;
 
 impl<S: Sink> Batched<S> {
     /// An empty batch before `sink`.
     #[must_use]
     pub fn new(sink: S) -> Self {
-        Self { sink, pending: Vec::with_capacity(BATCH) }
+        Self { sink, pending: Vec::with_capacity(BATCH + BURST) }
     }
 
     /// Hands over what fits; the rest stays.
@@ -81,7 +83,7 @@ impl<S: Sink> Console for Batched<S> {
         if self.pending.len() >= BATCH {
             self.hand_over();
         }
-        if self.pending.len() < BATCH {
+        if self.pending.len() < BATCH + BURST {
             self.pending.push(byte);
         }
         if byte == b'\n' || self.pending.len() >= BATCH {

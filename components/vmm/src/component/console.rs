@@ -2,8 +2,9 @@
 
 use alloc::boxed::Box;
 use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
 
-use ipc::cap::Rights;
+use ipc::cap::{ObjectType, Range, Rights};
 use ipc::proto::console::{self, INPUT, Join, OUTPUT};
 use ipc::proto::ring::{Consumer, Producer};
 use ipc::proto::service::Error;
@@ -20,6 +21,9 @@ pub(super) const BADGE: u64 = 1;
 
 /// Where the service's semaphore arrives, this time and after a restart of the service.
 static DOORBELL: Once<Option<ipc::cap::Selector>> = Once::new();
+
+/// There is a terminal. Relaxed: only the main thread uses it.
+static OPENED: AtomicBool = AtomicBool::new(false);
 
 /// Why there is no session.
 pub(super) enum Failure {
@@ -53,7 +57,10 @@ impl fmt::Display for Failure {
 /// Opens the console; without a service the VM runs with nobody looking.
 pub(super) fn open() -> Box<dyn Console> {
     match connect() {
-        Ok(Some(terminal)) => Box::new(Batched::new(terminal)),
+        Ok(Some(terminal)) => {
+            OPENED.store(true, Ordering::Relaxed);
+            Box::new(Batched::new(terminal))
+        }
         Ok(None) => {
             log!("no console in the configuration: output of the guest is dropped");
             Box::new(Nowhere)
@@ -63,6 +70,22 @@ pub(super) fn open() -> Box<dyn Console> {
             Box::new(Nowhere)
         }
     }
+}
+
+/// The root task says that something changed: joins a service that is new, in the same memory, so
+/// that nothing is lost. A console where there was none so far is returned.
+pub(super) fn refresh() -> Option<Box<dyn Console>> {
+    if let Some(Some(doorbell)) = DOORBELL.get()
+        && syscall::query(Range::object(Rights::empty()), doorbell.0)
+            .is_ok_and(|(held, _)| held.object() == Some(ObjectType::Sm))
+    {
+        return None;
+    }
+    // Where it is not back yet there will be other news.
+    let terminal = connect().ok()??;
+    let first = !OPENED.load(Ordering::Relaxed);
+    OPENED.store(true, Ordering::Relaxed);
+    first.then(|| Box::new(Batched::new(terminal)) as Box<dyn Console>)
 }
 
 fn connect() -> Result<Option<Terminal>, Failure> {
