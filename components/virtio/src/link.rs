@@ -5,8 +5,7 @@ use alloc::vec::Vec;
 use core::fmt::Display;
 use core::ptr::NonNull;
 
-use ipc::proto::board::{Life, Orders};
-use ipc::proto::root::Released;
+use ipc::proto::board::Orders;
 use ipc::proto::start::{Area, Start};
 use sysroot::num::usize_of;
 use sysroot::{log, process};
@@ -217,7 +216,7 @@ impl Links {
     /// The devices of a desk.
     #[must_use]
     pub fn of(desk: &'static Desk, start: &Start<'static>) -> Option<Self> {
-        let orders = orders(start)?;
+        let orders = process::orders()?;
         let link = |seat: &'static Seat| {
             let client = start.clients.get(seat.client);
             let ram = client.and_then(|c| c.ram).and_then(ram);
@@ -297,7 +296,10 @@ impl Links {
             match step {
                 None => return,
                 Some(Step::Leave) => self.let_go(backend, at),
-                Some(Step::Release(life)) => release(link.seat.client, life),
+                // Where the root task does not want it any more, it has decided without.
+                Some(Step::Release(life)) => {
+                    let _ = process::release(link.seat.client, life);
+                }
                 Some(Step::Reach(epoch)) => {
                     shared.reach(epoch);
                     link.seat.notify();
@@ -339,23 +341,6 @@ pub fn run<B: Backend + ?Sized>(mut links: Links, backend: &mut B) -> ! {
         let badges = process::semaphore().down_all(deadline).unwrap_or(0);
         backend.woken(&mut links, badges);
     }
-}
-
-fn release(client: usize, life: Life) {
-    let (Some(root), Ok(client)) = (process::root(), u16::try_from(client)) else { return };
-    // Where the root task does not want it any more, it has decided without.
-    let _ = root.call(&Released { client, life: life.0 });
-}
-
-/// The root task's orders.
-fn orders(start: &Start<'_>) -> Option<&'static Orders> {
-    if start.orders.size < sysroot::num::u64_of(size_of::<Orders>()) {
-        return None;
-    }
-    let orders: *const Orders = core::ptr::with_exposed_provenance(usize_of(start.orders.base));
-    // SAFETY: the start block says that it is mapped there, which the root task never changes; it
-    // is atomic throughout and valid with any content.
-    Some(unsafe { &*orders })
 }
 
 /// The memory of a client's VM.

@@ -1,6 +1,7 @@
+use ipc::proto::board::Life;
 use ipc::proto::virtio::{Epoch, Setup, Shared};
 
-use super::{Backend, Life, Link, Links, Orders, TURN};
+use super::{Backend, Link, Links, Orders, TURN};
 use crate::chain::Segment;
 use crate::driver::Driver;
 use crate::queue::{EVENT_IDX, VERSION_1};
