@@ -8,7 +8,7 @@ use crate::config::compile::Compiled;
 use crate::config::payload::Payload;
 use crate::config::source::Source;
 use crate::config::{Checked, check::Surroundings};
-use crate::demo::{debian, initramfs};
+use crate::demo::{debian, disk, initramfs};
 use crate::images::{self, Images};
 use crate::iso::{Contents, Plan};
 use crate::repo::Repo;
@@ -81,5 +81,6 @@ pub fn provide(repo: &Repo, payload: &Payload) -> Result<PathBuf> {
         Payload::File(path) => Ok(path.clone()),
         Payload::Debian(package) => debian::kernel(repo, package),
         Payload::Demo => initramfs::build(repo),
+        Payload::DemoDisk => disk::build(repo),
     }
 }

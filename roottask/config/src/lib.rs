@@ -104,9 +104,19 @@ pub struct Device {
     pub pci: Option<Pci>,
 }
 
+/// A PCI function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pci {
+    /// Which one.
+    pub which: Which,
+    /// Bytes of memory, a multiple of 4096, that the function may access by itself and whose
+    /// physical address its driver is told; 0 for none.
+    pub dma: u64,
+}
+
 /// Which PCI function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Pci {
+pub enum Which {
     /// The first one of this kind.
     Kind {
         /// Vendor id.
@@ -189,6 +199,9 @@ impl core::fmt::Display for Error {
     }
 }
 
+/// Largest store: 64 GiB.
+const MAX_STORE: u64 = 1 << 36;
+
 const HEADER: usize = 12;
 
 /// Encodes a system: magic, version, two reserved bytes, checksum, postcard body.
@@ -266,6 +279,23 @@ pub fn validate(system: &System) -> Result<(), Error> {
             }) {
                 return bad("device has a misaligned, empty or wrapping MMIO range");
             }
+        }
+        if c.devices.iter().any(|d| d.pci.is_some()) && !c.trusted {
+            return bad("has a PCI function but is not trusted");
+        }
+        let dma = |d: &Device| d.pci.is_some_and(|p| p.dma % 4096 != 0);
+        if c.devices.iter().any(dma) {
+            return bad("memory for DMA is not a multiple of 4096");
+        }
+        let places = c.devices.iter().filter_map(|d| d.pci).filter_map(|p| match p.which {
+            Which::Place { device, function, .. } => Some((device, function)),
+            Which::Kind { .. } => None,
+        });
+        if places.into_iter().any(|(device, function)| device >= 32 || function >= 8) {
+            return bad("PCI function does not exist on any bus");
+        }
+        if c.stores.iter().any(|s| s.size == 0 || s.size % 4096 != 0 || s.size > MAX_STORE) {
+            return bad("size of a store is not a positive multiple of 4096");
         }
         if let Some(vm) = &c.vm {
             if vm.vcpus.is_empty() || vm.vcpus.len() > 64 {

@@ -1,7 +1,10 @@
 //! The compiled configuration as the root task meets it: intact, damaged, and lying.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use config::{Component, Device, Error, MachineAction, Restart, System, Use, Vm, decode, encode};
+use config::{
+    Component, Device, Error, MachineAction, Pci, Restart, Store, System, Use, Vm, Which, decode,
+    encode,
+};
 
 fn component(name: &str) -> Component {
     Component {
@@ -133,10 +136,35 @@ fn numbers_are_in_range() {
         |s| s.components[0].devices[0].ports = vec![(0xffff, 2)],
         |s| s.components[0].devices[0].ports = vec![(0, 0)],
         |s| s.components[0].devices[0].mmio = vec![(0xfed4_0001, 4096)],
+        |s| s.components[0].stores.push(store(0)),
+        |s| s.components[0].stores.push(store(4095)),
+        |s| s.components[0].stores.push(store(1 << 40)),
+        |s| function(s, Which::Place { bus: 0, device: 32, function: 0 }, 0),
+        |s| function(s, Which::Place { bus: 0, device: 0, function: 8 }, 0),
+        |s| function(s, Which::Kind { vendor: 1, device: 1 }, 100),
         |s| s.components[0].devices[0].mmio = vec![(0u64.wrapping_sub(4096), 8192)],
     ] {
         assert!(matches!(refused(change), Error::Invalid(..)));
     }
+}
+
+fn store(size: u64) -> Store {
+    Store { name: "disk".into(), size, content: None }
+}
+
+fn function(system: &mut System, which: Which, dma: u64) {
+    system.components[0].trusted = true;
+    system.components[0].devices[0].pci = Some(Pci { which, dma });
+}
+
+#[test]
+fn functions_are_for_the_trusted() {
+    let mut good = system();
+    function(&mut good, Which::Kind { vendor: 0x1af4, device: 0x1041 }, 4096);
+    assert_eq!(decode(&encode(&good).unwrap()).as_ref(), Ok(&good));
+    good.components[0].trusted = false;
+    let error = decode(&encode(&good).unwrap()).unwrap_err();
+    assert!(matches!(error, Error::Invalid(_, what) if what.contains("not trusted")));
 }
 
 #[test]

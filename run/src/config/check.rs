@@ -3,6 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use ipc::info::{MAX_MODULES, NAME_LEN};
+use ipc::proto::start::{MAX_CLIENTS, MAX_DEVICES, MAX_STORES, MAX_USES};
+
 use super::graph;
 use super::model::{Cpu, Device, Domain, Model};
 use super::modules::Modules;
@@ -10,7 +13,10 @@ use super::payload::Payload;
 use super::source::{Diagnostic, Located};
 use super::table::unknown;
 use super::units::show;
+use super::virtio;
 
+/// Image of a VM where `image` is not given.
+pub const VMM: &str = "vmm";
 /// Kernel memory where `kernel-memory` is not given.
 pub const KERNEL_MEMORY: u64 = 32 << 20;
 /// Memory of a component where `memory` is not given.
@@ -55,6 +61,10 @@ pub fn check(model: &Model, around: &Surroundings<'_>) -> Vec<Diagnostic> {
         pages(domain, &mut errors);
     }
     devices(model, &mut errors);
+    functions(model, &mut errors);
+    limits(model, &mut errors);
+    modules(model, around, &mut errors);
+    virtio::check(model, &mut errors);
     graph::check(model, &mut errors);
     quotas(model, &mut errors);
     memory(model, around, &mut errors);
@@ -96,7 +106,6 @@ fn cpus(domain: &Domain, around: &Surroundings<'_>, errors: &mut Vec<Diagnostic>
 }
 
 fn files(domain: &Domain, around: &Surroundings<'_>, errors: &mut Vec<Diagnostic>) {
-    let Some(vm) = &domain.vm else { return };
     let mut see = |what, text: &Option<Located<String>>, read: fn(&str, &Path) -> Result<_, _>| {
         if let Some(text) = text
             && let Err(message) = read(&text.value, around.folder)
@@ -105,8 +114,20 @@ fn files(domain: &Domain, around: &Surroundings<'_>, errors: &mut Vec<Diagnostic
             errors.push(error.help("paths are relative to the configuration file"));
         }
     };
-    see("kernel", &vm.kernel, Payload::kernel);
-    see("initrd", &vm.initrd, Payload::initrd);
+    if let Some(vm) = &domain.vm {
+        see("kernel", &vm.kernel, Payload::kernel);
+        see("initrd", &vm.initrd, Payload::initrd);
+    }
+    for store in &domain.stores {
+        see("store", &store.file, Payload::store);
+    }
+    for (size, file) in domain.stores.iter().filter_map(|s| s.size.as_ref().zip(s.file.as_ref())) {
+        let known = Payload::store(&file.value, around.folder).map_or(0, |p| p.known_size());
+        if known > size.value {
+            let message = format!("the file has {}, which do not fit", show(known));
+            errors.push(Diagnostic::new(&size.span, message).also(&file.span, "this file"));
+        }
+    }
 }
 
 /// Memory is handed out in pages; guest memory in pages of 2 MiB.
@@ -122,6 +143,84 @@ fn pages(domain: &Domain, errors: &mut Vec<Diagnostic>) {
     multiple(domain.memory.as_ref(), 4096);
     multiple(domain.quota.as_ref(), 4096);
     multiple(domain.vm.as_ref().and_then(|vm| vm.ram.as_ref()), 2 << 20);
+    for store in &domain.stores {
+        multiple(store.size.as_ref(), 4096);
+    }
+}
+
+/// PCI functions are the business of components that the whole system trusts.
+fn functions(model: &Model, errors: &mut Vec<Diagnostic>) {
+    for domain in model.domains.iter().filter(|d| !d.trusted) {
+        for wanted in &domain.devices {
+            let mut devices = model.devices.iter();
+            if devices.any(|d| d.name.value == wanted.value && d.pci.is_some()) {
+                let message = format!(
+                    "`{}` can write to any memory by way of the component that has it",
+                    wanted.value
+                );
+                let help = "no IOMMU confines PCI functions: `trusted = true` accepts that";
+                errors.push(Diagnostic::new(&wanted.span, message).help(help));
+            }
+        }
+    }
+    for (index, device) in model.devices.iter().enumerate() {
+        if let Some(dma) = device.dma.as_ref().filter(|d| d.value == 0 || d.value % 4096 != 0) {
+            errors.push(Diagnostic::new(&dma.span, "must be a positive multiple of 4K"));
+        }
+        let Some(pci) = &device.pci else { continue };
+        let earlier = model.devices.iter().take(index).filter_map(|d| d.pci.as_ref());
+        if let Some(twin) = earlier.into_iter().find(|o| o.value == pci.value) {
+            let message = "another device is this PCI function";
+            errors.push(Diagnostic::new(&pci.span, message).also(&twin.span, "there"));
+        }
+    }
+}
+
+/// The kernel passes on a limited number of boot modules with names of a limited length.
+fn modules(model: &Model, around: &Surroundings<'_>, errors: &mut Vec<Diagnostic>) {
+    let modules = Modules::of(model, around.folder);
+    for (name, _) in modules.files.iter().filter(|(name, _)| name.len() > NAME_LEN) {
+        let owner = name.split('.').next().unwrap_or_default();
+        let owner = graph::find(model, owner).and_then(|i| model.domains.get(i));
+        let span = owner.map_or(0..0, |d| d.name.as_ref().map_or(&d.span, |n| &n.span).clone());
+        let message = format!("`{name}` is too long for a boot module: {NAME_LEN} characters fit");
+        errors.push(Diagnostic::new(&span, message).help("use shorter names"));
+    }
+    let images: BTreeSet<&str> = model.domains.iter().map(image_name).collect();
+    // Root task and configuration are modules, too.
+    let count = modules.files.len() + images.len() + 2;
+    if count > MAX_MODULES {
+        let message = format!("{count} boot modules: there is room for {MAX_MODULES}");
+        errors.push(Diagnostic::new(&(0..0), message));
+    }
+}
+
+/// Name of a domain's program.
+#[must_use]
+pub fn image_name(domain: &Domain) -> &str {
+    domain.image.as_ref().map_or(VMM, |i| i.value.as_str())
+}
+
+/// What a component is told about itself has room for so much.
+fn limits(model: &Model, errors: &mut Vec<Diagnostic>) {
+    for domain in &model.domains {
+        let span = domain.name.as_ref().map_or(&domain.span, |n| &n.span);
+        let users = model.domains.iter().flat_map(|d| &d.uses);
+        let name = domain.name.as_ref().map(|n| &n.value);
+        let clients = users.filter(|u| Some(&u.provider.value) == name).count();
+        let counts = [
+            (domain.uses.len(), MAX_USES, "sessions with services and devices"),
+            (clients, MAX_CLIENTS, "sessions of others with it"),
+            (domain.devices.len(), MAX_DEVICES, "devices"),
+            (domain.stores.len(), MAX_STORES, "stores"),
+        ];
+        for (count, limit, what) in counts {
+            if count > limit {
+                let message = format!("{count} {what}: there is room for {limit}");
+                errors.push(Diagnostic::new(span, message));
+            }
+        }
+    }
 }
 
 fn devices(model: &Model, errors: &mut Vec<Diagnostic>) {
@@ -212,10 +311,13 @@ fn memory(model: &Model, around: &Surroundings<'_>, errors: &mut Vec<Diagnostic>
     let ram = |d: &Domain| d.vm.as_ref().and_then(|vm| vm.ram.as_ref()).map_or(0, |r| r.value);
     let programs: u64 = model.domains.iter().map(program_memory).sum();
     let guests: u64 = model.domains.iter().map(ram).sum();
+    let stores = model.domains.iter().flat_map(|d| &d.stores).filter_map(|s| s.size.as_ref());
+    let dma = model.devices.iter().filter_map(|d| d.dma.as_ref());
+    let stores: u64 = stores.chain(dma).map(|s| s.value).sum();
     let files = Modules::of(model, around.folder).files;
     let files: u64 = files.iter().map(|(_, payload)| payload.known_size()).sum();
     let kernel = kernel_memory(model);
-    let sum = programs + guests + files + kernel + RESERVE;
+    let sum = programs + guests + stores + files + kernel + RESERVE;
     if sum <= around.memory {
         return;
     }
@@ -229,10 +331,11 @@ fn memory(model: &Model, around: &Surroundings<'_>, errors: &mut Vec<Diagnostic>
         show(around.memory)
     );
     let help = format!(
-        "guests {}, programs {}, kernel {}, boot files {}, firmware and system {}; \
+        "guests {}, programs {}, stores {}, kernel {}, boot files {}, firmware and system {}; \
          --memory gives the machine more",
         show(guests),
         show(programs),
+        show(stores),
         show(kernel),
         show(files),
         show(RESERVE)

@@ -1,16 +1,15 @@
 //! A checked model to the form that the root task reads.
 
 use anyhow::{Context, Result, anyhow};
-use config::{Component, Device, MachineAction, Use, Vm};
+use config::{Component, Device, MachineAction, Pci, Store, Use, Vm};
 
-use super::check::{kernel_memory, program_memory, quota};
+use super::check::{image_name, kernel_memory, program_memory, quota};
 use super::graph;
 use super::model::{self, Cpu, Domain, Model};
 use super::modules::{INITRD, KERNEL, Modules};
 use super::payload::Payload;
+use super::virtio::{self, Addresses};
 
-/// Image of a VM where `image` is not given.
-pub const VMM: &str = "vmm";
 /// Priority where none is given.
 const PRIORITY: u8 = 64;
 /// Bytes in a page of kernel memory.
@@ -36,10 +35,11 @@ pub struct Compiled {
 pub fn compile(model: &Model, default_name: &str, smp: u16, modules: Modules) -> Result<Compiled> {
     let order = graph::order(model).map_err(|_| anyhow!("components use each other in a cycle"))?;
     let mut cpus = Cpus::new(model, smp);
+    let mut addresses = Addresses::of(model);
     let mut components = Vec::new();
     for &index in &order {
         let domain = model.domains.get(index).context("start order names no domain")?;
-        components.push(component(model, domain, &order, &mut cpus, &modules)?);
+        components.push(component(model, domain, &order, &mut cpus, &mut addresses, &modules)?);
     }
     let mut images: Vec<String> = Vec::new();
     for component in &components {
@@ -67,6 +67,7 @@ fn component(
     domain: &Domain,
     order: &[usize],
     cpus: &mut Cpus,
+    addresses: &mut Addresses,
     modules: &Modules,
 ) -> Result<Component> {
     let name = domain.name.as_ref().context("component without a name")?.value.clone();
@@ -76,7 +77,7 @@ fn component(
         (None, Some(vm)) => vm.vcpus.first().copied().unwrap_or(0),
         (None, None) => cpus.place(Cpu::Index(0)),
     };
-    let image = domain.image.as_ref().map_or(VMM, |i| i.value.as_str());
+    let image = image_name(domain);
     let mut uses = Vec::new();
     for wanted in &domain.uses {
         let provider = graph::find(model, &wanted.provider.value)
@@ -84,12 +85,27 @@ fn component(
             .context("unknown provider")?;
         let provider = u16::try_from(provider)?;
         let service = wanted.service.value.clone();
-        uses.push(Use { service, provider, args: String::new() });
+        let args = match &wanted.device {
+            Some(device @ virtio::Device::Net(net)) if net.mac.is_none() => {
+                virtio::args(device, addresses.next())
+            }
+            Some(device) => virtio::args(device, [0; 6]),
+            None => String::new(),
+        };
+        uses.push(Use { service, provider, args });
     }
     let mut devices = Vec::new();
     for wanted in &domain.devices {
         let found = model.devices.iter().find(|d| d.name.value == wanted.value);
         devices.push(device(found.context("unknown device")?)?);
+    }
+    let mut stores = Vec::new();
+    for store in &domain.stores {
+        stores.push(Store {
+            name: store.name.value.clone(),
+            size: store.size.as_ref().context("store without a size")?.value,
+            content: modules.name(&name, &store.name.value),
+        });
     }
     Ok(Component {
         name,
@@ -100,12 +116,12 @@ fn component(
         cpu,
         priority: domain.priority.as_ref().map_or(Ok(PRIORITY), |p| u8::try_from(p.value))?,
         restart: domain.restart,
-        operator: false,
-        trusted: false,
+        operator: domain.operator,
+        trusted: domain.trusted,
         devices,
         provides: domain.provides.iter().map(|p| p.value.clone()).collect(),
         uses,
-        stores: Vec::new(),
+        stores,
         vm,
     })
 }
@@ -133,7 +149,9 @@ fn device(device: &model::Device) -> Result<Device> {
         irqs.push(u8::try_from(line.value)?);
     }
     let mmio = device.mmio.iter().map(|r| (r.value.0, r.value.1 - r.value.0 + 1)).collect();
-    Ok(Device { name: device.name.value.clone(), ports, mmio, irqs, pci: None })
+    let dma = device.dma.as_ref().map_or(0, |d| d.value);
+    let pci = device.pci.as_ref().map(|which| Pci { which: which.value, dma });
+    Ok(Device { name: device.name.value.clone(), ports, mmio, irqs, pci })
 }
 
 /// Spreads what may run anywhere over the CPUs that have least to do.

@@ -10,6 +10,7 @@ pub mod payload;
 pub mod source;
 pub mod table;
 pub mod units;
+pub mod virtio;
 
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,9 @@
 //! A configuration as it stands in the file: typed, located, not yet checked against anything.
 
-use config::{MachineAction, Restart};
+use config::{MachineAction, Restart, Which};
 
 use super::source::{Located, Span};
+use super::virtio;
 
 /// The whole file.
 #[derive(Debug, Default)]
@@ -39,6 +40,21 @@ pub struct Device {
     pub mmio: Vec<Located<(u64, u64)>>,
     /// ISA interrupt lines.
     pub irqs: Vec<Located<u16>>,
+    /// The PCI function that it is.
+    pub pci: Option<Located<Which>>,
+    /// Bytes of memory at a known place that the PCI function may access by itself.
+    pub dma: Option<Located<u64>>,
+}
+
+/// A store: `stores = { name = { size = "64M", file = "path" } }`.
+#[derive(Debug)]
+pub struct Store {
+    /// Its name.
+    pub name: Located<String>,
+    /// Bytes.
+    pub size: Option<Located<u64>>,
+    /// What it begins with: a path or `demo-disk`.
+    pub file: Option<Located<String>>,
 }
 
 /// A CPU by index, or the tool's choice.
@@ -57,6 +73,8 @@ pub struct Use {
     pub service: Located<String>,
     /// The component that is asked for it.
     pub provider: Located<String>,
+    /// Set where the session is a virtio device of a VM.
+    pub device: Option<virtio::Device>,
 }
 
 /// A protection domain: a component, or a VM with its VMM.
@@ -84,6 +102,12 @@ pub struct Domain {
     pub provides: Vec<Located<String>>,
     /// Services of others.
     pub uses: Vec<Use>,
+    /// Memory that stays.
+    pub stores: Vec<Store>,
+    /// May control the others.
+    pub operator: bool,
+    /// Its PCI functions may access memory.
+    pub trusted: bool,
     /// Supervision.
     pub restart: Restart,
     /// Set for `[[vm]]`.

@@ -4,16 +4,17 @@ use config::{MachineAction, Restart};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::model::{Cpu, Device, Domain, Model, System, Use, Vm};
+use super::model::{Cpu, Device, Domain, Model, Store, System, Use, Vm};
 use super::source::{Diagnostic, Located, Span};
 use super::table::{self, Table};
-use super::units;
+use super::{units, virtio};
 
 type Value<'i> = Spanned<DeValue<'i>>;
 type Errors = Vec<Diagnostic>;
 
 const SYSTEM: &[&str] = &["name", "on-last-vm-off", "kernel-memory", "kernel-args"];
-const DEVICE: &[&str] = &["ports", "mmio", "irqs"];
+const DEVICE: &[&str] = &["ports", "mmio", "irqs", "pci", "dma"];
+const STORE: &[&str] = &["size", "file"];
 const COMPONENT: &[&str] = &[
     "name",
     "image",
@@ -25,6 +26,9 @@ const COMPONENT: &[&str] = &[
     "devices",
     "provides",
     "uses",
+    "stores",
+    "operator",
+    "trusted",
     "restart",
     "max-restarts",
 ];
@@ -44,6 +48,9 @@ const VM: &[&str] = &[
     "kernel",
     "initrd",
     "cmdline",
+    "consoles",
+    "disks",
+    "nets",
 ];
 
 /// Reads a configuration. The model holds whatever could be understood.
@@ -108,7 +115,17 @@ fn device(span: Span, name: &str, value: &Value<'_>, errors: &mut Errors) -> Opt
             .optional("irqs", errors, |v, e| table::list(v, e, |v, e| table::number(v, 0..=15, e)))
             .map(|l| l.value)
             .unwrap_or_default(),
+        pci: t.optional("pci", errors, |v, e| understood(v, e, units::pci)),
+        dma: t.optional("dma", errors, size),
     };
+    let resources = ["ports", "mmio", "irqs"].map(|key| t.optional(key, errors, |_, _| Some(())));
+    for resource in resources.iter().flatten().filter(|_| device.pci.is_some()) {
+        let message = "the resources of a PCI function are found out, not configured";
+        errors.push(Diagnostic::new(&resource.span, message));
+    }
+    if let Some(dma) = device.dma.as_ref().filter(|_| device.pci.is_none()) {
+        errors.push(Diagnostic::new(&dma.span, "only a PCI function has memory for DMA"));
+    }
     for pages in &device.mmio {
         if pages.value.0 % 4096 != 0 || (pages.value.1 + 1) % 4096 != 0 {
             let message = "an MMIO range must consist of whole pages of 4096 bytes";
@@ -126,6 +143,9 @@ fn component(fields: &DeTable<'_>, span: Span, errors: &mut Errors) -> Domain {
         memory: t.optional("memory", errors, size),
         devices: names(&t, "devices", errors),
         provides: names(&t, "provides", errors),
+        stores: stores(&t, errors),
+        operator: flag(&t, "operator", errors),
+        trusted: flag(&t, "trusted", errors),
         ..domain(&t, restart, errors)
     }
 }
@@ -148,12 +168,37 @@ fn vm(fields: &DeTable<'_>, span: Span, errors: &mut Errors) -> Domain {
         initrd: t.optional("initrd", errors, table::string),
         cmdline: text(&t, "cmdline", errors),
     };
+    let mut domain = domain(&t, restart, errors);
+    domain.uses.extend(virtio::parse(&t, errors));
     Domain {
         image: t.optional("image", errors, name),
         memory: t.optional("vmm-memory", errors, size),
         vm: Some(vm),
-        ..domain(&t, restart, errors)
+        ..domain
     }
+}
+
+fn stores(t: &Table<'_, '_>, errors: &mut Errors) -> Vec<Store> {
+    let Some(found) = t.optional("stores", errors, table::table) else { return Vec::new() };
+    let mut stores = Vec::new();
+    for (name, value) in found.value {
+        if let Err(message) = units::name(name.get_ref()) {
+            errors.push(Diagnostic::new(&name.span(), message));
+        }
+        let Some(fields) = table::table(value, errors) else { continue };
+        let t = Table::new("a store", fields, value.span(), STORE, errors);
+        stores.push(Store {
+            name: Located::new(name.get_ref().clone().into_owned(), name.span()),
+            size: t.required("size", errors, size),
+            file: t.optional("file", errors, table::string),
+        });
+    }
+    stores.sort_by_key(|s| s.name.span.start);
+    stores
+}
+
+fn flag(t: &Table<'_, '_>, key: &str, errors: &mut Errors) -> bool {
+    t.optional(key, errors, table::boolean).is_some_and(|l| l.value)
 }
 
 /// What components and VMs have in common.
@@ -170,6 +215,9 @@ fn domain(t: &Table<'_, '_>, restart: Restart, errors: &mut Errors) -> Domain {
         devices: Vec::new(),
         provides: Vec::new(),
         uses: uses(t, errors),
+        stores: Vec::new(),
+        operator: false,
+        trusted: false,
         restart,
         vm: None,
     }
@@ -185,6 +233,7 @@ fn uses(t: &Table<'_, '_>, errors: &mut Errors) -> Vec<Use> {
             uses.push(Use {
                 service: Located::new(service.get_ref().clone().into_owned(), service.span()),
                 provider: Located::new(text, provider.span()),
+                device: None,
             });
         }
     }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::demo::disk;
+
 /// A file that a VM is given at boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
@@ -11,6 +13,8 @@ pub enum Payload {
     Debian(String),
     /// The initial RAM disk that this tool builds.
     Demo,
+    /// The disk that this tool builds.
+    DemoDisk,
 }
 
 impl Payload {
@@ -46,12 +50,24 @@ impl Payload {
         }
     }
 
+    /// Reads `file = "..."` of a store.
+    ///
+    /// # Errors
+    /// Says what is wrong.
+    pub fn store(text: &str, folder: &Path) -> Result<Self, String> {
+        match text {
+            "demo-disk" => Ok(Self::DemoDisk),
+            path => file(path, folder),
+        }
+    }
+
     /// The bytes it needs, as far as that is known without fetching or building.
     #[must_use]
     pub fn known_size(&self) -> u64 {
         match self {
             Self::File(path) => path.metadata().map_or(0, |m| m.len()),
             Self::Debian(_) | Self::Demo => 0,
+            Self::DemoDisk => disk::SIZE,
         }
     }
 }

@@ -121,6 +121,15 @@ pub fn number(
     found
 }
 
+/// True or false.
+pub fn boolean(value: &Spanned<DeValue<'_>>, errors: &mut Vec<Diagnostic>) -> Option<bool> {
+    let found = value.get_ref().as_bool();
+    if found.is_none() {
+        wrong(value, "true or false", errors);
+    }
+    found
+}
+
 /// A list whose entries all convert; entries that do not are reported and left out.
 pub fn list<'a, 'i, T>(
     value: &'a Spanned<DeValue<'i>>,

@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use config::{MachineAction, Restart};
+use config::{MachineAction, Pci, Restart, Which};
 
 use super::check::Surroundings;
 use super::compile::Compiled;
 use super::payload::Payload;
 use super::source::Source;
-use super::{Checked, process, units};
+use super::{Checked, process, units, virtio};
 
 fn read(source: &Source, smp: u16, memory: u64) -> Checked {
     let images = ["pv-console", "vmm"].map(String::from).into_iter().collect::<BTreeSet<_>>();
@@ -95,6 +95,16 @@ fn empty_system_is_refused() {
 }
 
 #[test]
+fn wrong_stores_functions_and_virtio_devices_are_found() {
+    fixture("devices");
+}
+
+#[test]
+fn what_does_not_fit_is_found() {
+    fixture("limits");
+}
+
+#[test]
 fn shipped_configurations_are_good() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
     for name in ["linux", "quiet"] {
@@ -156,6 +166,79 @@ fn everything_said_is_compiled() {
     assert_eq!(config::decode(&config::encode(system).unwrap()).as_ref(), Ok(system));
 }
 
+const DEVICES: &str = r#"
+[device.nic]
+pci = "1af4:1041"
+dma = "2M"
+[device.drive]
+pci = "00:1f.2"
+[[component]]
+name = "disks"
+image = "pv-console"
+provides = ["virtio"]
+devices = ["drive"]
+trusted = true
+stores = { one = { size = "1M", file = "keys.toml" }, changes = { size = "2M" } }
+[[component]]
+name = "switch"
+image = "pv-console"
+devices = ["nic"]
+trusted = true
+operator = true
+provides = ["virtio"]
+[[vm]]
+name = "a"
+memory = "64M"
+kernel = "keys.toml"
+nets = [
+    { from = "switch", network = "lan" },
+    { from = "switch", network = "lan", mac = "52:54:00:00:00:01", rate = "10M" },
+    { from = "switch", network = "lan" },
+]
+consoles = [{ from = "switch" }]
+disks = [
+    { from = "disks", disk = "one", copy-on-write = "changes", serial = "A-1" },
+    { from = "disks", disk = "one", read-only = true, partition = 2 },
+    { from = "disks", disk = "drive" },
+]
+"#;
+
+#[test]
+fn devices_become_sessions_with_words() {
+    let system = good(&text(DEVICES), 2).system;
+    let vm = &system.components[2];
+    let sessions: Vec<_> =
+        vm.uses.iter().map(|u| (u.service.as_str(), u.provider, u.args.as_str())).collect();
+    assert_eq!(
+        sessions,
+        [
+            ("virtio", 1, "console"),
+            ("virtio", 0, "disk=one cow=changes serial=A-1"),
+            ("virtio", 0, "disk=one ro partition=2"),
+            ("virtio", 0, "disk=drive"),
+            ("virtio", 1, "network=lan mac=52:54:00:00:00:02"),
+            ("virtio", 1, "network=lan mac=52:54:00:00:00:01 rate=10485760"),
+            ("virtio", 1, "network=lan mac=52:54:00:00:00:03"),
+        ]
+    );
+}
+
+#[test]
+fn stores_functions_and_flags_are_compiled() {
+    let compiled = good(&text(DEVICES), 2);
+    let [disks, switch, vm] = compiled.system.components.as_slice() else { panic!() };
+    let stores: Vec<_> =
+        disks.stores.iter().map(|s| (s.name.as_str(), s.size, s.content.as_deref())).collect();
+    assert_eq!(stores, [("one", 1 << 20, Some("disks.one")), ("changes", 2 << 20, None)]);
+    // The kernel of the VM is the same file.
+    assert_eq!(vm.vm.as_ref().unwrap().kernel, "disks.one");
+    let place = Which::Place { bus: 0, device: 31, function: 2 };
+    assert_eq!(disks.devices[0].pci, Some(Pci { which: place, dma: 0 }));
+    let kind = Which::Kind { vendor: 0x1af4, device: 0x1041 };
+    assert_eq!(switch.devices[0].pci, Some(Pci { which: kind, dma: 2 << 20 }));
+    assert!(switch.operator && switch.trusted && !disks.operator && !vm.trusted);
+}
+
 #[test]
 fn modules_are_named_after_their_first_user() {
     let compiled = good(&text(TWO_VMS), 4);
@@ -197,6 +280,13 @@ fn sizes_and_ranges_are_read() {
     assert_eq!(units::range("128", 0xffff), Ok((128, 128)));
     for bad in ["", "-", "1-", "3-1", "0x10000"] {
         assert!(units::range(bad, 0xffff).is_err(), "{bad}");
+    }
+    for bad in ["", "1af4", "1af4:", "1af4:10411", "0:3.0", "00:03", "00:20.0", "00:03.8", "x:y"] {
+        assert!(units::pci(bad).is_err(), "{bad}");
+    }
+    for bad in ["", "52:54:00:00:00", "52:54:00:00:00:01:02", "52:54:0:0:0:1", "+2:54:00:00:00:01"]
+    {
+        assert!(virtio::mac(bad).is_err(), "{bad}");
     }
     assert_eq!(units::show(2 << 30), "2G");
     assert_eq!(units::show((1 << 20) + 1), "2M");

@@ -1,5 +1,7 @@
 //! Sizes, ranges and names as text.
 
+use config::Which;
+
 /// Reads a size such as "512M": a number with K, M or G.
 ///
 /// # Errors
@@ -52,6 +54,37 @@ pub fn range(text: &str, limit: u64) -> Result<(u64, u64), String> {
         return Err(format!("`{text}` goes beyond {limit:#x}"));
     }
     Ok((first, last))
+}
+
+/// Reads which PCI function is meant: its place as in "00:03.0", or vendor and device id as in
+/// "1af4:1041".
+///
+/// # Errors
+/// Says what is wrong.
+pub fn pci(text: &str) -> Result<Which, String> {
+    let bad = || {
+        format!(
+            "`{text}` is not a PCI function: write bus:device.function, as in \"00:03.0\", or \
+             vendor:device, as in \"1af4:1041\""
+        )
+    };
+    let hex = |part: &str, digits: usize| {
+        let fits = part.len() == digits && part.chars().all(|c| c.is_ascii_hexdigit());
+        if fits { u16::from_str_radix(part, 16).map_err(|_| bad()) } else { Err(bad()) }
+    };
+    let byte = |part: &str, digits, limit| {
+        let number = hex(part, digits)?;
+        u8::try_from(number).ok().filter(|&n| n < limit || limit == 0).ok_or_else(bad)
+    };
+    let (first, second) = text.split_once(':').ok_or_else(bad)?;
+    match second.split_once('.') {
+        Some((device, function)) => Ok(Which::Place {
+            bus: byte(first, 2, 0)?,
+            device: byte(device, 2, 32)?,
+            function: byte(function, 1, 8)?,
+        }),
+        None => Ok(Which::Kind { vendor: hex(first, 4)?, device: hex(second, 4)? }),
+    }
 }
 
 fn integer(text: &str) -> Option<u64> {

@@ -12,8 +12,8 @@ use crate::ui;
 /// Where Debian puts it: not in everybody's search path.
 pub const MKE2FS: &str = "/usr/sbin/mke2fs";
 
-/// Size of the file system: enough for a journal, small enough to load at boot.
-const SIZE: &str = "16M";
+/// Bytes of the file system: enough for a journal, small enough to load at boot.
+pub const SIZE: u64 = 16 << 20;
 
 static WRITE: Mutex<()> = Mutex::new(());
 
@@ -36,7 +36,7 @@ pub fn build(repo: &Repo) -> Result<PathBuf> {
     command.args(["-q", "-F", "-t", "ext4", "-L", "demo", "-E"]);
     command.args(["hash_seed=2b0f6b1c-8a54-4a5e-9a1a-70727469636f,lazy_itable_init=0"]);
     command.args(["-U", "5d1b9c7a-31d6-4f0e-8a6e-70727469636f"]);
-    command.arg(&aside).arg(SIZE).env("E2FSPROGS_FAKE_TIME", "1700000000");
+    command.arg(&aside).arg(format!("{}K", SIZE >> 10)).env("E2FSPROGS_FAKE_TIME", "1700000000");
     ui::run(&mut command, None).context("cannot make the demo disk (package e2fsprogs)")?;
     std::fs::rename(&aside, &path).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
