@@ -5,57 +5,25 @@
 
 use alloc::vec::Vec;
 use core::fmt::Write;
-use core::ptr::from_ref;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use heapless::String;
-use ipc::cap::Selector;
 use ipc::exit::Exception;
-use ipc::proto::board::{Figures, Life, Orders};
-use ipc::proto::root::{Exit, Log, Publish, Ready, Released, Root, Server};
+use ipc::proto::board::Life;
+use ipc::proto::root::{
+    Entry, Exit, Kill, List, Log, Pause, Publish, Ready, Released, Restart, Resume, Root, Server,
+};
 use ipc::proto::service::{Fault, Incoming};
-use ipc::proto::start::{MAX_CLIENTS, layout};
+use ipc::proto::start::layout;
 use ipc::state::{Mtd, State};
 use ipc::utcb::Message;
 use sysroot::cap::{Cap, Semaphore, Up};
-use sysroot::num::u64_of;
 use sysroot::portal::{CallHandler, EventHandler};
 use sysroot::service::Served;
 
 use crate::output;
+use crate::place::{Command, Place, Wire};
 use crate::plan::Session;
 use crate::policy::Report;
-
-/// What the handlers know of a component and learn from it. Relaxed where nothing else says so:
-/// the bell orders what is left here against the supervisor that looks for it.
-#[derive(Debug)]
-pub struct Place {
-    /// Its name.
-    pub name: alloc::string::String,
-    /// The first [`Report`] of its current life, as a word; 0 for none.
-    report: AtomicU64,
-    /// It has said that it is ready.
-    ready: AtomicBool,
-    /// What it is told.
-    pub orders: &'static Orders,
-    /// What it tells.
-    pub figures: &'static Figures,
-}
-
-/// What the handlers know of a session.
-#[derive(Debug)]
-pub struct Wire {
-    /// The session.
-    pub session: Session,
-    /// Physical address of the memory that its sides share.
-    pub memory: u64,
-    /// Selector of the portal on each CPU, as the provider handed it over; 0 for none.
-    portals: Vec<AtomicU64>,
-    /// The user has not got them yet.
-    fresh: AtomicBool,
-    /// The last [`Life`] of the user's RAM that the provider let go of.
-    released: AtomicU32,
-}
 
 /// Where components report.
 #[derive(Debug)]
@@ -75,13 +43,7 @@ impl Desk {
         cpus: u16,
         bell: Cap<Semaphore, Up>,
     ) -> Self {
-        let wire = |(session, memory)| Wire {
-            session,
-            memory,
-            portals: (0..cpus).map(|_| AtomicU64::new(0)).collect(),
-            fresh: AtomicBool::new(false),
-            released: AtomicU32::new(0),
-        };
+        let wire = |(session, memory)| Wire::new(session, memory, cpus);
         Self { places, wires: sessions.map(wire).collect(), bell }
     }
 
@@ -96,99 +58,35 @@ impl Desk {
         own.find(|w| w.session.client == usize::from(client))
     }
 
+    /// Refuses callers that are no operators.
+    fn operator(&self, call: &Incoming) -> Result<(), Fault> {
+        let caller = self.place(call.session).ok_or(Fault::Internal)?;
+        if caller.component.operator { Ok(()) } else { Err(Fault::Denied) }
+    }
+
+    /// Leaves an operator's command for the supervisor.
+    fn order(&self, call: &Incoming, name: &str, command: Command) -> Result<(), Fault> {
+        self.operator(call)?;
+        let place = self.places.iter().find(|p| p.component.name == name);
+        let place = place.ok_or(Fault::NotFound)?;
+        let for_vms = matches!(command, Command::Pause | Command::Resume);
+        if for_vms && place.component.vm.is_none() {
+            return Err(Fault::Invalid);
+        }
+        if !place.order(command) {
+            return Err(Fault::Busy);
+        }
+        self.ring();
+        Ok(())
+    }
+
     fn ring(&self) {
         let _ = self.bell.up();
     }
 
     fn report(&self, place: &Place, report: Report) {
-        // Only the first one of a life counts.
-        let _ = place.report.compare_exchange(
-            0,
-            report.to_word(),
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
+        place.report(report);
         self.ring();
-    }
-}
-
-impl Place {
-    /// A component that does not run yet.
-    #[must_use]
-    pub const fn new(
-        name: alloc::string::String,
-        orders: &'static Orders,
-        figures: &'static Figures,
-    ) -> Self {
-        let (report, ready) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self { name, report, ready, orders, figures }
-    }
-
-    /// Physical addresses of the pages with orders and figures.
-    #[must_use]
-    pub fn pages(&self) -> [u64; 2] {
-        [u64_of(from_ref(self.orders).addr()), u64_of(from_ref(self.figures).addr())]
-    }
-
-    /// A new life begins: no orders, no figures.
-    pub fn reset(&self) {
-        self.orders.pause(false);
-        for client in 0..MAX_CLIENTS {
-            self.orders.set_life(client, Life::default());
-        }
-        for exits in &self.figures.exits {
-            exits.store(0, Ordering::Relaxed);
-        }
-    }
-
-    /// Takes what it reported, which ends its life.
-    pub fn take_report(&self) -> Option<Report> {
-        let report = Report::from_word(self.report.swap(0, Ordering::Relaxed));
-        if report.is_some() {
-            self.ready.store(false, Ordering::Relaxed);
-        }
-        report
-    }
-
-    /// Whether it has said that it is ready.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed)
-    }
-}
-
-impl Wire {
-    /// Selector of the portal on a CPU.
-    #[must_use]
-    pub fn portal(&self, cpu: u16) -> Option<Selector> {
-        let selector = self.portals.get(usize::from(cpu))?.load(Ordering::Acquire);
-        (selector != 0).then_some(Selector(selector))
-    }
-
-    /// Whether the provider has handed over all portals of the session.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        (0u16..).zip(&self.portals).all(|(cpu, portal)| {
-            self.session.cpus >> cpu & 1 == 0 || portal.load(Ordering::Acquire) != 0
-        })
-    }
-
-    /// Whether the portals changed since the last look. Whoever starts the user looks too.
-    pub fn take_fresh(&self) -> bool {
-        self.fresh.swap(false, Ordering::AcqRel)
-    }
-
-    /// Whether the provider let go of this life of the user's RAM.
-    #[must_use]
-    pub fn has_released(&self, life: Life) -> bool {
-        self.released.load(Ordering::Acquire) == life.0
-    }
-
-    /// Forgets the portals of a provider that died.
-    pub fn clear(&self) {
-        for portal in &self.portals {
-            portal.store(0, Ordering::Release);
-        }
     }
 }
 
@@ -200,7 +98,7 @@ impl Server for Desk {
         if text.bytes().any(|b| b < b' ' && b != b'\t') {
             text = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
         }
-        if output::component(&place.name, &text) { Ok(()) } else { Err(Fault::Busy) }
+        if output::component(&place.component.name, &text) { Ok(()) } else { Err(Fault::Busy) }
     }
 
     fn exit(&self, call: &mut Incoming, request: Exit) -> Result<(), Fault> {
@@ -217,11 +115,7 @@ impl Server for Desk {
         if usize::try_from(request.cpus.count_ones()) != Ok(call.received.len()) {
             return Err(Fault::Capability);
         }
-        let wanted = (0u16..).zip(&wire.portals).filter(|(cpu, _)| request.cpus >> cpu & 1 != 0);
-        for ((_, place), selector) in wanted.zip(call.objects()) {
-            place.store(selector.0, Ordering::Release);
-        }
-        wire.fresh.store(true, Ordering::Release);
+        wire.put(request.cpus, call.objects());
         call.keep = true;
         self.ring();
         Ok(())
@@ -229,17 +123,37 @@ impl Server for Desk {
 
     fn released(&self, call: &mut Incoming, request: Released) -> Result<(), Fault> {
         let wire = self.wire(call.session, request.client).ok_or(Fault::NotFound)?;
-        // Release: what the provider did with the memory comes before it is taken back.
-        wire.released.store(request.life, Ordering::Release);
+        wire.release(Life(request.life));
         self.ring();
         Ok(())
     }
 
     fn ready(&self, call: &mut Incoming, _request: Ready) -> Result<(), Fault> {
         let place = self.place(call.session).ok_or(Fault::Internal)?;
-        place.ready.store(true, Ordering::Relaxed);
+        place.set_ready(true);
         self.ring();
         Ok(())
+    }
+
+    fn list(&self, call: &mut Incoming, request: List) -> Result<Entry, Fault> {
+        self.operator(call)?;
+        self.place(request.index.into()).map(Place::entry).ok_or(Fault::NotFound)
+    }
+
+    fn kill(&self, call: &mut Incoming, request: Kill) -> Result<(), Fault> {
+        self.order(call, &request.name, Command::Kill)
+    }
+
+    fn restart(&self, call: &mut Incoming, request: Restart) -> Result<(), Fault> {
+        self.order(call, &request.name, Command::Restart)
+    }
+
+    fn pause(&self, call: &mut Incoming, request: Pause) -> Result<(), Fault> {
+        self.order(call, &request.name, Command::Pause)
+    }
+
+    fn resume(&self, call: &mut Incoming, request: Resume) -> Result<(), Fault> {
+        self.order(call, &request.name, Command::Resume)
     }
 }
 
@@ -283,7 +197,7 @@ impl EventHandler for Clerk {
             };
             output::from_handler(format_args!(
                 "root: component \"{}\": {} at rip {:#x}, rsp {:#x}{detail}",
-                place.name,
+                place.component.name,
                 exception_name(exception.vector),
                 state.rip,
                 state.rsp,

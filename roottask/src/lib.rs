@@ -7,7 +7,7 @@
 //! | [`boot`] | from the first instruction to the supervisor's thread |
 //! | [`supervisor`] | the life of the system: starts, reports, restarts, the end |
 //! | [`spawn`], [`start_block`], [`grant`] | creating one component |
-//! | [`desk`] | the root task's service and the handler of its components' exceptions |
+//! | [`desk`], [`place`] | the root task's service and the handler of its components' exceptions |
 //! | [`output`], [`serial`], [`power`], [`arch`] | log lines, switching off, the entry point |
 #![cfg_attr(not(test), no_std)]
 
@@ -21,6 +21,7 @@ pub mod grant;
 pub mod image;
 pub mod memory;
 pub mod output;
+pub mod place;
 pub mod plan;
 pub mod policy;
 pub mod power;

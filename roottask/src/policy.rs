@@ -24,6 +24,10 @@ pub enum Report {
     Exit(u32),
     /// It raised an exception with this vector.
     Fault(u8),
+    /// The operator ended it.
+    Killed,
+    /// It kept the RAM of a VM that was gone.
+    Silent,
 }
 
 impl Report {
@@ -33,6 +37,8 @@ impl Report {
         match self {
             Self::Exit(code) => 1 << 32 | u64::from(code),
             Self::Fault(vector) => 2 << 32 | u64::from(vector),
+            Self::Killed => 3 << 32,
+            Self::Silent => 4 << 32,
         }
     }
 
@@ -43,6 +49,8 @@ impl Report {
         match word >> 32 {
             1 => Some(Self::Exit(value)),
             2 => Some(Self::Fault(u8::try_from(value).ok()?)),
+            3 => Some(Self::Killed),
+            4 => Some(Self::Silent),
             _ => None,
         }
     }
@@ -56,11 +64,20 @@ pub struct Life {
     /// What to do when it fails.
     pub policy: Restart,
     /// How often it was started again.
-    pub restarts: u16,
+    pub restarts: u32,
+    /// How often it failed in a row.
+    pub failures: u16,
     /// Whether it ran at all.
     pub ran: bool,
+    /// TSC when it was started.
+    pub since: u64,
+    /// How its last life ended.
+    pub last: Option<Report>,
 }
 
+/// A component that ran for so many milliseconds is not in a crash loop: its next failure counts as
+/// the first.
+const STABLE: u64 = 30_000;
 /// First pause before a restart in milliseconds; doubles with each one, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: u64 = 100;
 /// Longest pause before a restart in milliseconds.
@@ -76,7 +93,7 @@ pub enum Verdict {
     Restart(u64),
     /// It stays down: it may not be restarted.
     Down,
-    /// It stays down: it was restarted as often as it may be.
+    /// It stays down: it failed as often in a row as it may.
     GivenUp,
 }
 
@@ -84,13 +101,29 @@ impl Life {
     /// A component that has not been started.
     #[must_use]
     pub const fn new(policy: Restart) -> Self {
-        Self { state: State::Waiting, policy, restarts: 0, ran: false }
+        Self {
+            state: State::Waiting,
+            policy,
+            restarts: 0,
+            failures: 0,
+            ran: false,
+            since: 0,
+            last: None,
+        }
     }
 
-    /// It was started.
-    pub const fn started(&mut self) {
+    /// It was started when the TSC stood at `now`.
+    pub const fn started(&mut self, now: u64) {
         self.state = State::Running;
+        self.restarts = self.restarts.saturating_add(self.ran as u32);
         self.ran = true;
+        self.since = now;
+    }
+
+    /// The operator wants it to run, from the start and whatever was.
+    pub const fn begin_anew(&mut self) {
+        self.state = State::Waiting;
+        self.failures = 0;
     }
 
     /// It is not to be started.
@@ -100,15 +133,21 @@ impl Life {
 
     /// It ended or failed. `now` is the TSC, `khz` its ticks per millisecond.
     pub fn ended(&mut self, report: Report, now: u64, khz: u64) -> Verdict {
+        self.last = Some(report);
         if report == Report::Exit(0) {
             self.state = State::Ended;
             return Verdict::Ended;
         }
+        if now.saturating_sub(self.since) >= STABLE.saturating_mul(khz) {
+            self.failures = 0;
+        }
+        let counts = report != Report::Killed;
         match self.policy {
-            Restart::OnFailure { max } if self.restarts < max => {
-                let doubled = FIRST_PAUSE.checked_shl(u32::from(self.restarts).min(16));
+            Restart::OnFailure { max } if self.failures < max || !counts => {
+                let doublings = if counts { u32::from(self.failures).min(16) } else { 0 };
+                let doubled = FIRST_PAUSE.checked_shl(doublings);
                 let pause = doubled.unwrap_or(LONGEST_PAUSE).min(LONGEST_PAUSE);
-                self.restarts += 1;
+                self.failures = self.failures.saturating_add(counts.into());
                 self.state = State::Backoff(now.saturating_add(pause.saturating_mul(khz)));
                 Verdict::Restart(pause)
             }

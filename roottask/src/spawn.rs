@@ -20,10 +20,11 @@ use sysroot::portal::Handler;
 use sysroot::syscall::{self, EcStart};
 use sysroot::{process, selector, thread};
 
-use crate::desk::{Clerk, Place, Wire};
+use crate::desk::Clerk;
 use crate::grant::{bytes, copy, give, give_all, zero};
 use crate::image::{self, Image};
 use crate::memory::{LARGE_PAGE, Memory, PAGE, Span, port_chunks};
+use crate::place::{Place, Running, Wire};
 use crate::plan::{Selectors, Session, lent};
 use crate::ram::Ram;
 use crate::start_block::{Given, describe, isa_interrupt, mmio_areas, module_area};
@@ -63,9 +64,18 @@ pub struct Child {
     pub cpu: u16,
     /// Signals its main semaphore in the root task's name.
     pub bell: Cap<Semaphore, Up>,
+    sc: Option<Cap<Sc>>,
     objects: Vec<Selector>,
     memory: Vec<Span>,
     interrupts: Vec<Cap<Interrupt>>,
+}
+
+impl Child {
+    /// What operators want to know of it.
+    #[must_use]
+    pub const fn running(&self) -> Running {
+        Running { pd: self.pd, sc: self.sc, cpu: self.cpu }
+    }
 }
 
 /// Portals to the root task that a component gets: calls and events, per CPU. They survive
@@ -197,6 +207,7 @@ impl Host<'_> {
             pd,
             cpu,
             bell: Cap::new(at),
+            sc: None,
             objects: vec![at],
             memory: Vec::new(),
             interrupts: Vec::new(),
@@ -506,6 +517,7 @@ impl Host<'_> {
         let priority = order.component.priority;
         let sc: Cap<Sc> = syscall::create_sc(at, child.pd, ec, priority, budget)?;
         child.objects.push(at);
+        child.sc = Some(sc);
         let slot = Selector(Selectors::SC.into());
         syscall::delegate_object(child.pd, sc, slot, Rights::SC_CTRL, 0)
     }

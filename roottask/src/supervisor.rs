@@ -14,9 +14,10 @@ use sysroot::num::usize_of;
 use sysroot::portal::{Config, Handler};
 use sysroot::{log, process, selector, syscall, time};
 
-use crate::desk::{Clerk, Desk, Place};
+use crate::desk::{Clerk, Desk};
 use crate::grant::{copy, shared, take_back, zero};
 use crate::memory::{Memory, PAGE, Span};
+use crate::place::{Command, Place, Wire};
 use crate::policy::{Life, Report, State, Verdict, last_vm_is_off};
 use crate::ram::{PATIENCE_MS, Ram, Step};
 use crate::spawn::{Child, Doors, Host, find_module};
@@ -148,7 +149,7 @@ impl Supervisor {
         for component in &system.components {
             let orders = page(&mut memory).and_then(shared).ok_or(Status::Quota)?;
             let figures = page(&mut memory).and_then(shared).ok_or(Status::Quota)?;
-            places.push(Place::new(component.name.clone(), orders, figures));
+            places.push(Place::new(component, orders, figures));
         }
         let desk = Desk::new(places, sessions.into_iter(), cpus, bell.restrict());
         let desk: &'static Desk = Box::leak(Box::new(desk));
@@ -191,10 +192,12 @@ impl Supervisor {
     fn run(&mut self) {
         loop {
             self.take_reports();
+            self.take_orders();
             self.reclaim();
             self.start_what_can();
             self.rewire();
             self.hand_over_output();
+            self.show();
             self.finish();
             let _ = self.bell.down_all(self.next_deadline());
         }
@@ -211,10 +214,51 @@ impl Supervisor {
     /// Components that ended since the last look.
     fn take_reports(&mut self) {
         for index in 0..self.wards.len() {
-            let report = self.desk.places.get(index).and_then(crate::desk::Place::take_report);
+            let report = self.desk.places.get(index).and_then(Place::take_report);
             if let Some(report) = report {
                 self.end(index, report);
             }
+        }
+    }
+
+    /// What operators want.
+    fn take_orders(&mut self) {
+        for index in 0..self.wards.len() {
+            let Some(place) = self.desk.places.get(index) else { continue };
+            let Some(command) = place.take_order() else { continue };
+            let runs = self.wards.get(index).is_some_and(|w| w.child.is_some());
+            match command {
+                Command::Kill | Command::Restart if runs => self.end(index, Report::Killed),
+                Command::Pause | Command::Resume => self.pause(index, command == Command::Pause),
+                Command::Kill => {
+                    if let Some(ward) = self.wards.get_mut(index) {
+                        // Nor does it start by itself any more.
+                        ward.life.refused();
+                    }
+                }
+                Command::Restart => {}
+            }
+            if command == Command::Restart
+                && let Some(ward) = self.wards.get_mut(index)
+            {
+                ward.life.begin_anew();
+            }
+        }
+    }
+
+    /// Tells a VM to stand still or to go on.
+    fn pause(&self, index: usize, on: bool) {
+        let child = self.wards.get(index).and_then(|w| w.child.as_ref());
+        let Some((place, child)) = self.desk.places.get(index).zip(child) else { return };
+        place.orders.pause(on);
+        let _ = child.bell.up();
+        log!("root: VM \"{}\" {}", self.name(index), if on { "stands still" } else { "goes on" });
+    }
+
+    /// Shows to operators how things are.
+    fn show(&self) {
+        for (place, ward) in self.desk.places.iter().zip(&self.wards) {
+            place.show(&ward.life, ward.child.as_ref().map(Child::running));
         }
     }
 
@@ -225,6 +269,11 @@ impl Supervisor {
         let child = self.wards.get_mut(index).and_then(|w| w.child.take());
         if let Some(child) = child {
             self.host().destroy(child);
+        }
+        if let Some(place) = self.desk.places.get(index) {
+            // What it did besides does not concern its next life.
+            let _ = place.take_report();
+            place.set_ready(false);
         }
         self.rams.iter_mut().for_each(|ram| ram.forget(index));
         self.end_ram(index);
@@ -238,18 +287,23 @@ impl Supervisor {
             Report::Exit(0) => log!("root: component \"{name}\" ended"),
             Report::Exit(code) => log!("root: component \"{name}\" failed with code {code}"),
             Report::Fault(_) => log!("root: component \"{name}\" failed"),
+            Report::Killed => log!("root: component \"{name}\" was ended by the operator"),
+            Report::Silent => log!("root: component \"{name}\" was ended: it kept the RAM"),
         }
         match verdict {
             Verdict::Ended => {}
             Verdict::Restart(ms) => {
                 log!(
                     "root: component \"{name}\" starts again in {ms} ms (restart {})",
-                    ward.life.restarts
+                    ward.life.restarts.saturating_add(1)
                 );
             }
             Verdict::Down => log!("root: component \"{name}\" stays down"),
             Verdict::GivenUp => {
-                log!("root: component \"{name}\" stays down after {} restarts", ward.life.restarts)
+                log!(
+                    "root: component \"{name}\" stays down: it failed {} times in a row",
+                    u32::from(ward.life.failures) + 1
+                );
             }
         }
     }
@@ -293,7 +347,7 @@ impl Supervisor {
             );
             return self.refuse(index);
         }
-        if mine().all(crate::desk::Wire::is_complete) {
+        if mine().all(Wire::is_complete) {
             self.start(index);
         } else if let Some(ward) = self.wards.get_mut(index) {
             ward.life.state = State::Waiting;
@@ -331,7 +385,7 @@ impl Supervisor {
                 }
                 let image = system.components.get(index).map_or("", |c| c.image.as_str());
                 log!("root: started {name} ({image}) on CPU {}", child.cpu);
-                ward.life.started();
+                ward.life.started(time::now());
                 ward.child = Some(child);
                 self.lend(index);
             }
@@ -406,7 +460,7 @@ impl Supervisor {
                             self.name(provider),
                             self.name(user)
                         );
-                        self.end(provider, Report::Fault(0));
+                        self.end(provider, Report::Silent);
                     }
                     self.take_back(user);
                 }
@@ -460,7 +514,7 @@ impl Supervisor {
     /// Lines go to the console as soon as it is ready.
     fn hand_over_output(&self) {
         let Some(index) = self.console else { return };
-        let ready = self.desk.places.get(index).is_some_and(crate::desk::Place::is_ready);
+        let ready = self.desk.places.get(index).is_some_and(Place::is_ready);
         if ready
             && !output::is_attached()
             && let Some(child) = self.wards.get(index).and_then(|w| w.child.as_ref())

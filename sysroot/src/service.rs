@@ -150,8 +150,9 @@ pub fn memory_item(pages: memory::Pages, rights: MemRights) -> Item {
     Item::delegate(Range::memory(pages.order(), rights), pages.page(), 0)
 }
 
-/// log2 of the selectors that a server's handler has open for capabilities of its clients.
-const WINDOW_ORDER: u8 = 4;
+/// log2 of the selectors that a server's handler has open for capabilities of its clients. Where it
+/// keeps what came in with a call, it keeps the whole range: that many selectors, naturally aligned.
+pub const WINDOW_ORDER: u8 = 4;
 
 const _: () = assert!(1 << WINDOW_ORDER == MAX_CAPS);
 

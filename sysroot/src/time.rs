@@ -19,6 +19,12 @@ pub fn ticks_of_ms(ms: u64) -> u64 {
     ms.saturating_mul(process::try_start().map_or(1, |s| s.tsc_khz))
 }
 
+/// TSC ticks as milliseconds.
+#[must_use]
+pub fn ms_of_ticks(ticks: u64) -> u64 {
+    process::try_start().and_then(|s| ticks.checked_div(s.tsc_khz)).unwrap_or(0)
+}
+
 /// The TSC value `ms` milliseconds from now: a deadline for semaphores.
 #[must_use]
 pub fn deadline_in_ms(ms: u64) -> u64 {

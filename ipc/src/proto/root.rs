@@ -1,6 +1,11 @@
 //! The root task's own service: what every component may ask of its supervisor.
 
-use heapless::String;
+use heapless::{String, Vec};
+
+use super::board::EXITS;
+
+/// Longest name of a component.
+pub const NAME: usize = 31;
 
 /// Longest line that goes in one message.
 pub const LINE: usize = 1024;
@@ -47,6 +52,118 @@ message! {
     }
 }
 
+message! {
+    /// Asks for the state of a component. For operators.
+    pub struct List {
+        /// Its number, from 0 on; [`super::service::Fault::NotFound`] behind the last one.
+        pub index: u16,
+    }
+}
+
+message! {
+    /// Where a component is in its life.
+    pub enum State {
+        /// It waits for services that it uses, or for its turn.
+        Waiting,
+        /// It runs.
+        Running,
+        /// It is a VM that stands still.
+        Paused,
+        /// It failed and is started again after a pause.
+        Restarting,
+        /// It ended in order.
+        Ended,
+        /// It failed, and is not started again unless the operator says so.
+        Failed,
+    }
+}
+
+message! {
+    /// How a life ended.
+    pub enum Cause {
+        /// None ended so far.
+        Nothing,
+        /// It ended itself; the detail is its code.
+        Exit,
+        /// It raised an exception; the detail is the vector.
+        Fault,
+        /// The operator ended it.
+        Killed,
+        /// It kept the RAM of a VM that was gone.
+        Silent,
+    }
+}
+
+message! {
+    /// The state of a component.
+    pub struct Entry {
+        /// Its name.
+        pub name: String<NAME>,
+        /// Its program.
+        pub image: String<NAME>,
+        /// Where it is.
+        pub state: State,
+        /// Whether it runs a VM.
+        pub vm: bool,
+        /// CPU of its main thread.
+        pub cpu: u16,
+        /// How often it was started again.
+        pub restarts: u32,
+        /// How its last life ended.
+        pub cause: Cause,
+        /// More about that.
+        pub detail: u32,
+        /// Milliseconds since it was started; 0 while it does not run.
+        pub uptime_ms: u64,
+        /// Milliseconds of CPU time in this life: of its main thread, and of the others as far as
+        /// it says so in its figures.
+        pub cpu_ms: u64,
+        /// Bytes of memory that it has: its program's and its stores.
+        pub memory: u64,
+        /// Bytes of RAM of its VM.
+        pub ram: u64,
+        /// Pages of kernel memory in use.
+        pub kernel_used: u64,
+        /// Pages of kernel memory that it may use.
+        pub kernel_limit: u64,
+        /// Exits of its VM by the number of [`crate::event::Exit`].
+        pub exits: Vec<u64, EXITS>,
+    }
+}
+
+message! {
+    /// Ends a component at once, as a failure would; its restart policy decides what follows, but
+    /// the end does not count as a failure. For operators, as what follows.
+    pub struct Kill {
+        /// Which one.
+        pub name: String<NAME>,
+    }
+}
+
+message! {
+    /// Starts a component anew, whether it runs or not.
+    pub struct Restart {
+        /// Which one.
+        pub name: String<NAME>,
+    }
+}
+
+message! {
+    /// Makes a VM stand still.
+    pub struct Pause {
+        /// Which one.
+        pub name: String<NAME>,
+    }
+}
+
+message! {
+    /// Lets a VM go on.
+    pub struct Resume {
+        /// Which one.
+        pub name: String<NAME>,
+    }
+}
+
 service! {
     /// The root task's service. The session is the component.
     pub service Root = "root", version 1;
@@ -60,6 +177,18 @@ service! {
     4 => ready: Ready => ();
     /// Notes that a client's memory can be taken away.
     5 => released: Released => ();
+    /// Reads the state of a component. This and what follows is refused with
+    /// [`super::service::Fault::Denied`] to all but operators.
+    6 => list: List => Entry;
+    /// Ends a component. Like the others, it is carried out soon after the reply;
+    /// [`super::service::Fault::Busy`] says that the last order was not carried out yet.
+    7 => kill: Kill => ();
+    /// Starts a component anew.
+    8 => restart: Restart => ();
+    /// Stops a VM; [`super::service::Fault::Invalid`] for others.
+    9 => pause: Pause => ();
+    /// Lets a VM go on.
+    10 => resume: Resume => ();
 }
 
 /// Most portals in one [`Publish`].
