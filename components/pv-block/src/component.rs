@@ -1,19 +1,21 @@
 //! The block component: disks as the configuration names them, and their service.
 
+use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::sync::atomic::AtomicU64;
 
-use ipc::proto::start::{Client, Start};
+use ipc::proto::start::{Client, Device, Start};
 use sysroot::num::usize_of;
 use sysroot::{log, process};
 use virtio::link::{self, Links};
-use virtio::session::{Description, Desk};
+use virtio::session::{Description, Desk, FIRST_BADGE};
 
 use crate::device::{Block, describe};
 use crate::disk::Disk;
 use crate::gpt;
-use crate::medium::Medium;
+use crate::host::HostDisk;
+use crate::medium::{Medium, Remote};
 use crate::options::Options;
 use crate::overlay::{Layout, Overlay};
 use crate::request::{Extent, SERIAL};
@@ -21,7 +23,7 @@ use crate::request::{Extent, SERIAL};
 /// Runs the component.
 pub fn main() {
     let start = process::start();
-    let mut plan = Plan { start, block: Block::default(), stores: Vec::new() };
+    let mut plan = Plan { start, block: Block::default(), stores: Vec::new(), hosts: 0 };
     let desk = match Desk::open(start, |index, client| plan.serve(index, client)) {
         Ok(desk) => desk,
         Err(status) => {
@@ -50,7 +52,9 @@ enum Role {
 struct Plan {
     start: &'static Start<'static>,
     block: Block,
-    /// Stores in use, by name.
+    /// Disks of the machine so far.
+    hosts: u32,
+    /// Stores and disks of the machine in use, by name.
     stores: Vec<(&'static str, Role)>,
 }
 
@@ -93,12 +97,27 @@ impl Plan {
             Some(Role::Overlay) => return Err("the store is an overlay".into()),
             None => {}
         }
-        let bytes = self.store(name)?;
+        let medium = match process::device(name) {
+            Some(device) => Medium::Remote(Box::new(self.host(device)?)),
+            None => Medium::Memory(self.store(name)?),
+        };
         let media = self.block.media();
-        media.push(Medium::Memory(bytes));
+        media.push(medium);
         let index = media.len() - 1;
         self.stores.push((name, Role::Medium(index)));
         Ok(index)
+    }
+
+    /// Takes over a disk of the machine.
+    fn host(&mut self, device: &Device<'_>) -> Result<HostDisk, String> {
+        let badge = 1 << self.hosts;
+        if self.hosts >= FIRST_BADGE {
+            return Err("too many disks of the machine".into());
+        }
+        self.hosts += 1;
+        let disk = HostDisk::open(device, badge).map_err(|e| e.to_string())?;
+        log!("{}: disk of the machine, {} MiB", device.name, disk.sectors() / 2048);
+        Ok(disk)
     }
 
     /// The overlay in the store of this name, for a disk of `sectors`.

@@ -12,6 +12,7 @@
 //! | [`gpt`] | partition tables. Pure |
 //! | [`overlay`] | copy-on-write: which sectors are new, and where. Pure |
 //! | [`medium`] | where sectors are: memory, or a disk that answers later |
+//! | [`host`] | a disk of the machine |
 //! | [`disk`] | a disk: medium, partition and overlay in one |
 //! | [`device`] | the virtio device: features, configuration space, jobs |
 //! | [`options`] | what the configuration says of a disk |
@@ -35,6 +36,7 @@ pub mod component;
 pub mod device;
 pub mod disk;
 pub mod gpt;
+pub mod host;
 pub mod medium;
 pub mod options;
 pub mod overlay;

@@ -7,6 +7,7 @@
 //! | [`queue`] | the split virtqueue with indirect descriptors and event index |
 //! | [`follow`] | which epoch and life of its memory a device is in. Pure logic |
 //! | [`session`] | the service that VMMs join |
+//! | [`host`] | the driver's side, for devices of the machine |
 //! | [`link`] | a device between its VMM and its back end, and the turns of all of them |
 //!
 //! A back end implements [`link::Backend`] and calls [`link::run`]. Sections cited as "virtio 2.7"
@@ -30,6 +31,7 @@ pub mod chain;
 #[cfg(any(test, feature = "test"))]
 pub mod driver;
 pub mod follow;
+pub mod host;
 #[allow(unsafe_code, reason = "guest memory that the root task mapped")]
 pub mod link;
 pub mod num;

@@ -239,6 +239,8 @@ pub struct Pci {
     pub config: Area,
     /// Number of the BAR behind each entry of the device's `mmio`.
     pub bars: Vec<u8, MAX_RANGES>,
+    /// Memory that it may access by itself: contiguous, and the root task's, so it stays.
+    pub dma: Option<Mmio>,
     /// Selectors of interrupt capabilities for its MSI-X vectors.
     pub vectors: Vec<u32, MAX_RANGES>,
 }

@@ -56,6 +56,10 @@ fn example() -> Start<'static> {
             pci: Some(Pci {
                 config: Area { base: layout::DEVICES.base + (2 << 20), size: 4096 },
                 bars: Vec::from_slice(&[4]).unwrap(),
+                dma: Some(Mmio {
+                    mapped: Area { base: layout::DEVICES.base + (4 << 20), size: 2 << 20 },
+                    physical: 0x4000_0000,
+                }),
                 vectors: Vec::from_slice(&[91, 92]).unwrap(),
             }),
         }])
