@@ -182,17 +182,30 @@ impl<P: Protocol + 'static, S: Dispatch<P> + Sync + 'static> CallHandler for Ser
     }
 }
 
-/// After a call that brought capabilities: opens a fresh window where the server kept them, takes
+/// After a call that brought capabilities: opens another window where the server kept them, takes
 /// them out of the window where not.
 fn dispose(call: &Incoming) {
+    let base = || match call.replaced {
+        // What it replaced came in a window of its own, like this.
+        Some(old) => Ok(emptied(Selector(old.0 & !((1 << WINDOW_ORDER) - 1)))),
+        None => selector::alloc_range(WINDOW_ORDER),
+    };
     if call.keep
-        && let Ok(base) = selector::alloc_range(WINDOW_ORDER)
+        && let Ok(base) = base()
     {
         return memory::open_objects(base, WINDOW_ORDER);
     }
     for object in call.objects() {
         let _ = syscall::revoke_object(object, Rights::FULL, true);
     }
+}
+
+/// A window with nothing in it.
+fn emptied(base: Selector) -> Selector {
+    for offset in 0..1 << WINDOW_ORDER {
+        let _ = syscall::revoke_object(base.offset(offset), Rights::FULL, true);
+    }
+    base
 }
 
 /// Creates a handler on `cpu` that serves `P` and accepts object capabilities.

@@ -7,7 +7,7 @@ use sysroot::port::Ports;
 use sysroot::{log, process, syscall, thread, time};
 
 use crate::check::{Failure, Outcome};
-use crate::{bench, tests};
+use crate::{bench, operator, tests};
 
 /// A test.
 pub(crate) struct Test {
@@ -50,6 +50,9 @@ pub(crate) fn main() {
     process::ready();
     if let Some(how) = process::argument("crash") {
         crash(how);
+    }
+    if let Some(name) = process::argument("kill") {
+        operator::run(name);
     }
     let good = if process::has_argument("bench") { bench::run() } else { run_tests() };
     finish(good)

@@ -10,7 +10,7 @@ use ipc::proto::ring::Record;
 use ipc::proto::service::{Fault, Incoming};
 use ipc::proto::start::Area;
 use sysroot::cap::{Cap, Semaphore, Up};
-use sysroot::{process, syscall, time, utcb};
+use sysroot::{process, time, utcb};
 
 /// Badge of the UART's interrupt.
 pub const UART: u64 = 1 << 0;
@@ -99,9 +99,7 @@ impl Server for Desk {
         let bell = call.objects().next().ok_or(Fault::Capability)?;
         call.keep = true;
         let old = terminal.bell.swap(bell.0, Ordering::AcqRel);
-        if old != 0 {
-            let _ = syscall::revoke_object(Selector(old), Rights::FULL, true);
-        }
+        call.replaced = (old != 0).then_some(Selector(old));
         let own = process::semaphore();
         call.attach_object(own.selector(), Rights::SM_UP, 0, terminal.badge)?;
         let attached = self.attached.load(Ordering::Relaxed);

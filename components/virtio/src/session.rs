@@ -14,7 +14,7 @@ use ipc::proto::virtio::{
 };
 use ipc::status::Status;
 use sysroot::cap::{Cap, Semaphore, Up};
-use sysroot::{log, memory, process, service, syscall};
+use sysroot::{log, memory, process, service};
 
 use crate::queue::RING_FEATURES;
 
@@ -185,9 +185,7 @@ impl Server for Desk {
         let bell = call.objects().next().ok_or(Fault::Capability)?;
         call.keep = true;
         let old = seat.bell.swap(bell.0, Ordering::AcqRel);
-        if old != 0 {
-            let _ = syscall::revoke_object(Selector(old), Rights::FULL, true);
-        }
+        call.replaced = (old != 0).then_some(Selector(old));
         seat.joined.store(true, Ordering::Release);
         let own = process::semaphore();
         call.attach_object(own.selector(), Rights::SM_UP, 0, seat.badge())?;

@@ -142,13 +142,22 @@ pub struct Incoming {
     pub attached: Items,
     /// Whether capabilities that arrived stay with the server.
     pub keep: bool,
+    /// A capability that was kept in an earlier call and is not needed any more: its selectors are
+    /// taken for what comes next, so that clients cannot use them up.
+    pub replaced: Option<Selector>,
 }
 
 impl Incoming {
     /// A call without capabilities.
     #[must_use]
     pub const fn new(session: u64) -> Self {
-        Self { session, received: Vec::new(), attached: Vec::new(), keep: false }
+        Self {
+            session,
+            received: Vec::new(),
+            attached: Vec::new(),
+            keep: false,
+            replaced: None,
+        }
     }
 
     /// Selectors of the object capabilities that arrived, in order.
