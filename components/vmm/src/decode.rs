@@ -50,8 +50,64 @@ pub struct Fetched {
 /// # Errors
 /// See [`DecodeError`].
 pub fn current(ram: &Ram, state: &State) -> Result<Fetched, DecodeError> {
+    let (bytes, len) = code(ram, state)?;
+    let code = bytes.get(..len).unwrap_or(&[]);
     let bits = cpu::code_bits(state);
-    let base = if bits == 64 { 0 } else { state.cs.base };
+    let mut decoder = Decoder::with_ip(bits, code, state.rip, DecoderOptions::NONE);
+    let instruction = decoder.decode();
+    if instruction.is_invalid() {
+        Err(DecodeError::Invalid(bytes))
+    } else {
+        Ok(Fetched { instruction, bytes })
+    }
+}
+
+/// A store of four bytes from a register: what drivers do to registers of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// Number of the register.
+    pub gpr: u8,
+    /// Length of the instruction.
+    pub length: u64,
+}
+
+/// The instruction at `rip`, where it is such a store in 64-bit code: without a decoder, as this is
+/// on the way of every doorbell. Where it is not, or cannot be had, the long way finds out why.
+#[must_use]
+pub fn store(ram: &Ram, state: &State) -> Option<Store> {
+    if !cpu::is_64bit(state) {
+        return None;
+    }
+    let (bytes, len) = code(ram, state).ok()?;
+    parse_store(bytes.get(..len)?)
+}
+
+/// `MOV r/m32, r32` with nothing before it but REX (AMD APM vol. 3, 1.2 and 1.4).
+fn parse_store(code: &[u8]) -> Option<Store> {
+    let (rex, rest) = match code {
+        // With W it is of eight bytes.
+        [rex @ (0x40..=0x47), rest @ ..] => (Some(*rex), rest),
+        rest => (None, rest),
+    };
+    let [0x89, modrm, rest @ ..] = rest else { return None };
+    let (mode, rm) = (modrm >> 6, modrm & 7);
+    let sib = rm == 4;
+    let base = if sib { rest.first()? & 7 } else { rm };
+    let displacement = match mode {
+        0 if base == 5 => 4,
+        0 => 0,
+        1 => 1,
+        2 => 4,
+        _ => return None,
+    };
+    let length = usize::from(rex.is_some()) + 2 + usize::from(sib) + displacement;
+    let gpr = modrm >> 3 & 7 | (rex.unwrap_or(0) & 4) << 1;
+    (length <= code.len()).then_some(Store { gpr, length: u64_of(length) })
+}
+
+/// The bytes at `rip`, and how many of them there are.
+fn code(ram: &Ram, state: &State) -> Result<([u8; MAX_LENGTH], usize), DecodeError> {
+    let base = if cpu::is_64bit(state) { 0 } else { state.cs.base };
     let mut bytes = [0; MAX_LENGTH];
     let mut len = 0;
     while len < MAX_LENGTH {
@@ -64,14 +120,7 @@ pub fn current(ram: &Ram, state: &State) -> Result<Fetched, DecodeError> {
         };
         len += part;
     }
-    let code = bytes.get(..len).unwrap_or(&[]);
-    let mut decoder = Decoder::with_ip(bits, code, state.rip, DecoderOptions::NONE);
-    let instruction = decoder.decode();
-    if instruction.is_invalid() {
-        Err(DecodeError::Invalid(bytes))
-    } else {
-        Ok(Fetched { instruction, bytes })
-    }
+    Ok((bytes, len))
 }
 
 /// Fetches up to the end of the page.

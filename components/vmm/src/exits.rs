@@ -37,7 +37,9 @@ pub const fn portal(exit: Exit) -> Mtd {
         }
         Exit::CacheControl | Exit::InvalidOpcode | Exit::Rdpmc | Exit::Monitor => Mtd::RIP,
         Exit::Xsetbv => Mtd::GPR_ACDB.union(Mtd::RIP).union(Mtd::CS_SS).union(Mtd::CR),
-        Exit::Memory | Exit::ControlRegister => EXECUTE.union(Mtd::QUAL),
+        // Without what only other instructions than plain stores need.
+        Exit::Memory => EXECUTE.difference(Mtd::DATA_SEG).union(Mtd::QUAL),
+        Exit::ControlRegister => EXECUTE.union(Mtd::QUAL),
         Exit::Exception => EVENTS.union(Mtd::QUAL),
         Exit::Unknown | Exit::EntryFailed | Exit::Shutdown | Exit::TaskSwitch => Mtd::all(),
     }

@@ -1,7 +1,7 @@
-use iced_x86::{Mnemonic, Register};
+use iced_x86::{Decoder, DecoderOptions, Mnemonic, Register};
 use ipc::state::State;
 
-use super::{DecodeError, Gpr, current, gpr, operand_address};
+use super::{DecodeError, Gpr, Store, current, gpr, operand_address, parse_store};
 use crate::boot::{entry, layout};
 use crate::memory::Ram;
 
@@ -111,5 +111,40 @@ fn any_bytes_give_a_result() {
                 let _ = operand_address(&s, &i, n);
             }
         }
+    }
+}
+
+#[test]
+fn plain_stores_are_found_without_the_decoder() {
+    let cases: [(&[u8], u8, u64); 8] = [
+        (&[0x89, 0x03], 0, 2),
+        (&[0x89, 0x50, 0x50], 2, 3),
+        (&[0x89, 0x88, 0x50, 0, 0, 0], 1, 6),
+        (&[0x44, 0x89, 0x60, 0x70], 12, 4),
+        (&[0x41, 0x89, 0x45, 0x44], 0, 4),
+        (&[0x89, 0x44, 0x24, 0x08], 0, 4),
+        (&[0x89, 0x04, 0x25, 1, 2, 3, 4], 0, 7),
+        (&[0x89, 0x0d, 1, 2, 3, 4], 1, 6),
+    ];
+    for (code, gpr, length) in cases {
+        assert_eq!(parse_store(code), Some(Store { gpr, length }), "{code:02x?}");
+        // The decoder agrees.
+        let mut padded = code.to_vec();
+        padded.resize(15, 0x90);
+        let instruction = Decoder::with_ip(64, &padded, 0, DecoderOptions::NONE).decode();
+        assert_eq!(instruction.len(), code.len());
+        assert_eq!(super::gpr(instruction.op1_register()).unwrap().number, gpr);
+        assert_eq!(parse_store(&code[..code.len() - 1]), None);
+    }
+    let others: [&[u8]; 6] = [
+        &[0x48, 0x89, 0x03],
+        &[0x66, 0x89, 0x03],
+        &[0x89, 0xc3],
+        &[0x8b, 0x03],
+        &[0xc7, 0x03, 0, 0, 0, 0],
+        &[],
+    ];
+    for code in others {
+        assert_eq!(parse_store(code), None, "{code:02x?}");
     }
 }

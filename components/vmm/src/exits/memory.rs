@@ -4,12 +4,15 @@ use ipc::exit::MemoryAccess;
 use ipc::state::{Mtd, State};
 
 use super::GPR;
+use crate::boot::layout;
 use crate::bus::{MemoryDevice, PortOutcome, Wild, memory_device};
 use crate::cpu;
+use crate::decode::{self, Store};
 use crate::devices::lapic::Effect;
+use crate::devices::virtio::page;
 use crate::emulate::{Bus, execute};
 use crate::host::Host;
-use crate::num::{byte_mask, low8, low32};
+use crate::num::{byte_mask, low8, low32, u64_of};
 use crate::report::{GuestFault, Stop, VmmError};
 use crate::vcpu::{Handling, Run, Vcpu};
 use crate::vm::Vm;
@@ -30,6 +33,14 @@ impl Handling<'_, '_> {
         if access.contains(MemoryAccess::FETCH) {
             return Err(GuestFault::Fetch(gpa).into());
         }
+        if access.contains(MemoryAccess::WRITE)
+            && let MemoryDevice::Virtio(index, offset) = memory_device(gpa)
+            && gpa.is_multiple_of(4)
+            && let Some(store) = decode::store(self.vm.ram(), self.state)
+        {
+            return self.virtio_store((index, offset), store);
+        }
+        self.need_execute()?;
         self.collect_eoi();
         let before = Registers::of(self.state);
         let mut outside = Outside::new(self.cpu, self.vm, self.host);
@@ -46,6 +57,20 @@ impl Handling<'_, '_> {
         self.after_execution(done, gpa)
     }
 
+    /// The plain store to a register of a virtio device.
+    fn virtio_store(&mut self, place: (usize, u64), store: Store) -> Result<(), Stop> {
+        let value = cpu::gpr(self.state, store.gpr) & 0xffff_ffff;
+        if place.0 >= self.vm.virtio().len() {
+            let gpa = layout::VIRTIO + u64_of(place.0) * page::SIZE;
+            nothing(self.vm, self.host, gpa, "write");
+        } else if self.vm.virtio_write(self.host, self.cpu.index, place, 4, value) {
+            self.cpu.run = Run::Stalled;
+            return Ok(());
+        }
+        self.state.rip = self.state.rip.wrapping_add(store.length);
+        self.completed()
+    }
+
     /// A write to the local APIC has consequences.
     pub(super) fn apply(&mut self, effect: Effect) {
         apply(self.cpu.index, self.vm, self.host, effect);
@@ -59,6 +84,14 @@ fn apply(vcpu: u32, vm: &Vm<'_>, host: &dyn Host, effect: Effect) {
         Effect::Send(message) => vm.apics().deliver(message),
     };
     vm.recall(host, targets, vcpu);
+}
+
+/// An access that nobody takes.
+fn nothing(vm: &Vm<'_>, host: &dyn Host, gpa: u64, what: &str) {
+    const PAGE: u64 = !0xfff;
+    if vm.devices().lock().is_news(Wild::Page(gpa & PAGE)) {
+        host.log(format_args!("{what} of {gpa:#x}, where nothing is"));
+    }
 }
 
 /// The devices, as an executed instruction reaches them.
@@ -86,14 +119,6 @@ impl<'a, 'v> Outside<'a, 'v> {
             self.vm.recall(self.host, targets, self.cpu.index);
         }
         self.outcome
-    }
-
-    /// An access that nobody takes.
-    fn nothing(&self, gpa: u64, what: &str) {
-        const PAGE: u64 = !0xfff;
-        if self.vm.devices().lock().is_news(Wild::Page(gpa & PAGE)) {
-            self.host.log(format_args!("{what} of {gpa:#x}, where nothing is"));
-        }
     }
 
     fn note(&mut self, outcome: PortOutcome) -> u64 {
@@ -145,7 +170,7 @@ impl Bus for Outside<'_, '_> {
                 self.vm.virtio().get(index).map_or(0, |slot| slot.page().read(offset, size))
             }
             _ => {
-                self.nothing(gpa, "read");
+                nothing(self.vm, self.host, gpa, "read");
                 u64::MAX
             }
         }
@@ -166,7 +191,7 @@ impl Bus for Outside<'_, '_> {
                 let (host, place) = (self.host, (index, offset));
                 self.stalled |= self.vm.virtio_write(host, self.cpu.index, place, size, value);
             }
-            _ => self.nothing(gpa, "write"),
+            _ => nothing(self.vm, self.host, gpa, "write"),
         }
     }
 

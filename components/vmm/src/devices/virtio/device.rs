@@ -50,12 +50,12 @@ const VENDOR: u32 = u32::from_le_bytes(*b"PTCO");
 const VERSION: u32 = 2;
 
 /// What a write asks for beyond the registers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Nothing.
     None,
-    /// The driver is ready: the queues are in use from now on.
-    Activate(Setup),
+    /// The driver is ready: what it set up is in use from now on.
+    Activate,
     /// The device is to be reset; nothing has changed yet.
     Reset,
     /// The driver has dealt with these reasons for an interrupt.
@@ -143,7 +143,7 @@ impl Device {
     /// A write of `size` bytes.
     pub fn write(&mut self, page: &Page, at: u64, size: u64, value: u64) -> Request {
         // Registers are written whole (virtio 1.2, 4.2.2.2); the configuration is read-only.
-        if size != 4 || at % 4 != 0 || at >= offset::CONFIG {
+        if size != 4 || !at.is_multiple_of(4) || at >= offset::CONFIG {
             return Request::None;
         }
         let value = low32(value);
@@ -191,10 +191,12 @@ impl Device {
             new &= !DRIVER_OK;
         }
         page.set(offset::STATUS, new.into());
-        if new & !old & DRIVER_OK != 0 { Request::Activate(self.setup()) } else { Request::None }
+        if new & !old & DRIVER_OK != 0 { Request::Activate } else { Request::None }
     }
 
-    fn setup(&self) -> Setup {
+    /// What the driver set up.
+    #[must_use]
+    pub fn setup(&self) -> Setup {
         let mut setup = Setup { features: self.driver_features, ..Setup::default() };
         for (to, from) in setup.queues.iter_mut().zip(&self.queues).filter(|(_, q)| q.ready) {
             *to = from.queue;

@@ -74,9 +74,9 @@ impl Slot {
         let mut device = self.device.lock();
         match device.write(&self.page, at, size, value) {
             Request::None => Outcome::Done,
-            Request::Activate(setup) => {
+            Request::Activate => {
                 self.running.store(true, Ordering::Relaxed);
-                self.link.activate(&setup);
+                self.link.activate(&device.setup());
                 Outcome::Done
             }
             Request::Reset if self.quiesce(vcpu) => {
