@@ -254,6 +254,12 @@ impl Links {
         self.links.get_mut(at)
     }
 
+    /// The device of a client.
+    #[must_use]
+    pub fn position(&self, client: usize) -> Option<usize> {
+        self.links.iter().position(|l| l.client() == client)
+    }
+
     /// Two different devices.
     pub fn pair(&mut self, a: usize, b: usize) -> Option<(&mut Link, &mut Link)> {
         let [a, b] = self.links.get_disjoint_mut([a, b]).ok()?;

@@ -1,0 +1,148 @@
+//! Checksums and TCP segments for receivers that leave neither to others. Pure.
+
+use alloc::vec::Vec;
+
+use crate::frame::HEADER;
+use crate::header::{Checksum, Invalid, Segmentation, Todo};
+
+/// Bytes of the smallest IPv4 and of the IPv6 header.
+const IPV4: usize = 20;
+const IPV6: usize = 40;
+/// Bytes of the smallest TCP header; where its checksum is.
+const TCP: usize = 20;
+const TCP_CHECKSUM: usize = 16;
+/// Number of TCP among the protocols.
+const TCP_PROTOCOL: u32 = 6;
+/// TCP flags that only the last segment has, FIN and PSH, and only the first, CWR.
+const LAST_ONLY: u8 = 0x09;
+const FIRST_ONLY: u8 = 0x80;
+
+/// Does what is left to do for a frame, and passes the results on.
+///
+/// # Errors
+/// The frame is not what it is said to be.
+pub fn finish(frame: &mut [u8], todo: Todo, out: &mut dyn FnMut(&[u8])) -> Result<(), Invalid> {
+    match todo {
+        Todo { segmentation: Some(how), checksum: Some(sum) } => segment(frame, how, sum, out)?,
+        Todo { checksum: Some(sum), .. } => {
+            complete(frame, sum)?;
+            out(frame);
+        }
+        Todo { .. } => out(frame),
+    }
+    Ok(())
+}
+
+/// Adds 16-bit words, as the Internet checksum does (RFC 1071).
+fn add(sum: u32, bytes: &[u8]) -> u32 {
+    let mut total = u64::from(sum);
+    let mut words = bytes.chunks_exact(2);
+    for word in words.by_ref() {
+        total += u64::from(u16::from_be_bytes([
+            word.first().copied().unwrap_or(0),
+            word.get(1).copied().unwrap_or(0),
+        ]));
+    }
+    if let [last] = words.remainder() {
+        total += u64::from(*last) << 8;
+    }
+    while total > 0xffff {
+        total = (total & 0xffff) + (total >> 16);
+    }
+    u32::try_from(total).unwrap_or(0)
+}
+
+/// The checksum of a sum. Zero would say that there is none.
+fn fold(sum: u32) -> [u8; 2] {
+    let sum = !u16::try_from(sum).unwrap_or(0);
+    (if sum == 0 { 0xffff } else { sum }).to_be_bytes()
+}
+
+fn complete(frame: &mut [u8], Checksum { start, offset }: Checksum) -> Result<(), Invalid> {
+    let part = frame.get_mut(usize::from(start)..).ok_or(Invalid)?;
+    let sum = fold(add(0, part));
+    put(part, offset.into(), sum)
+}
+
+fn put<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) -> Result<(), Invalid> {
+    bytes.get_mut(at..at + N).ok_or(Invalid)?.copy_from_slice(&value);
+    Ok(())
+}
+
+fn get<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], Invalid> {
+    bytes.get(at..).and_then(|b| b.first_chunk()).copied().ok_or(Invalid)
+}
+
+/// Cuts a TCP packet into segments.
+fn segment(
+    frame: &[u8],
+    Segmentation { v6, size }: Segmentation,
+    sum: Checksum,
+    out: &mut dyn FnMut(&[u8]),
+) -> Result<(), Invalid> {
+    let tcp = usize::from(sum.start);
+    let smallest = HEADER + if v6 { IPV6 } else { IPV4 };
+    let [kind] = get(frame, HEADER)?;
+    let expected = if v6 { 6 } else { 4 };
+    if tcp < smallest || kind >> 4 != expected || usize::from(sum.offset) != TCP_CHECKSUM {
+        return Err(Invalid);
+    }
+    let [words] = get(frame, tcp + 12)?;
+    let headers = tcp + usize::from(words >> 4) * 4;
+    if headers < tcp + TCP {
+        return Err(Invalid);
+    }
+    let (headers, payload) = frame.split_at_checked(headers).ok_or(Invalid)?;
+    let sequence = u32::from_be_bytes(get(headers, tcp + 4)?);
+    let [flags] = get(headers, tcp + 13)?;
+    let id = u16::from_be_bytes(get(headers, HEADER + 4)?);
+    let size = usize::from(size);
+    let count = payload.len().div_ceil(size);
+    let mut segment = Vec::with_capacity(headers.len() + size);
+    for (n, part) in payload.chunks(size).enumerate() {
+        segment.clear();
+        segment.extend_from_slice(headers);
+        segment.extend_from_slice(part);
+        let behind = u32::try_from(n * size).map_err(|_| Invalid)?;
+        put(&mut segment, tcp + 4, sequence.wrapping_add(behind).to_be_bytes())?;
+        let mut kept = flags;
+        if n + 1 < count {
+            kept &= !LAST_ONLY;
+        }
+        if n > 0 {
+            kept &= !FIRST_ONLY;
+        }
+        put(&mut segment, tcp + 13, [kept])?;
+        let addresses = if v6 {
+            let length = u16::try_from(segment.len() - HEADER - IPV6).map_err(|_| Invalid)?;
+            put(&mut segment, HEADER + 4, length.to_be_bytes())?;
+            HEADER + 8..HEADER + IPV6
+        } else {
+            let number = id.wrapping_add(u16::try_from(n).map_err(|_| Invalid)?);
+            ipv4(&mut segment, tcp, number)?;
+            HEADER + 12..HEADER + IPV4
+        };
+        // The pseudo-header: addresses, protocol, length.
+        let length = u32::try_from(segment.len() - tcp).map_err(|_| Invalid)?;
+        let pseudo = add(TCP_PROTOCOL, segment.get(addresses).ok_or(Invalid)?);
+        let pseudo = add(pseudo, &length.to_be_bytes());
+        put(&mut segment, tcp + TCP_CHECKSUM, [0, 0])?;
+        let sum = add(pseudo, segment.get(tcp..).ok_or(Invalid)?);
+        put(&mut segment, tcp + TCP_CHECKSUM, fold(sum))?;
+        out(&segment);
+    }
+    Ok(())
+}
+
+/// Length, number and checksum of an IPv4 header that ends at `end`.
+fn ipv4(segment: &mut [u8], end: usize, number: u16) -> Result<(), Invalid> {
+    let length = u16::try_from(segment.len() - HEADER).map_err(|_| Invalid)?;
+    put(segment, HEADER + 2, length.to_be_bytes())?;
+    put(segment, HEADER + 4, number.to_be_bytes())?;
+    put(segment, HEADER + 10, [0, 0])?;
+    let sum = add(0, segment.get(HEADER..end).ok_or(Invalid)?);
+    put(segment, HEADER + 10, fold(sum))
+}
+
+#[cfg(test)]
+mod tests;
