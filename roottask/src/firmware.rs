@@ -1,4 +1,9 @@
-//! What the ACPI tables say about switching the machine off (ACPI 6.5, chapters 4.8.3, 5.2, 7.4.2).
+//! What the ACPI tables say: how to switch the machine off (ACPI 6.5, chapters 4.8.3, 5.2, 7.4.2),
+//! and where the configuration space of PCI functions is (PCI Firmware 3.3, 4.1.2).
+
+use alloc::vec::Vec;
+
+use crate::pci::Ecam;
 
 /// Read access to physical memory; `None` where it cannot be read.
 pub trait Physical {
@@ -72,6 +77,21 @@ pub fn power_off(memory: &impl Physical, rsdp: u64) -> Option<PowerOff> {
         .filter(|_| reduced)
         .map(|port| (port, (a & 7) << 2 | REDUCED_SLEEP_ENABLE));
     Some(PowerOff { pm1a: pm1(172, 64, a), pm1b: pm1(184, 68, b), enable, sleep })
+}
+
+/// The configuration space of segment 0.
+#[must_use]
+pub fn ecams(memory: &impl Physical, rsdp: u64) -> Vec<Ecam> {
+    const ENTRIES: usize = 44;
+    const ENTRY: usize = 16;
+    let entries = find(memory, rsdp, b"MCFG").and_then(|t| t.get(ENTRIES..)).unwrap_or(&[]);
+    let entry = |e: &[u8]| {
+        let byte = |at| le(e, at, 1).and_then(|b| u8::try_from(b).ok());
+        let ecam = Ecam { base: le(e, 0, 8)?, first: byte(10)?, last: byte(11)? };
+        let fits = ecam.first <= ecam.last && ecam.start().checked_add(ecam.size()).is_some();
+        (le(e, 8, 2)? == 0 && fits && ecam.base % (1 << 20) == 0).then_some(ecam)
+    };
+    entries.chunks_exact(ENTRY).filter_map(entry).collect()
 }
 
 /// A generic address structure that names a port.

@@ -3,10 +3,10 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`memory`], [`image`], [`plan`], [`policy`], [`ram`], [`firmware`] | decisions, without effects |
+//! | [`memory`], [`image`], [`plan`], [`policy`], [`ram`], [`firmware`], [`pci`] | decisions, without effects |
 //! | [`boot`] | from the first instruction to the supervisor's thread |
 //! | [`supervisor`] | the life of the system: starts, reports, restarts, the end |
-//! | [`spawn`], [`start_block`], [`grant`] | creating one component |
+//! | [`spawn`], [`start_block`], [`grant`], [`functions`] | creating one component |
 //! | [`desk`], [`place`] | the root task's service and the handler of its components' exceptions |
 //! | [`output`], [`serial`], [`power`], [`arch`] | log lines, switching off, the entry point |
 #![cfg_attr(not(test), no_std)]
@@ -17,10 +17,12 @@ pub mod arch;
 pub mod boot;
 pub mod desk;
 pub mod firmware;
+pub mod functions;
 pub mod grant;
 pub mod image;
 pub mod memory;
 pub mod output;
+pub mod pci;
 pub mod place;
 pub mod plan;
 pub mod policy;

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use config::{Component, System};
+use config::{Component, Device, System};
 use ipc::event::HOST_EVENTS;
 use ipc::proto::service::Protocol;
 use ipc::proto::start::{
@@ -126,6 +126,11 @@ pub fn check(component: &Component, clients: usize) -> Result<(), &'static str> 
     limits.into_iter().find(|(bad, _)| *bad).map_or(Ok(()), |(_, why)| Err(why))
 }
 
+/// Selectors that a device takes for interrupts.
+fn interrupts_of(device: &Device) -> usize {
+    device.irqs.len() + device.pci.map_or(0, |_| MAX_RANGES)
+}
+
 /// Where capabilities are in a component's object space. They lie close together, as the kernel
 /// charges the component for every part of its object space that is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,7 +168,7 @@ impl Selectors {
         let root = Self::FIRST;
         let events = (root + cpus).next_multiple_of(EVENTS);
         let interrupts = events + EVENTS * cpus;
-        let uses = interrupts + count(component.devices.iter().map(|d| d.irqs.len()).sum());
+        let uses = interrupts + count(component.devices.iter().map(interrupts_of).sum());
         let free = uses + cpus * count(component.uses.len());
         Self { root, events, interrupts, uses, free }
     }

@@ -7,7 +7,7 @@ use sysroot::{arch, log, time};
 use crate::firmware::{Physical, power_off};
 
 /// Firmware tables, which the kernel maps one to one, readable.
-struct Tables<'a>(&'a Info);
+pub struct Tables<'a>(pub &'a Info);
 
 impl Physical for Tables<'_> {
     fn bytes(&self, address: u64, size: u64) -> Option<&[u8]> {

@@ -9,7 +9,7 @@ use config::{Component, System};
 use ipc::PAGE_SIZE;
 use ipc::cap::{MemRights, Rights, Selector};
 use ipc::event::HOST_EVENTS;
-use ipc::info::{Info, MemoryKind, root};
+use ipc::info::{Info, root};
 use ipc::proto::board::Life;
 use ipc::proto::start::{Area, NOTIFY, PAGES, PARK_SELECTOR, Start, THREAD_BLOCK, layout};
 use ipc::state::Mtd;
@@ -21,13 +21,14 @@ use sysroot::syscall::{self, EcStart};
 use sysroot::{process, selector, thread};
 
 use crate::desk::Clerk;
+use crate::functions::{self, Grant, is_device_memory};
 use crate::grant::{bytes, copy, give, give_all, zero};
 use crate::image::{self, Image};
 use crate::memory::{LARGE_PAGE, Memory, PAGE, Span, port_chunks};
 use crate::place::{Place, Running, Wire};
 use crate::plan::{Selectors, Session, lent};
 use crate::ram::Ram;
-use crate::start_block::{Given, describe, isa_interrupt, mmio_areas, module_area};
+use crate::start_block::{Given, describe, device_memory, isa_interrupt, module_area};
 
 /// Bytes of a component's first stack: what its thread block takes beside UTCB and start block.
 const STACK: u64 = 96 * 1024;
@@ -49,6 +50,8 @@ pub struct Host<'a> {
     pub rams: &'a mut [Ram],
     /// Memory of the stores of each component.
     pub stores: &'a [Vec<Vec<Span>>],
+    /// PCI functions of the components.
+    pub grants: &'a [Grant],
     /// Physical address of the page with the parking code.
     pub park: u64,
     /// Physical address and size of the log rings.
@@ -162,17 +165,17 @@ impl Host<'_> {
         }
         given.log = if is_console { self.rings.1 } else { 0 };
         let place = self.places.get(index).ok_or("no such component")?;
-        self.check_devices(component)?;
+        self.check_devices(index, component)?;
         let sessions = self.wires.iter().map(|w| w.session);
-        let start = describe(self.info, system, sessions, index, given)
+        let start = describe(self.info, system, sessions, self.grants, index, given)
             .map_err(|_| "its start block cannot be written")?;
 
         let order = Order { index, system, component, image, start, given, doors, place };
-        let mut child = self.create_objects(component)?;
+        let mut child = self.create_objects(index, component)?;
         match self.fill(&mut child, &order).and_then(|()| self.run(&mut child, &order)) {
             Ok(()) => Ok(child),
             Err(why) => {
-                self.destroy(child);
+                self.destroy(index, child);
                 if let Some(ram) = self.rams.get_mut(index) {
                     // Nobody else has it yet.
                     ram.take().into_iter().for_each(|span| self.memory.give(span));
@@ -183,7 +186,7 @@ impl Host<'_> {
     }
 
     /// Takes a component apart and takes back what it had.
-    pub fn destroy(&mut self, child: Child) {
+    pub fn destroy(&mut self, index: usize, child: Child) {
         // The protection domain first: with it goes everything that runs in it.
         for object in child.objects {
             selector::delete(object);
@@ -192,12 +195,14 @@ impl Host<'_> {
             // It may have bound it, or not.
             let _ = syscall::unbind_interrupt(interrupt);
         }
+        // Before anybody else gets memory that its devices may write to.
+        self.grants.iter().filter(|g| g.component == index).for_each(functions::silence);
         for span in child.memory {
             self.memory.give(span);
         }
     }
 
-    fn create_objects(&mut self, component: &Component) -> Result<Child, Refusal> {
+    fn create_objects(&mut self, index: usize, component: &Component) -> Result<Child, Refusal> {
         let own = process::pd();
         let at = selector::alloc().map_err(refuse("selectors"))?;
         let pd = syscall::create_pd(at, own, component.quota.into())
@@ -215,7 +220,7 @@ impl Host<'_> {
         match Self::semaphores(&mut child) {
             Ok(()) => Ok(child),
             Err(status) => {
-                self.destroy(child);
+                self.destroy(index, child);
                 Err(refuse("its semaphore")(status))
             }
         }
@@ -232,17 +237,17 @@ impl Host<'_> {
     }
 
     /// Refuses device memory that is RAM, and interrupt lines that do not exist.
-    fn check_devices(&self, component: &Component) -> Result<(), Refusal> {
-        for device in &component.devices {
+    fn check_devices(&self, index: usize, component: &Component) -> Result<(), Refusal> {
+        for (n, device) in component.devices.iter().enumerate() {
+            let name = &device.name;
             for &(base, size) in &device.mmio {
-                let kind = u64::from(MemoryKind::Device.number());
-                let found = self.info.memory().iter().any(|m| {
-                    m.kind == kind && m.base <= base && base + size <= m.base.saturating_add(m.size)
-                });
-                if !found {
-                    let name = &device.name;
+                if !is_device_memory(self.info, base, size) {
                     return Err(format!("device \"{name}\": {base:#x} is not device memory"));
                 }
+            }
+            let found = self.grants.iter().any(|g| (g.component, g.device) == (index, n));
+            if device.pci.is_some() && !found {
+                return Err(format!("device \"{name}\" is not there"));
             }
             for &line in &device.irqs {
                 isa_interrupt(self.info, line).ok_or_else(|| {
@@ -250,7 +255,12 @@ impl Host<'_> {
                 })?;
             }
         }
-        Ok(())
+        let memory = device_memory(component, index, self.grants);
+        let all = memory.iter().flat_map(|m| m.ranges.iter().chain(&m.config).chain(&m.dma));
+        match all.map(|m| m.mapped).find(|m| !layout::DEVICES.contains(*m)) {
+            Some(area) => Err(format!("its devices have too much memory: {:#x} bytes", area.size)),
+            None => Ok(()),
+        }
     }
 
     /// Everything but the main thread.
@@ -431,9 +441,22 @@ impl Host<'_> {
                 Err(status) => return Err(status),
             }
         }
-        for mmio in mmio_areas(order.component) {
-            let area = mmio.mapped;
-            give(child.pd, mmio.physical, area.base, area.size, MemRights::RW)?;
+        for memory in device_memory(order.component, order.index, self.grants) {
+            for mmio in memory.ranges.iter().chain(&memory.config).chain(&memory.dma) {
+                let area = mmio.mapped;
+                give(child.pd, mmio.physical, area.base, area.size, MemRights::RW)?;
+            }
+        }
+        let own = self.grants.iter().filter(|g| g.component == order.index);
+        for grant in own {
+            let pci = order.start.devices.get(grant.device).and_then(|d| d.pci.as_ref());
+            let vectors = pci.into_iter().flat_map(|p| p.vectors.iter());
+            for (&at, &interrupt) in vectors.zip(&grant.interrupts) {
+                let source: Cap<Interrupt> = Cap::new(root::INTERRUPTS.offset(interrupt.into()));
+                let at = Selector(at.into());
+                syscall::delegate_object(child.pd, source, at, Rights::FULL, 0)?;
+                child.interrupts.push(source);
+            }
         }
         for interrupt in order.start.devices.iter().flat_map(|d| d.interrupts.iter()) {
             let Some((gsi, _)) = isa_interrupt(self.info, interrupt.line) else { continue };

@@ -5,10 +5,11 @@ use heapless::Vec;
 use ipc::cap::Selector;
 use ipc::info::Info;
 use ipc::proto::start::{
-    Area, Client, Device, Error, Interrupt, Mmio, Objects, Start, Store, THREAD_BLOCK, Used, Vm,
-    layout,
+    Area, Client, Device, Error, Interrupt, Mmio, Objects, Pci, Start, Store, THREAD_BLOCK, Used,
+    Vm, layout,
 };
 
+use crate::functions::Grant;
 use crate::memory::{LARGE_PAGE, PAGE};
 use crate::plan::{Selectors, Session, cpu, lent, stores};
 
@@ -33,14 +34,46 @@ pub fn module_area(index: u64, (base, size): (u64, u64)) -> Area {
     Area { base: layout::MODULES.base + index * SLOT + base % LARGE_PAGE, size }
 }
 
-/// Where the MMIO ranges of a component's devices are mapped, in order.
-pub fn mmio_areas(component: &Component) -> impl Iterator<Item = Mmio> + '_ {
+/// Memory that belongs to a device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// Ranges that the configuration names, or the BARs of a PCI function.
+    pub ranges: alloc::vec::Vec<Mmio>,
+    /// The configuration page of a PCI function.
+    pub config: Option<Mmio>,
+    /// Memory that the function may access by itself.
+    pub dma: Option<Mmio>,
+}
+
+/// Where the memory of a component's devices is mapped, in their order.
+#[must_use]
+pub fn device_memory(
+    component: &Component,
+    index: usize,
+    grants: &[Grant],
+) -> alloc::vec::Vec<DeviceMemory> {
     let mut next = layout::DEVICES.base;
-    component.devices.iter().flat_map(|d| d.mmio.iter()).map(move |&(physical, size)| {
+    let mut place = |physical: u64, size: u64| {
         let base = next.next_multiple_of(LARGE_PAGE) + physical % LARGE_PAGE;
         next = base.saturating_add(size);
         Mmio { mapped: Area { base, size }, physical }
-    })
+    };
+    let mut all = alloc::vec::Vec::new();
+    for (n, device) in component.devices.iter().enumerate() {
+        let mut memory = DeviceMemory::default();
+        for &(physical, size) in &device.mmio {
+            memory.ranges.push(place(physical, size));
+        }
+        if let Some(grant) = grants.iter().find(|g| (g.component, g.device) == (index, n)) {
+            for bar in &grant.function.bars {
+                memory.ranges.push(place(bar.base, bar.size));
+            }
+            memory.config = Some(place(grant.function.config, PAGE));
+            memory.dma = grant.dma.map(|span| place(span.base, span.size));
+        }
+        all.push(memory);
+    }
+    all
 }
 
 /// Trigger flags and GSI of an ISA interrupt line.
@@ -74,6 +107,7 @@ pub fn describe<'a>(
     info: &Info,
     system: &'a System,
     sessions: impl Iterator<Item = Session> + Clone,
+    grants: &[Grant],
     index: usize,
     given: Given,
 ) -> Result<Start<'a>, Error> {
@@ -138,7 +172,7 @@ pub fn describe<'a>(
         windows: Area { base: windows.0, size: layout::WINDOWS.end().saturating_sub(windows.0) },
         uses,
         clients,
-        devices: devices(info, component, selectors)?,
+        devices: devices(info, component, index, grants, selectors)?,
         stores: (component.stores.iter().zip(stores(component)))
             .map(|(store, area)| Store { name: &store.name, area })
             .collect(),
@@ -152,12 +186,14 @@ pub fn describe<'a>(
 fn devices<'a, const N: usize>(
     info: &Info,
     component: &'a Component,
+    index: usize,
+    grants: &[Grant],
     selectors: Selectors,
 ) -> Result<Vec<Device<'a>, N>, Error> {
-    let mut mmio = mmio_areas(component);
+    let memory = device_memory(component, index, grants);
     let mut next = selectors.interrupts;
     let mut devices = Vec::new();
-    for device in &component.devices {
+    for ((n, device), memory) in component.devices.iter().enumerate().zip(memory) {
         let mut interrupts = Vec::new();
         for &line in &device.irqs {
             let (_, trigger) = isa_interrupt(info, line).ok_or(Error)?;
@@ -165,12 +201,20 @@ fn devices<'a, const N: usize>(
             interrupts.push(interrupt).map_err(|_| Error)?;
             next += 1;
         }
+        let grant = grants.iter().find(|g| (g.component, g.device) == (index, n));
+        let pci = grant.zip(memory.config).map(|(grant, config)| Pci {
+            config: config.mapped,
+            bars: grant.function.bars.iter().map(|b| b.number).collect(),
+            dma: memory.dma,
+            vectors: (next..).take(grant.interrupts.len()).collect(),
+        });
+        next += pci.as_ref().map_or(0, |p| u32::try_from(p.vectors.len()).unwrap_or(0));
         let device = Device {
             name: &device.name,
             ports: Vec::from_slice(&device.ports).map_err(|_| Error)?,
-            mmio: mmio.by_ref().take(device.mmio.len()).collect(),
+            mmio: Vec::from_slice(&memory.ranges).map_err(|_| Error)?,
             interrupts,
-            pci: None,
+            pci,
         };
         devices.push(device).map_err(|_| Error)?;
     }

@@ -15,6 +15,7 @@ use sysroot::portal::{Config, Handler};
 use sysroot::{log, process, selector, syscall, time};
 
 use crate::desk::{Clerk, Desk};
+use crate::functions::{self, Grant};
 use crate::grant::{copy, shared, take_back, zero};
 use crate::memory::{Memory, PAGE, Span};
 use crate::place::{Command, Place, Wire};
@@ -41,6 +42,8 @@ struct Supervisor {
     rams: Vec<Ram>,
     /// Memory of the stores of each component.
     stores: Vec<Vec<Vec<Span>>>,
+    /// PCI functions of the components.
+    grants: Vec<Grant>,
     bell: Cap<Semaphore>,
     park: u64,
     rings: (u64, u64),
@@ -177,6 +180,7 @@ impl Supervisor {
             system,
             rams: system.components.iter().map(|_| Ram::default()).collect(),
             stores,
+            grants: functions::find(info, system, &mut memory),
             memory,
             desk,
             clerks,
@@ -268,7 +272,7 @@ impl Supervisor {
         }
         let child = self.wards.get_mut(index).and_then(|w| w.child.take());
         if let Some(child) = child {
-            self.host().destroy(child);
+            self.host().destroy(index, child);
         }
         if let Some(place) = self.desk.places.get(index) {
             // What it did besides does not concern its next life.
@@ -317,6 +321,7 @@ impl Supervisor {
             places: &self.desk.places,
             rams: &mut self.rams,
             stores: &self.stores,
+            grants: &self.grants,
             park: self.park,
             rings: self.rings,
         }
