@@ -151,13 +151,7 @@ impl Incoming {
     /// A call without capabilities.
     #[must_use]
     pub const fn new(session: u64) -> Self {
-        Self {
-            session,
-            received: Vec::new(),
-            attached: Vec::new(),
-            keep: false,
-            replaced: None,
-        }
+        Self { session, received: Vec::new(), attached: Vec::new(), keep: false, replaced: None }
     }
 
     /// Selectors of the object capabilities that arrived, in order.

@@ -27,13 +27,15 @@ pub(super) fn run(context: &Context, args: &Boot, script: Vec<Step>) -> Result<E
     let iso = repo.target.join(&compiled.system.name).with_extension("iso");
     plan.pack(&iso)?;
 
+    let mut extra = compiled.hardware.arguments(repo, &compiled.system.name)?;
+    extra.extend(args.qemu_arg.iter().cloned());
     let machine = Machine {
         firmware: args.firmware,
         smp: args.size.smp,
         memory: args.size.memory,
         accel: args.accel,
         counting: false,
-        extra: args.qemu_arg.clone(),
+        extra,
     };
     let start = Start::Iso(iso);
     let scripted = !script.is_empty();

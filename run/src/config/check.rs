@@ -13,7 +13,7 @@ use super::payload::Payload;
 use super::source::{Diagnostic, Located};
 use super::table::unknown;
 use super::units::show;
-use super::virtio;
+use super::{machine, virtio};
 
 /// Image of a VM where `image` is not given.
 pub const VMM: &str = "vmm";
@@ -65,6 +65,7 @@ pub fn check(model: &Model, around: &Surroundings<'_>) -> Vec<Diagnostic> {
     limits(model, &mut errors);
     modules(model, around, &mut errors);
     virtio::check(model, &mut errors);
+    machine::check(&model.machine, around.folder, &mut errors);
     graph::check(model, &mut errors);
     quotas(model, &mut errors);
     memory(model, around, &mut errors);

@@ -5,6 +5,7 @@ use config::{Component, Device, MachineAction, Pci, Store, Use, Vm};
 
 use super::check::{image_name, kernel_memory, program_memory, quota};
 use super::graph;
+use super::machine::Hardware;
 use super::model::{self, Cpu, Domain, Model};
 use super::modules::{INITRD, KERNEL, Modules};
 use super::payload::Payload;
@@ -26,6 +27,8 @@ pub struct Compiled {
     pub payloads: Vec<(String, Payload)>,
     /// The hypervisor's command line.
     pub kernel_args: String,
+    /// Devices that the machine has for it.
+    pub hardware: Hardware,
 }
 
 /// Compiles a model that passed every check.
@@ -59,7 +62,13 @@ pub fn compile(model: &Model, default_name: &str, smp: u16, modules: Modules) ->
     if let Some(more) = &model.system.kernel_args {
         kernel_args = format!("{kernel_args} {}", more.value);
     }
-    Ok(Compiled { system, images, payloads: modules.files, kernel_args })
+    Ok(Compiled {
+        system,
+        images,
+        payloads: modules.files,
+        kernel_args,
+        hardware: Hardware::default(),
+    })
 }
 
 fn component(

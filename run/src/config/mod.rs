@@ -3,6 +3,7 @@
 pub mod check;
 pub mod compile;
 pub mod graph;
+pub mod machine;
 pub mod model;
 pub mod modules;
 pub mod parse;
@@ -19,6 +20,7 @@ use anyhow::Result;
 
 use check::Surroundings;
 use compile::Compiled;
+use machine::Hardware;
 use modules::Modules;
 use source::{Diagnostic, Source};
 
@@ -46,6 +48,7 @@ pub fn process(source: &Source, around: &Surroundings<'_>) -> Result<Checked> {
     }
     let modules = Modules::of(&model, around.folder);
     let stem = source.path.file_stem().map_or("system".into(), |s| s.to_string_lossy());
-    let compiled = compile::compile(&model, &stem, around.smp, modules)?;
+    let mut compiled = compile::compile(&model, &stem, around.smp, modules)?;
+    compiled.hardware = Hardware::of(&model.machine, around.folder);
     Ok(Checked::Good(Box::new(compiled)))
 }

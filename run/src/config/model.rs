@@ -3,13 +3,15 @@
 use config::{MachineAction, Restart, Which};
 
 use super::source::{Located, Span};
-use super::virtio;
+use super::{machine, virtio};
 
 /// The whole file.
 #[derive(Debug, Default)]
 pub struct Model {
     /// `[system]`.
     pub system: System,
+    /// `[machine]`.
+    pub machine: machine::Model,
     /// `[device.NAME]`, in the order of the file.
     pub devices: Vec<Device>,
     /// `[[component]]` and `[[vm]]`, in the order of the file, components first.

@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 use super::model::{Cpu, Device, Domain, Model, Store, System, Use, Vm};
 use super::source::{Diagnostic, Located, Span};
 use super::table::{self, Table};
-use super::{units, virtio};
+use super::{machine, units, virtio};
 
 type Value<'i> = Spanned<DeValue<'i>>;
 type Errors = Vec<Diagnostic>;
@@ -66,10 +66,13 @@ pub fn parse(text: &str) -> (Model, Errors) {
         // What recovery guessed would only bring errors that are not there.
         return (model, errors);
     }
-    let keys = ["system", "device", "component", "vm"];
+    let keys = ["system", "machine", "device", "component", "vm"];
     let root = Table::new("the configuration", document.get_ref(), 0..0, &keys, &mut errors);
     if let Some(found) = root.optional("system", &mut errors, table::table) {
         model.system = system(found.value, found.span, &mut errors);
+    }
+    if let Some(found) = root.optional("machine", &mut errors, table::table) {
+        model.machine = machine::parse(found.value, found.span, &mut errors);
     }
     if let Some(found) = root.optional("device", &mut errors, table::table) {
         for (name, value) in found.value {

@@ -157,7 +157,9 @@ fn run(context: &Context, boot: &Boot) -> Result<String> {
     let iso = context.scratch(&format!("{}.iso", boot.name))?;
     plan.pack(&iso)?;
 
-    let machine = Machine { firmware: boot.firmware, ..Machine::plain(boot.smp, boot.memory) };
+    let extra = compiled.hardware.arguments(&context.repo, &compiled.system.name)?;
+    let plain = Machine::plain(boot.smp, boot.memory);
+    let machine = Machine { firmware: boot.firmware, extra, ..plain };
     let mut script = Vec::new();
     let mut off = false;
     for say in boot.script {
