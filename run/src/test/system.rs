@@ -73,7 +73,7 @@ const TO_SHELL_QUIET: &[Say] = &[
 /// The VM comes up beside a component that goes down.
 const BESIDE_A_CRASH: &[Say] = &[
     Hear("component \"faulty\" failed"),
-    Hear("component \"faulty\" stays down after 2 restarts"),
+    Hear("component \"faulty\" stays down: it failed 3 times in a row"),
     Hear("GUEST-UP linux"),
     Hear("# "),
     Type("echo SUM=$((40+2))\n"),
