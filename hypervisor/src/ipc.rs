@@ -17,7 +17,7 @@ use crate::object::ec::{Ec, State};
 use crate::object::pt::Pt;
 use crate::object::vcpu::Vcpu;
 use crate::syscall::{Caller, Handled, Outcome};
-use crate::{sched, sync, transfer};
+use crate::{sched, transfer};
 
 /// Copies untyped words from one UTCB to another.
 #[inline(always)]
@@ -96,12 +96,8 @@ pub fn plain_reply(cpu: &PerCpu, ec: Obj<Ec>, message: Message) -> bool {
 pub fn call(c: &Caller<'_>) -> Handled {
     let (cpu, ec) = (c.cpu, c.ec);
     let message = Message(c.args.rsi);
-    // Before any lookup, since other CPUs may revoke while this one waits for the lock.
-    let mut kernel = (message.items() != 0).then(|| sync::lock(cpu));
-    if ec.is_dead() {
-        return Err(Status::Aborted);
-    }
-    let pt = ec.pd.spaces.objects.lookup::<Pt>(c.args.rdi, Rights::PT_CALL)?;
+    let mut kernel = (message.items() != 0).then(|| c.lock()).transpose()?;
+    let pt = c.object::<Pt>(c.args.rdi, Rights::PT_CALL)?;
     let callee = pt.ec;
     if callee.cpu != cpu.sched.id {
         return Err(Status::BadCpu);
@@ -149,10 +145,7 @@ pub fn reply(c: &Caller<'_>) -> Handled {
         }
         leave(cpu, ec, caller);
     } else {
-        let mut kernel = (message.items() != 0).then(|| sync::lock(cpu));
-        if ec.is_dead() {
-            return Err(Status::Aborted);
-        }
+        let mut kernel = (message.items() != 0).then(|| c.lock()).transpose()?;
         // The caller may have died while this CPU waited for the lock.
         match (ec.caller.get(), &mut kernel) {
             (Some(caller), kernel) => {

@@ -1,5 +1,6 @@
 //! The system calls: the whole table, and the one place that writes results.
 
+use ipc::cap::Rights;
 use ipc::status::{Result, Status};
 use ipc::syscall::{Call, Number};
 use ipc::utcb::Message;
@@ -7,9 +8,11 @@ use ipc::utcb::Message;
 use crate::arch::entry;
 use crate::arch::percpu::{self, PerCpu};
 use crate::arch::regs::Args;
+use crate::cap::Object;
 use crate::ipc as message;
 use crate::num::low8;
 use crate::object::{Obj, ec, interrupt, pd, pt, sc, sm, vcpu};
+use crate::sync::{self, Guard};
 use crate::{cap_call, sched};
 
 /// What a system call leaves to do. An error is written into the caller's `rax`.
@@ -37,6 +40,26 @@ pub struct Caller<'a> {
     pub ec: Obj<ec::Ec>,
     /// Its arguments.
     pub args: Args,
+}
+
+impl Caller<'_> {
+    /// The object at a selector of the caller. It stays valid until the CPU leaves the kernel.
+    ///
+    /// # Errors
+    /// `BadCap`, `BadRight`.
+    #[inline(always)]
+    pub fn object<T: Object>(&self, selector: u64, rights: Rights) -> Result<&T> {
+        self.ec.pd.spaces.objects.lookup(selector, rights)
+    }
+
+    /// Takes the kernel lock, before any lookup, since other CPUs may revoke while this one waits.
+    ///
+    /// # Errors
+    /// `Aborted`: the caller was destroyed meanwhile.
+    pub fn lock(&self) -> Result<Guard> {
+        let guard = sync::lock(self.cpu);
+        if self.ec.is_dead() { Err(Status::Aborted) } else { Ok(guard) }
+    }
 }
 
 fn dispatch(call: Call, c: &Caller<'_>) -> Handled {

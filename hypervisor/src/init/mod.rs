@@ -171,9 +171,9 @@ static VIRT_PAGES: SpinMutex<Vec<u64, { sched::MAX_CPUS }>> = SpinMutex::new(Vec
 /// Finds out whether guests can run, and sets aside the memory for it.
 fn set_up_virtualization(machine: &Machine, frames: &mut Frames) -> Option<()> {
     let vendor = virt::detect().inspect_err(|why| log!("virtualization: none: {why}")).ok()?;
-    let (io, msr) = (frames.alloc(Platform::IO_ORDER)?, frames.alloc(Platform::MSR_ORDER)?);
+    let (io, msr) = (frames.alloc_run(Platform::IO_ORDER)?, frames.alloc_run(Platform::MSR_ORDER)?);
     for _ in &machine.cpus {
-        VIRT_PAGES.lock().push(pool::phys(frames.alloc(1)?)).ok()?;
+        VIRT_PAGES.lock().push(pool::phys(frames.alloc_run(1)?)).ok()?;
     }
     log!("virtualization: {vendor:?}");
     // SAFETY: fresh zeroed runs, given away for good.

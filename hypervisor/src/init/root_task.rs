@@ -3,32 +3,31 @@
 use core::ptr::{NonNull, with_exposed_provenance_mut};
 use core::sync::atomic::Ordering;
 
-use ipc::cap::{MemRights, ObjectType, Rights};
+use ipc::cap::{MemRights, Rights};
 use ipc::info::{Features, Info, MemoryKind, root};
 use ipc::status::Status;
 
 use super::Boot;
 use crate::arch::layout::PAGE;
 use crate::arch::percpu::PerCpu;
-use crate::arch::regs::USER_RFLAGS;
 use crate::arch::{self, apic, tsc};
 use crate::boot::identity::Identity;
 use crate::boot::machine::Machine;
 use crate::boot::root::{self as image, Image};
 use crate::boot::{self, Physical, memory::Range};
-use crate::cap::{self, Object, ObjectHeader, PdSpaces};
+use crate::cap::{self, Object, PdSpaces};
 use crate::mem::account::Account;
 use crate::mem::frames::Frames;
 use crate::mem::paging::{LeafSize, MemoryType};
 use crate::mem::pool;
 use crate::mem::space::HostLayout;
 use crate::num::usize_of;
-use crate::object::Obj;
-use crate::object::ec::{Ec, Start};
+use crate::object::ec::Ec;
 use crate::object::interrupt::Interrupt;
 use crate::object::pd::{self, Pd};
 use crate::object::sc::Sc;
-use crate::sync::lock::{self, Kernel};
+use crate::object::{Obj, charge};
+use crate::sync::lock;
 use crate::{log, sched};
 
 /// Where the information page and the UTCB of the root task are mapped.
@@ -88,7 +87,7 @@ pub(super) fn create(
     let machine = &boot.machine;
     let frames = &mut owned;
     // The protection domain pays for all others, so nobody can pay for it: it has its own frame.
-    let place = frames.alloc(0).ok_or(Status::Quota)?.cast::<Pd>();
+    let place = frames.alloc().ok_or(Status::Quota)?.cast::<Pd>();
     let account = Account::new(frames.free_pages());
     let max_leaf = if arch::cpu::features().huge_pages { LeafSize::Huge } else { LeafSize::Large };
     let layout = HostLayout { kernel: boot.space.entries, max_leaf };
@@ -96,7 +95,7 @@ pub(super) fn create(
     let spaces = PdSpaces::new(frames, &account, account.limit(), &layout)?;
     // SAFETY: the frame is large enough (asserted below) and nobody else's; it is never freed.
     let pd = unsafe {
-        place.write(Pd::new(ObjectHeader::new(ObjectType::Pd), spaces, None));
+        place.write(Pd::new(spaces));
         Obj::new(place)
     };
     let account = &pd.spaces.account;
@@ -104,31 +103,23 @@ pub(super) fn create(
 
     let utcb = account.alloc_page(frames)?;
     pd.spaces.map_kernel_frame(frames, UTCB_ADDRESS, pool::phys(utcb), MemRights::RW)?;
-    let ec = Ec::new(Start {
-        header: ObjectHeader::new(Ec::TYPE),
-        pd,
-        utcb: Some((utcb.cast(), UTCB_ADDRESS)),
-        cpu: cpu.sched.id,
-        global: true,
-        events: root::EVENTS.0,
-    });
-    ec.regs.rip.set(boot.image.entry);
+    let mut ec = Ec::new(Ec::TYPE, pd, cpu.sched.id, root::EVENTS.0, true);
+    ec.set_up(utcb.cast(), UTCB_ADDRESS, boot.image.entry, 0);
     ec.regs.rdi.set(INFO_ADDRESS);
     ec.regs.rsi.set(UTCB_ADDRESS);
-    ec.regs.rflags.set(USER_RFLAGS);
     // SAFETY: just allocated; destroyed by `destroy` only.
     let ec = unsafe { Obj::new(account.alloc(frames, ec)?) };
     give(frames, pd, root::EC.0, ec.pointer())?;
-    pd.link(ec);
-    pd.header.add_use();
+    pd.ecs.push_front(ec);
+    charge(&ec.header, pd);
 
-    let sc = Sc::new(pd, ec, PRIORITY, BUDGET_MS * tsc::khz());
+    let sc = Sc::new(ec, PRIORITY, BUDGET_MS * tsc::khz());
     // SAFETY: as above.
     let sc = unsafe { Obj::new(account.alloc(frames, sc)?) };
     give(frames, pd, root::SC.0, sc.pointer())?;
     ec.sc.set(Some(sc));
     ec.header.add_use();
-    pd.header.add_use();
+    charge(&sc.header, pd);
 
     let interrupts = gsis + MESSAGE_INTERRUPTS;
     for n in 0..interrupts {
@@ -162,7 +153,7 @@ pub(super) fn create(
     features.set(Features::TSC_DEADLINE, apic::has_deadline());
     info.features = features.bits();
     log!("kernel memory: {} KiB free", frames.free_pages() * PAGE / 1024);
-    lock::initialise(Kernel::new(owned));
+    lock::initialise(owned);
     sched::enqueue(cpu, sc);
     Ok(())
 }

@@ -17,10 +17,9 @@ pub use remote::{MAX_CPUS, drain, kick, others, recall, remote, set_online};
 pub use timeout::Timeouts;
 
 use core::cell::{Cell, UnsafeCell};
-use core::ptr::NonNull;
+use core::iter::successors;
 use core::sync::atomic::Ordering;
 
-use crate::arch::layout::PAGE;
 use crate::arch::percpu::PerCpu;
 use crate::arch::regs::flag;
 use crate::arch::{self, io_bitmap, tlb, virt};
@@ -33,6 +32,7 @@ use crate::object::vcpu::Vcpu;
 use crate::syscall::{DONE, Handled, Outcome};
 
 /// Scheduling state of one CPU.
+#[derive(Default)]
 pub struct Cpu {
     /// Index in the information page's list.
     pub id: u16,
@@ -61,6 +61,11 @@ pub struct Cpu {
 }
 
 impl Cpu {
+    /// State of a CPU that has not started.
+    pub fn new(id: u16) -> Self {
+        Self { id, ..Self::default() }
+    }
+
     /// The current execution context; for system calls, which somebody has made.
     #[inline(always)]
     pub fn current(&self) -> Obj<Ec> {
@@ -73,24 +78,6 @@ impl Cpu {
     #[inline(always)]
     pub fn is_current(&self, ec: Obj<Ec>) -> bool {
         self.current.get() == Some(ec)
-    }
-
-    /// State of a CPU that has not started.
-    pub const fn new(id: u16) -> Self {
-        Self {
-            id,
-            current: Cell::new(None),
-            space: Cell::new(None),
-            sc: Cell::new(None),
-            started: Cell::new(0),
-            helping: Cell::new(false),
-            reschedule: Cell::new(false),
-            queue: RunQueue::new(),
-            timeouts: Timeouts::new(),
-            armed: Cell::new(0),
-            attached: Cell::new(None),
-            virt: UnsafeCell::new(None),
-        }
     }
 }
 
@@ -115,10 +102,7 @@ pub fn load_space(cpu: &PerCpu, pd: Obj<Pd>) {
     unsafe {
         tlb::set_cr3(pd.spaces.memory.space.root(), 0, false);
         match pd.spaces.ports.space.bitmap() {
-            Some(bitmap) => {
-                let first = pool::phys(NonNull::from_ref(bitmap));
-                io_bitmap::grant(id, [first, first + PAGE]);
-            }
+            Some(bitmap) => io_bitmap::grant(id, bitmap.map(pool::phys)),
             None => io_bitmap::deny(id),
         }
     }
@@ -159,11 +143,7 @@ pub fn pick(cpu: &PerCpu) {
 
 /// The execution context that the chain from `ec` leads to.
 pub fn chain_end(ec: Obj<Ec>) -> Obj<Ec> {
-    let mut end = ec;
-    while let Some(partner) = end.partner.get() {
-        end = partner;
-    }
-    end
+    successors(Some(ec), |ec| ec.partner.get()).last().unwrap_or(ec)
 }
 
 /// Puts a scheduling context where it stays until `ec` is woken.
@@ -204,12 +184,7 @@ pub fn charge_current(cpu: &PerCpu) {
 fn arm_timer(cpu: &PerCpu) {
     let sched = &cpu.sched;
     let budget = sched.sc.get().map(|sc| sched.started.get().saturating_add(sc.left.get()));
-    let wait = sched.timeouts.first();
-    let next = match (budget, wait) {
-        (Some(a), Some(b)) => a.min(b),
-        (Some(a), None) | (None, Some(a)) => a,
-        (None, None) => 0,
-    };
+    let next = [budget, sched.timeouts.first()].into_iter().flatten().min().unwrap_or(0);
     if sched.armed.get() != next {
         sched.armed.set(next);
         match next {
@@ -222,12 +197,11 @@ fn arm_timer(cpu: &PerCpu) {
 /// Gives the CPU to the most important scheduling context; the current one stays ready.
 pub fn preempt(cpu: &PerCpu) {
     if let Some(sc) = stop(cpu) {
-        if sc.left.get() == 0 {
+        let spent = sc.left.get() == 0;
+        if spent {
             sc.left.set(sc.budget);
-            cpu.sched.queue.push_back(sc);
-        } else {
-            cpu.sched.queue.push_front(sc);
         }
+        cpu.sched.queue.push(sc, !spent);
     }
     pick(cpu);
 }
@@ -258,7 +232,7 @@ pub fn enqueue(cpu: &PerCpu, sc: Obj<Sc>) {
     if sc.left.get() == 0 {
         sc.left.set(sc.budget);
     }
-    cpu.sched.queue.push_back(sc);
+    cpu.sched.queue.push(sc, false);
     if cpu.sched.sc.get().is_none_or(|current| sc.priority > current.priority) {
         cpu.sched.reschedule.set(true);
     }
