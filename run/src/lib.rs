@@ -12,6 +12,7 @@
 )]
 
 pub mod bench;
+pub mod bochs;
 pub mod cli;
 pub mod config;
 pub mod count;
@@ -21,10 +22,12 @@ pub mod exits;
 pub mod expect;
 pub mod images;
 pub mod iso;
+pub mod machine;
 pub mod qemu;
 pub mod repo;
 pub mod session;
 pub mod system;
+pub mod terminal;
 pub mod test;
 pub mod toolchain;
 pub mod ui;
