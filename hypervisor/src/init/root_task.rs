@@ -1,6 +1,6 @@
 //! The root task: its image, its protection domain, and everything that it starts with.
 
-use core::ptr::{NonNull, with_exposed_provenance_mut};
+use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use ipc::cap::{MemRights, Rights};
@@ -10,7 +10,7 @@ use ipc::status::Status;
 use super::Boot;
 use crate::arch::layout::PAGE;
 use crate::arch::percpu::PerCpu;
-use crate::arch::{self, apic, tsc};
+use crate::arch::{self, tsc};
 use crate::boot::identity::Identity;
 use crate::boot::machine::Machine;
 use crate::boot::root::{self as image, Image};
@@ -21,7 +21,6 @@ use crate::mem::frames::Frames;
 use crate::mem::paging::{LeafSize, MemoryType};
 use crate::mem::pool;
 use crate::mem::space::HostLayout;
-use crate::num::usize_of;
 use crate::object::ec::Ec;
 use crate::object::interrupt::Interrupt;
 use crate::object::pd::{self, Pd};
@@ -40,36 +39,11 @@ const BUDGET_MS: u64 = 10;
 /// Interrupts for message-signalled sources.
 const MESSAGE_INTERRUPTS: u32 = 64;
 
-/// Checks the image, and takes zeroed memory for what is not in its file; the boot page tables are
-/// still in use.
-pub(super) fn prepare(identity: &Identity, machine: &mut Machine) -> boot::Result<(Image, u64)> {
+/// Checks the image; the boot page tables are still in use.
+pub(super) fn prepare(identity: &Identity, machine: &Machine) -> boot::Result<Image> {
     let range = machine.root_image();
-    // Nothing refers to the file after this, so that it may be changed below.
-    let image = {
-        let file = identity.bytes(range.start, range.size());
-        image::parse(file.ok_or("root task: module above 4 GiB")?)?
-    };
-    let extra_pages: u64 = image.segments.iter().map(|s| s.memory_pages() - s.file_pages()).sum();
-    let extra = machine.take_free(extra_pages * PAGE);
-    let extra = extra.ok_or("root task: no free memory below 4 GiB")?;
-    // SAFETY: free memory below 4 GiB, which the boot page tables map one to one.
-    unsafe { zero(extra, extra_pages * PAGE) };
-    for segment in &image.segments {
-        let end = segment.offset + segment.file_bytes;
-        if segment.rights.contains(MemRights::WRITE) && end % PAGE != 0 {
-            // SAFETY: the rest of the last page of the segment is in memory zero, whatever the
-            // file has there; the module's last page is its own up to the end.
-            unsafe { zero(range.start + end, PAGE - end % PAGE) };
-        }
-    }
-    Ok((image, extra))
-}
-
-/// # Safety
-/// The range is RAM that nobody uses, mapped one to one.
-unsafe fn zero(start: u64, size: u64) {
-    // SAFETY: passed on.
-    unsafe { with_exposed_provenance_mut::<u8>(usize_of(start)).write_bytes(0, usize_of(size)) };
+    let file = identity.bytes(range.start, range.size());
+    image::parse(file.ok_or("root task: module above 4 GiB")?)
 }
 
 /// Creates the root task and makes it ready on this CPU.
@@ -149,8 +123,8 @@ pub(super) fn create(
     info.quota = account.limit() - account.used();
     let mut features = Features::empty();
     features.set(Features::VIRTUALIZATION, virtualization);
-    features.set(Features::X2APIC, apic::is_x2apic());
-    features.set(Features::TSC_DEADLINE, apic::has_deadline());
+    features.set(Features::X2APIC, arch::cpu::features().x2apic);
+    features.set(Features::TSC_DEADLINE, arch::cpu::features().tsc_deadline);
     info.features = features.bits();
     log!("kernel memory: {} KiB free", frames.free_pages() * PAGE / 1024);
     lock::initialise(owned);
@@ -174,21 +148,15 @@ fn give<T: Object>(
 /// Maps the image where it is linked.
 fn map_image(frames: &mut Frames, pd: Obj<Pd>, boot: &Boot) -> Result<(), Status> {
     let module = boot.machine.root_image().start;
-    let mut extra = boot.extra;
     for segment in &boot.image.segments {
-        let file = Range::new(module + segment.offset, segment.file_pages() * PAGE);
-        install(frames, pd, segment.address, file, segment.rights, MemoryType::WriteBack)?;
-        let rest = (segment.memory_pages() - segment.file_pages()) * PAGE;
-        let at = segment.address + segment.file_pages() * PAGE;
-        install(frames, pd, at, Range::new(extra, rest), segment.rights, MemoryType::WriteBack)?;
-        extra += rest;
+        let range = Range::new(module + segment.offset, segment.bytes).outward();
+        install(frames, pd, segment.address, range, segment.rights, MemoryType::WriteBack)?;
     }
     Ok(())
 }
 
 /// Gives the root task all memory that is not the kernel's, at its physical address.
 fn give_memory(frames: &mut Frames, pd: Obj<Pd>, machine: &Machine) -> Result<(), Status> {
-    let own = machine.root_image().outward();
     for region in &machine.memory.regions {
         let (rights, memory) = match region.kind {
             MemoryKind::Kernel => continue,
@@ -197,12 +165,7 @@ fn give_memory(frames: &mut Frames, pd: Obj<Pd>, machine: &Machine) -> Result<()
             MemoryKind::Device => (MemRights::RW, MemoryType::Uncached),
         };
         let range = region.range;
-        // The root task's image has its own mapping, with the rights of each segment.
-        let from = own.start.clamp(range.start, range.end);
-        let to = own.end.clamp(from, range.end);
-        for piece in [Range { start: range.start, end: from }, Range { start: to, ..range }] {
-            install(frames, pd, piece.start, piece, rights, memory)?;
-        }
+        install(frames, pd, range.start, range, rights, memory)?;
     }
     Ok(())
 }

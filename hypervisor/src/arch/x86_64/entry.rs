@@ -20,6 +20,15 @@ macro_rules! below {
     };
 }
 
+/// Pushes all registers but RSP, so that they lie as in [`Regs`].
+macro_rules! push_registers {
+    () => {
+        ".irp r, rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15
+        push \\r
+        .endr"
+    };
+}
+
 unsafe extern "sysv64" {
     /// Decodes and executes a system call; see `syscall.rs`.
     fn portico_syscall(rdi: u64, rsi: u64, number: u64) -> !;
@@ -36,7 +45,8 @@ unsafe extern "sysv64" {
 #[repr(C)]
 #[expect(missing_docs, reason = "registers are named as in the manuals")]
 pub struct KernelFrame {
-    pub rbp: u64,
+    /// R15 to R8, RBP, RDI, RSI, RDX, RCX, RBX, RAX.
+    pub registers: [u64; 15],
     pub vector: u64,
     pub error: u64,
     pub rip: u64,
@@ -130,21 +140,9 @@ pub unsafe extern "sysv64" fn resume() -> ! {
         "4:",
         "mov qword ptr [rsp - {flags}], 0",
         "sub rsp, {r15}",
-        "pop r15",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop r11",
-        "pop r10",
-        "pop r9",
-        "pop r8",
-        "pop rbp",
-        "pop rdi",
-        "pop rsi",
-        "pop rdx",
-        "pop rcx",
-        "pop rbx",
-        "pop rax",
+        ".irp r, r15, r14, r13, r12, r11, r10, r9, r8, rbp, rdi, rsi, rdx, rcx, rbx, rax",
+        "pop \\r",
+        ".endr",
         "add rsp, 16",
         "swapgs",
         "iretq",
@@ -176,21 +174,7 @@ unsafe extern "sysv64" fn trap() {
         "test byte ptr [rsp + 24], 3",
         "jz 2f",
         "swapgs",
-        "push rax",
-        "push rbx",
-        "push rcx",
-        "push rdx",
-        "push rsi",
-        "push rdi",
-        "push rbp",
-        "push r8",
-        "push r9",
-        "push r10",
-        "push r11",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
+        push_registers!(),
         "or qword ptr [rsp - 8], {full}",
         "mov rax, cr2",
         "mov [rsp - 16], rax",
@@ -211,14 +195,9 @@ unsafe extern "sysv64" fn trap() {
         "and qword ptr [rsp + 16], ~0x200",
         "iretq",
         "3:",
-        "cmp qword ptr [rsp], 1",
-        "je 4f",
-        "push rbp",
-        "mov rdi, rsp",
-        "and rsp, -16",
-        "call {fault}",
         // A debug exception can follow the guest's TF out of guest mode: nothing of the kernel's.
-        "4:",
+        "cmp qword ptr [rsp], 1",
+        "jne {fatal}",
         "add rsp, 16",
         "and qword ptr [rsp + 16], ~0x100",
         "iretq",
@@ -227,7 +206,7 @@ unsafe extern "sysv64" fn trap() {
         full = const flag::FULL,
         trap_handler = sym portico_trap,
         resume = sym resume,
-        fault = sym portico_kernel_fault,
+        fatal = sym fatal,
     )
 }
 
@@ -242,26 +221,12 @@ unsafe extern "sysv64" fn nmi() {
     naked_asm!("iretq")
 }
 
-/// Double fault and machine check, each on a stack of its own: always fatal.
+/// What stops the kernel: vector and error code are on the stack, which for double fault and machine
+/// check is one of their own.
 #[unsafe(naked)]
-unsafe extern "sysv64" fn fatal_double_fault() {
+unsafe extern "sysv64" fn fatal() {
     naked_asm!(
-        // The processor pushed an error code.
-        "push 8",
-        "push rbp",
-        "mov rdi, rsp",
-        "and rsp, -16",
-        "call {fault}",
-        fault = sym portico_kernel_fault,
-    )
-}
-
-#[unsafe(naked)]
-unsafe extern "sysv64" fn fatal_machine_check() {
-    naked_asm!(
-        "push 0",
-        "push 18",
-        "push rbp",
+        push_registers!(),
         "mov rdi, rsp",
         "and rsp, -16",
         "call {fault}",
@@ -289,25 +254,25 @@ unsafe extern "sysv64" fn vectors() {
         // PUSH imm32, written out: as an operand the symbol would be an address.
         ".byte 0x68",
         ".long portico_vector",
+        // Double fault and machine check may interrupt anything.
+        ".if (portico_vector == 8) || (portico_vector == 18)",
+        "jmp {fatal}",
+        ".else",
         "jmp {trap}",
+        ".endif",
         ".set portico_vector, portico_vector + 1",
         ".endr",
         size = const STUB_SIZE,
         trap = sym trap,
+        fatal = sym fatal,
     )
 }
 
 /// Address of the handler for a vector.
 pub fn handler(vector: u8) -> u64 {
-    let address = match vector {
-        2 => nmi as *const () as usize,
-        8 => fatal_double_fault as *const () as usize,
-        18 => fatal_machine_check as *const () as usize,
-        v => {
-            (vectors as *const () as usize).next_multiple_of(STUB_SIZE) + usize::from(v) * STUB_SIZE
-        }
-    };
-    crate::num::u64_of(address)
+    let table = (vectors as *const () as usize).next_multiple_of(STUB_SIZE);
+    let stub = table + usize::from(vector) * STUB_SIZE;
+    crate::num::u64_of(if vector == 2 { nmi as *const () as usize } else { stub })
 }
 
 /// Lets one pending interrupt in and returns its vector, if there was one.

@@ -5,7 +5,7 @@ use core::cell::Cell;
 use core::mem::offset_of;
 
 use super::descriptors::PERCPU_TO_RSP0;
-use super::layout::CpuWindow;
+use super::layout::{in_window, window};
 use super::regs::{FRAME_END, Regs, flag};
 use crate::num::{low8, u64_of, usize_of};
 
@@ -34,13 +34,14 @@ impl PerCpu {
     pub const RSP0: u64 = PERCPU_TO_RSP0;
 
     /// The storage of CPU `id`, to be written to its page.
-    pub fn new(id: u16, window: CpuWindow) -> Self {
+    pub fn new(id: u16) -> Self {
+        let at = |offset| in_window(id.into(), offset);
         let nobody = Regs::default();
         nobody.set(flag::DEAD);
         Self {
-            self_pointer: core::ptr::with_exposed_provenance(usize_of(window.percpu())),
+            self_pointer: core::ptr::with_exposed_provenance(usize_of(at(window::PERCPU))),
             scratch: Cell::new(0),
-            stack_top: window.stack_top(),
+            stack_top: at(window::STACK_TOP),
             pending_vector: Cell::new(0),
             nobody,
             sched: crate::sched::Cpu::new(id),
