@@ -18,6 +18,7 @@ pub mod config;
 pub mod count;
 pub mod demo;
 pub mod deps;
+pub mod elf;
 pub mod exits;
 pub mod expect;
 pub mod images;

@@ -111,7 +111,7 @@ impl Machine {
         match self.accel {
             // An x2APIC and counting do not go together in QEMU 10.
             Accel::Tcg if self.counting => {
-                add(&["-accel", "tcg,thread=single", "-icount", "shift=0"]);
+                add(&["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
                 add(&["-cpu", &format!("{AMD},-x2apic")]);
             }
             Accel::Tcg => add(&["-accel", "tcg,thread=multi", "-cpu", AMD]),

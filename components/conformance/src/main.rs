@@ -1,10 +1,10 @@
 //! Tests the kernel's interface on the running kernel: each system call with each success form,
 //! each error, each missing right; then, where asked for, what calls cost.
 //!
-//! It prints `TEST name ... ok` or `TEST name ... FAILED: why` for each test and `N passed, N
-//! failed` at the end, and leaves the emulator with the result. With the argument `bench` it
-//! prints `BENCH name unit value` instead; with `only=TEXT` it runs the tests whose name contains
-//! the text; with `crash=fault|overflow|panic|exit` it ends so, for tests of the root task.
+//! It prints `START name` and then `TEST name ... ok` or `TEST name ... FAILED: why` for each test
+//! and `N passed, N failed` at the end, and leaves the emulator with the result. With the argument
+//! `bench` it prints `BENCH name unit value` instead; with `only=TEXT` it runs the tests whose name
+//! contains the text; with `crash=fault|overflow|panic|exit` it ends so, for tests of the root task.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![cfg_attr(not(target_os = "none"), allow(dead_code, unused_imports, unused_macros))]
 
@@ -14,6 +14,7 @@ extern crate alloc;
 mod check;
 mod arch;
 mod bench;
+mod devices;
 mod domain;
 mod guest;
 mod runner;

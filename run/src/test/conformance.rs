@@ -1,5 +1,5 @@
-//! The conformance suite: a component that exercises the real kernel, on 1, 2 and 4 CPUs. It
-//! writes a line `TEST name ... ok`, `... FAILED: why` or `... skipped: why` for each case, at last
+//! The conformance suite: a component that exercises the real kernel, on 1, 2 and 8 CPUs. It
+//! writes a line `START name`, then `TEST name ... ok`, `... FAILED: why` or `... skipped: why` for each case, at last
 //! `N passed, N failed`, and ends the machine through the test-exit port.
 
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub fn jobs() -> Vec<Job> {
         let name = format!("conformance/{smp}-cpu{plural}");
         Job::group(name.clone(), move |context, report| suite(context, report, &name, smp))
     };
-    [1, 2, 4].map(group).into()
+    [1, 2, 8].map(group).into()
 }
 
 fn suite(context: &Context, report: &Report, name: &str, smp: u16) -> Result<()> {
@@ -79,24 +79,36 @@ struct CaseResult {
 
 fn results(text: &str) -> Vec<CaseResult> {
     let mut results = Vec::new();
+    let mut started = None;
     let mut end = 0;
     for line in text.split_inclusive('\n') {
         end += line.len();
         // A log prefix may come first.
+        if let Some((_, name)) = line.split_once("START ") {
+            results.extend(unfinished(started.replace(name.trim()), end));
+        }
         let Some((_, case)) = line.split_once("TEST ") else {
             continue;
         };
-        let (name, verdict) = case.split_once(" ... ").unwrap_or((case, ""));
+        let Some((name, verdict)) = case.split_once(" ... ") else { continue };
         let (word, why) = verdict.trim().split_once(": ").unwrap_or((verdict.trim(), ""));
         let verdict = match word {
             "ok" => Verdict::Passed,
             "skipped" => Verdict::Skipped(why.to_owned()),
             "FAILED" => Verdict::Failed(why.to_owned()),
-            _ => Verdict::Failed("it did not end".to_owned()),
+            _ => continue,
         };
+        started = started.filter(|s| *s != name.trim());
         results.push(CaseResult { name: name.trim().to_owned(), verdict, end });
     }
+    results.extend(unfinished(started, end));
     results
+}
+
+/// The result of a case that was started, and of which nothing was heard again.
+fn unfinished(name: Option<&str>, end: usize) -> Option<CaseResult> {
+    let verdict = Verdict::Failed("it did not end".to_owned());
+    name.map(|name| CaseResult { name: name.to_owned(), verdict, end })
 }
 
 /// Whether the suite came to its end, and counted as we do.
@@ -122,15 +134,17 @@ mod tests {
 
     #[test]
     fn lines_of_the_suite_are_understood() {
-        let text = "boot\n[conformance] TEST create_pd ... ok\nTEST ipc ... FAILED: status 3\n\
-                    TEST smp ... skipped: one CPU\nTEST hangs ... \nnoise\n";
+        let text = "boot\n[conformance] START create_pd\n[conformance] TEST create_pd ... ok\n\
+                    TEST ipc ... FAILED: status 3\nTEST smp ... skipped: one CPU\n\
+                    START lost\nSTART hangs\nnoise\n";
         let found = results(text);
         let names: Vec<&str> = found.iter().map(|r| r.name.as_str()).collect();
-        assert_eq!(names, ["create_pd", "ipc", "smp", "hangs"]);
+        assert_eq!(names, ["create_pd", "ipc", "smp", "lost", "hangs"]);
         assert_eq!(found[0].verdict, Verdict::Passed);
         assert_eq!(found[1].verdict, Verdict::Failed("status 3".to_owned()));
         assert_eq!(found[2].verdict, Verdict::Skipped("one CPU".to_owned()));
         assert_eq!(found[3].verdict, Verdict::Failed("it did not end".to_owned()));
-        assert_eq!(&text[..found[0].end], "boot\n[conformance] TEST create_pd ... ok\n");
+        assert_eq!(found[4].verdict, found[3].verdict);
+        assert!(text[..found[0].end].ends_with("TEST create_pd ... ok\n"));
     }
 }
