@@ -95,6 +95,7 @@ pub fn create_space(c: &Caller<'_>) -> Handled {
     let platform = platform().ok_or(Status::NotSupported)?;
     let format = match platform.nested() {
         NestedFormat::Npt => Format::Npt,
+        NestedFormat::Ept => Format::Ept,
     };
     let leaf = if platform.largest_leaf() >= 18 { LeafSize::Huge } else { LeafSize::Large };
     let (frames, account) = (&mut creation.kernel.frames, &creation.pd.spaces.account);

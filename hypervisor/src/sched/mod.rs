@@ -397,6 +397,10 @@ pub fn forget(cpu: &PerCpu, ec: Obj<Ec>) {
     if cpu.sched.attached.get().map(|v| Obj::of(&v.ec)) == Some(ec) {
         detach(cpu);
     }
+    if let Some(vcpu) = Vcpu::of(ec) {
+        // SAFETY: this is the vCPU's CPU, and it is not attached.
+        unsafe { vcpu.guest() }.retire();
+    }
     if cpu.sched.current.get() == Some(ec) {
         cpu.set_nobody();
     }

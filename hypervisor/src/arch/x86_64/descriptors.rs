@@ -16,9 +16,9 @@ use x86_64::structures::tss::TaskStateSegment;
 /// Kernel code segment.
 pub const KERNEL_CODE: u16 = 0x08;
 /// Kernel data segment; SYSCALL loads it into SS.
-const KERNEL_DATA: u16 = 0x10;
+pub const KERNEL_DATA: u16 = 0x10;
 /// Task state segment.
-const TASK_STATE: u16 = 0x28;
+pub const TASK_STATE: u16 = 0x28;
 /// The base from which SYSRET takes SS (+8) and CS (+16).
 pub const STAR_SYSRET: u16 = 0x10 | 3;
 
@@ -41,6 +41,7 @@ struct Descriptors {
 }
 
 const TSS_AVAILABLE: u64 = 0x89 << 40;
+const TSS_BUSY: u64 = 2 << 40;
 
 impl Descriptors {
     fn new(cpu: usize) -> Self {
@@ -106,6 +107,23 @@ pub unsafe fn load(cpu: usize) {
         SS::set_reg(selector(KERNEL_DATA));
         load_tss(selector(TASK_STATE));
         lidt(&table(VirtAddr::from_ptr(idt), size_of_val(idt)));
+    }
+}
+
+/// Loads GDT and task register again after something has changed their limits.
+///
+/// # Safety
+/// [`load`] was called with this number on this CPU.
+pub unsafe fn reload(cpu: usize) {
+    let base = in_window(cpu, window::TSS);
+    let place = with_exposed_provenance_mut::<Descriptors>(usize_of(base));
+    let gdt = base + u64_of(offset_of!(Descriptors, gdt));
+    // SAFETY: the segments are those of `load`; LTR takes only a task that is not busy.
+    unsafe {
+        lgdt(&table(VirtAddr::new_truncate(gdt), size_of::<[u64; 7]>()));
+        let task = (&raw mut (*place).gdt).cast::<u64>().add(usize::from(TASK_STATE / 8));
+        task.write(task.read() & !TSS_BUSY);
+        load_tss(SegmentSelector(TASK_STATE));
     }
 }
 
