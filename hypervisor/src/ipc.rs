@@ -10,8 +10,9 @@ use ipc::state::Mtd;
 use ipc::status::Status;
 use ipc::utcb::{Message, Utcb};
 
+use crate::arch::instr;
 use crate::arch::percpu::PerCpu;
-use crate::arch::regs::{Regs, flag};
+use crate::arch::regs::{Pair, Regs, flag};
 use crate::object::Obj;
 use crate::object::ec::{Ec, State};
 use crate::object::pt::Pt;
@@ -32,24 +33,18 @@ fn copy_words(from: &Ec, to: &Ec, words: usize) {
     unsafe {
         let from = (&raw const (*from.as_ptr()).words).cast::<u64>();
         let to = (&raw mut (*to.as_ptr()).words).cast::<u64>();
-        for n in 0..words {
-            to.add(n).write_volatile(from.add(n).read_volatile());
-        }
+        instr::copy(from, to, words);
     }
 }
 
-/// Starts the handler of a portal.
+/// Starts the handler of a portal, but for its registers.
 #[inline(always)]
-fn enter(cpu: &PerCpu, caller: Obj<Ec>, pt: &Pt, message: u64) {
+fn enter(cpu: &PerCpu, caller: Obj<Ec>, pt: &Pt) {
     let callee = pt.ec;
     callee.state.set(State::Runnable);
     callee.caller.set(Some(caller));
     caller.partner.set(Some(callee));
     callee.regs.rip.set(pt.entry);
-    callee.regs.rdi.set(pt.id.get());
-    callee.regs.rsi.set(message);
-    callee.regs.rdx.set(0);
-    callee.regs.rax.set(0);
     sched::switch_to(cpu, callee);
 }
 
@@ -62,30 +57,35 @@ fn leave(cpu: &PerCpu, ec: Obj<Ec>, caller: Obj<Ec>) {
     sched::switch_to(cpu, caller);
 }
 
-/// A call that carries words only, to a free handler of this CPU: whether it was one.
+/// A call that carries words only, to a free handler of this CPU: what its `rdi` and `rsi` start
+/// with. `None` where it is none.
 #[inline(always)]
-pub fn plain_call(cpu: &PerCpu, ec: Obj<Ec>, portal: u64, message: Message) -> bool {
-    let Ok(pt) = ec.pd.spaces.objects.lookup::<Pt>(portal, Rights::PT_CALL) else { return false };
+pub fn plain_call(cpu: &PerCpu, ec: Obj<Ec>, portal: u64, message: Message) -> Option<Pair> {
+    let pt = ec.pd.spaces.objects.lookup::<Pt>(portal, Rights::PT_CALL).ok()?;
     let callee = pt.ec;
-    if !message.is_plain() || callee.cpu != cpu.sched.id || callee.state.get() != State::Idle {
-        return false;
+    if !message.is_plain()
+        || callee.cpu != cpu.sched.id
+        || callee.state.get() != State::Idle
+        || callee.regs.flags.get() != 0
+    {
+        return None;
     }
     copy_words(&ec, &callee, message.words());
-    enter(cpu, ec, pt, message.0);
-    true
+    enter(cpu, ec, pt);
+    Some(Pair(pt.id.get(), message.0))
 }
 
-/// A reply that carries words only, to a caller that waits for nothing else: whether it was one.
+/// A reply that carries words only, to a caller that waits for nothing else: what its `rdi` and
+/// `rsi` get. `None` where it is none.
 #[inline(always)]
-pub fn plain_reply(cpu: &PerCpu, ec: Obj<Ec>, message: Message) -> bool {
-    let Some(caller) = ec.caller.get() else { return false };
+pub fn plain_reply(cpu: &PerCpu, ec: Obj<Ec>, message: Message) -> Option<Pair> {
+    let caller = ec.caller.get()?;
     if !message.is_plain() || caller.regs.flags.get() != 0 || cpu.sched.helping.get() {
-        return false;
+        return None;
     }
     copy_words(&ec, &caller, message.words());
-    caller.regs.set_results(Status::Ok, message.0, 0);
     leave(cpu, ec, caller);
-    true
+    Some(Pair(0, message.0))
 }
 
 /// System call `Call`.
@@ -118,7 +118,8 @@ pub fn call(c: &Caller<'_>) -> Handled {
         transfer::items(kernel, cpu, ec, callee, message.items())?;
     }
     copy_words(&ec, &callee, message.words());
-    enter(cpu, ec, pt, message.normal().0);
+    callee.regs.start(pt.id.get(), message.normal().0);
+    enter(cpu, ec, pt);
     Ok(Outcome::Switched)
 }
 
@@ -197,7 +198,8 @@ pub fn event(cpu: &PerCpu, ec: Obj<Ec>, number: u8) {
             None => store_host(&ec.regs, mtd, utcb),
         }
     }
-    enter(cpu, ec, pt, mtd.bits());
+    callee.regs.start(pt.id.get(), mtd.bits());
+    enter(cpu, ec, pt);
 }
 
 /// Nobody handles the event: the execution context stops for good.

@@ -51,6 +51,8 @@ pub struct HostLayout {
 
 /// An address space: the host page tables of a protection domain or the nested ones of a guest.
 pub struct AddressSpace {
+    /// Physical address of the root table.
+    root: u64,
     /// The page tables. To unmap and to protect there are functions here, which mark the CPUs.
     pub table: PageTable,
     /// CPUs whose TLB may hold what is gone.
@@ -91,12 +93,14 @@ impl AddressSpace {
         max_leaf: LeafSize,
     ) -> Result<Self, Status> {
         let root = account.alloc_page(frames)?;
-        Ok(Self { table: PageTable { root, format, max_leaf }, stale: Stale::default() })
+        let table = PageTable { root, format, max_leaf };
+        Ok(Self { root: pool::phys(root), table, stale: Stale::default() })
     }
 
     /// Physical address of the root table.
+    #[inline(always)]
     pub fn root(&self) -> u64 {
-        pool::phys(self.table.root)
+        self.root
     }
 
     /// Whether the space has room for such a range: naturally aligned and within its limits.
@@ -164,6 +168,13 @@ impl PortSpace {
         // Acquire: the first half is stored last, and both are seen initialised.
         let [first, second] = self.bitmap.each_ref().map(|half| half.load(Ordering::Acquire));
         Some([NonNull::new(first)?, NonNull::new(second)?])
+    }
+
+    /// Tells bitmaps apart; 0 for none.
+    #[inline(always)]
+    pub fn key(&self) -> usize {
+        let [first, _] = &self.bitmap;
+        first.load(Ordering::Relaxed).addr()
     }
 
     /// Allows a naturally aligned range of ports.

@@ -80,6 +80,14 @@ impl Sm {
         plain
     }
 
+    /// Takes a signal that is there: the pending badges.
+    #[inline(always)]
+    fn take(&self) -> Option<u64> {
+        let mut inner = self.inner.lock();
+        inner.count = inner.count.checked_sub(1)?;
+        Some(core::mem::take(&mut inner.pending))
+    }
+
     /// Takes a signal: the pending badges, or `None` after `ec` was put into the queue.
     #[inline]
     pub fn down(&self, ec: Obj<Ec>, zero: bool) -> Option<u64> {
@@ -140,16 +148,18 @@ pub fn up(c: &Caller<'_>) -> Handled {
     sched::yield_if_needed(c.cpu, c.ec)
 }
 
-/// A signal for which nobody waits: whether it was one.
+/// A signal for which nobody waits; `None` where it is none.
 #[inline(always)]
-pub fn plain_up(ec: Obj<Ec>, selector: u64) -> bool {
-    let found = ec.pd.spaces.objects.lookup_badged::<Sm>(selector, Rights::SM_UP);
-    let Ok((sm, badge)) = found else { return false };
-    let counted = sm.count(badge);
-    if counted {
-        ec.regs.set_results(Status::Ok, 0, 0);
-    }
-    counted
+pub fn plain_up(ec: Obj<Ec>, selector: u64) -> Option<()> {
+    let objects = &ec.pd.spaces.objects;
+    let (sm, badge) = objects.lookup_badged::<Sm>(selector, Rights::SM_UP).ok()?;
+    sm.count(badge).then_some(())
+}
+
+/// A wait for a signal that is there: the badges. `None` where it is none.
+#[inline(always)]
+pub fn plain_down(ec: Obj<Ec>, selector: u64) -> Option<u64> {
+    ec.pd.spaces.objects.lookup::<Sm>(selector, Rights::SM_DOWN).ok()?.take()
 }
 
 /// System call `Down`.

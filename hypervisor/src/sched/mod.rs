@@ -18,6 +18,7 @@ pub use timeout::Timeouts;
 
 use core::cell::{Cell, UnsafeCell};
 use core::iter::successors;
+use core::ptr::null;
 use core::sync::atomic::Ordering;
 
 use crate::arch::percpu::PerCpu;
@@ -40,6 +41,8 @@ pub struct Cpu {
     pub current: Cell<Option<Obj<Ec>>>,
     /// Whose address space is loaded; `None`: the kernel's own.
     pub space: Cell<Option<Obj<Pd>>>,
+    /// Which ports are loaded: [`crate::mem::space::PortSpace::key`].
+    ports: Cell<usize>,
     /// Whose time is running; `None` while idle.
     pub sc: Cell<Option<Obj<Sc>>>,
     /// When it began to run.
@@ -86,21 +89,32 @@ impl Cpu {
 pub fn switch_to(cpu: &PerCpu, ec: Obj<Ec>) {
     cpu.sched.current.set(Some(ec));
     cpu.set_rsp0(ec.frame_end());
-    if cpu.sched.space.get() != Some(ec.pd) {
+    let loaded = cpu.sched.space.get().map_or(null(), |pd| pd.pointer().as_ptr().cast_const());
+    if loaded != ec.pd.pointer().as_ptr() {
         load_space(cpu, ec.pd);
     }
 }
 
 /// Loads the address space and the ports of a protection domain.
-#[inline]
+#[inline(always)]
 pub fn load_space(cpu: &PerCpu, pd: Obj<Pd>) {
     cpu.sched.space.set(Some(pd));
-    let id = usize::from(cpu.sched.id);
     // SAFETY: the root has the kernel's half, and stays until the domain is destroyed, which every
-    // CPU leaves before; so does the bitmap. The TLB is flushed, as mappings may have changed
-    // since the space was loaded last.
+    // CPU leaves before. The TLB is flushed, as mappings may have changed since the space was
+    // loaded last.
+    unsafe { tlb::set_cr3(pd.spaces.memory.space.root(), 0, false) };
+    let ports = pd.spaces.ports.space.key();
+    if cpu.sched.ports.replace(ports) != ports {
+        load_ports(cpu, pd);
+    }
+}
+
+/// Loads the ports of a protection domain.
+#[inline(never)]
+fn load_ports(cpu: &PerCpu, pd: Obj<Pd>) {
+    let id = usize::from(cpu.sched.id);
+    // SAFETY: the bitmap stays until the domain is destroyed, which every CPU leaves before.
     unsafe {
-        tlb::set_cr3(pd.spaces.memory.space.root(), 0, false);
         match pd.spaces.ports.space.bitmap() {
             Some(bitmap) => io_bitmap::grant(id, bitmap.map(pool::phys)),
             None => io_bitmap::deny(id),
@@ -428,6 +442,7 @@ pub fn leave_space(cpu: &PerCpu, pd: Obj<Pd>) {
         // SAFETY: the kernel's own tables map all that the kernel uses, and no user memory.
         unsafe {
             tlb::set_cr3(crate::object::pd::kernel_root(), 0, false);
+            cpu.sched.ports.set(0);
             io_bitmap::deny(usize::from(cpu.sched.id));
         }
     }

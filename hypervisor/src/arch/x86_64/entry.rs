@@ -10,8 +10,10 @@
 use core::arch::{asm, naked_asm};
 use core::mem::offset_of;
 
+use ipc::syscall::Call;
+
 use super::percpu::PerCpu;
-use super::regs::{FRAME_END, Regs, flag};
+use super::regs::{FRAME_END, Pair, Regs, flag};
 
 /// Distance below RSP0 of a field of [`Regs`].
 macro_rules! below {
@@ -30,8 +32,14 @@ macro_rules! push_registers {
 }
 
 unsafe extern "sysv64" {
-    /// Decodes and executes a system call; see `syscall.rs`.
-    fn portico_syscall(rdi: u64, rsi: u64, number: u64) -> !;
+    /// System calls, see `syscall.rs`. The first two return `rdi` and `rsi` of whoever is current
+    /// by then, where that is all there is to restore besides the preserved registers.
+    fn portico_call(rdi: u64, rsi: u64) -> Pair;
+    fn portico_reply(rdi: u64, rsi: u64) -> Pair;
+    /// Whether it was a short call, and what goes to `rax` and `rsi`.
+    fn portico_short(rdi: u64, rsi: u64, number: u64) -> Pair;
+    /// Decodes and executes a system call in every case.
+    fn portico_syscall(rdi: u64, rsi: u64, rdx: u64, r10: u64, r8: u64, number: u64) -> !;
     /// Handles an interrupt or exception that arrived in user mode.
     fn portico_trap();
     /// Makes the current execution context one that can return to user mode.
@@ -56,6 +64,49 @@ pub struct KernelFrame {
     pub ss: u64,
 }
 
+/// Saves what the fast way back restores, into the [`Regs`] that end at `r9`; `$rsp` has the user's
+/// stack pointer.
+macro_rules! save {
+    ($rsp:literal) => {
+        concat!(
+            "mov [r9 - {rip}], rcx;",
+            "mov [r9 - {rflags}], r11;",
+            "mov [r9 - {rsp_}], ",
+            $rsp,
+            ";",
+            "mov [r9 - {rbx}], rbx;",
+            "mov [r9 - {rbp}], rbp;",
+            "mov [r9 - {r12}], r12;",
+            "mov [r9 - {r13}], r13;",
+            "mov [r9 - {r14}], r14;",
+            "mov [r9 - {r15}], r15",
+        )
+    };
+}
+
+/// The reverse, from the [`Regs`] that end at `rsp`, and the way to user mode. Whatever is not
+/// restored is cleared, so that nothing of the kernel leaks.
+macro_rules! leave {
+    () => {
+        concat!(
+            "mov rcx, [rsp - {rip}];",
+            "mov r11, [rsp - {rflags}];",
+            "mov rbx, [rsp - {rbx}];",
+            "mov rbp, [rsp - {rbp}];",
+            "mov r12, [rsp - {r12}];",
+            "mov r13, [rsp - {r13}];",
+            "mov r14, [rsp - {r14}];",
+            "mov r15, [rsp - {r15}];",
+            "xor r8d, r8d;",
+            "xor r9d, r9d;",
+            "xor r10d, r10d;",
+            "mov rsp, [rsp - {rsp_}];",
+            "swapgs;",
+            "sysretq",
+        )
+    };
+}
+
 /// Target of the `syscall` instruction (LSTAR); interrupts are masked by FMASK.
 ///
 /// # Safety
@@ -64,39 +115,86 @@ pub struct KernelFrame {
 pub unsafe extern "sysv64" fn syscall_entry() {
     naked_asm!(
         "swapgs",
-        "mov gs:[{scratch}], rsp",
-        "mov rsp, gs:[{rsp0}]",
-        "mov [rsp - {rip}], rcx",
-        "mov [rsp - {rflags}], r11",
-        "mov rcx, gs:[{scratch}]",
-        "mov [rsp - {rsp_}], rcx",
-        "mov [rsp - {rdx}], rdx",
-        "mov [rsp - {r8}], r8",
-        "mov [rsp - {r10}], r10",
-        "mov [rsp - {rbx}], rbx",
-        "mov [rsp - {rbp}], rbp",
-        "mov [rsp - {r12}], r12",
-        "mov [rsp - {r13}], r13",
-        "mov [rsp - {r14}], r14",
-        "mov [rsp - {r15}], r15",
+        "cmp al, {reply}",
+        "ja 3f",
+        // Messages. The flags of the comparison last.
+        "mov r9, gs:[{rsp0}]",
+        save!("rsp"),
         "mov rsp, gs:[{stack}]",
+        "jb 2f",
+        "call {portico_reply}",
+        "mov rsp, gs:[{rsp0}]",
+        "mov rdi, rax",
+        "mov rsi, rdx",
+        "xor eax, eax",
+        "xor edx, edx",
+        leave!(),
+        "2:",
+        "call {portico_call}",
+        "mov rsp, gs:[{rsp0}]",
+        "mov rdi, rax",
+        "mov rsi, rdx",
+        "xor eax, eax",
+        "xor edx, edx",
+        leave!(),
+        // A short call ends on the spot, so the preserved registers need not be saved.
+        "3:",
+        "mov r9, rsp",
+        "mov rsp, gs:[{stack}]",
+        "push r8",
+        "push r10",
+        "push rdx",
+        "push rsi",
+        "push rdi",
+        "push rax",
+        "push r9",
+        "push r11",
+        "push rcx",
+        "push rcx",
         "mov rdx, rax",
+        "call {short}",
+        "pop rcx",
+        "pop rcx",
+        "pop r11",
+        "pop r9",
+        "test eax, eax",
+        "js 4f",
+        "mov rsp, r9",
+        "mov rsi, rdx",
+        "xor edi, edi",
+        "xor edx, edx",
+        "xor r8d, r8d",
+        "xor r9d, r9d",
+        "xor r10d, r10d",
+        "swapgs",
+        "sysretq",
+        // Any other call.
+        "4:",
+        "mov r8, r9",
+        "mov r9, gs:[{rsp0}]",
+        save!("r8"),
+        "pop r9",
+        "pop rdi",
+        "pop rsi",
+        "pop rdx",
+        "pop rcx",
+        "pop r8",
         "call {syscall}",
-        scratch = const offset_of!(PerCpu, scratch),
+        reply = const Call::Reply as u8,
         rsp0 = const PerCpu::RSP0,
         stack = const offset_of!(PerCpu, stack_top),
         rip = const below!(rip),
         rflags = const below!(rflags),
         rsp_ = const below!(rsp),
-        rdx = const below!(rdx),
-        r8 = const below!(r8),
-        r10 = const below!(r10),
         rbx = const below!(rbx),
         rbp = const below!(rbp),
         r12 = const below!(r12),
         r13 = const below!(r13),
         r14 = const below!(r14),
         r15 = const below!(r15),
+        portico_call = sym portico_call,
+        portico_reply = sym portico_reply,
+        short = sym portico_short,
         syscall = sym portico_syscall,
     )
 }
@@ -112,25 +210,11 @@ pub unsafe extern "sysv64" fn resume() -> ! {
         "mov rsp, gs:[{rsp0}]",
         "cmp qword ptr [rsp - {flags}], 0",
         "jne 3f",
-        // Fast path: whatever is not restored is cleared, so that nothing of the kernel leaks.
-        "mov rcx, [rsp - {rip}]",
-        "mov r11, [rsp - {rflags}]",
         "mov rax, [rsp - {rax}]",
         "mov rdi, [rsp - {rdi}]",
         "mov rsi, [rsp - {rsi}]",
         "mov rdx, [rsp - {rdx}]",
-        "mov rbx, [rsp - {rbx}]",
-        "mov rbp, [rsp - {rbp}]",
-        "mov r12, [rsp - {r12}]",
-        "mov r13, [rsp - {r13}]",
-        "mov r14, [rsp - {r14}]",
-        "mov r15, [rsp - {r15}]",
-        "xor r8d, r8d",
-        "xor r9d, r9d",
-        "xor r10d, r10d",
-        "mov rsp, [rsp - {rsp_}]",
-        "swapgs",
-        "sysretq",
+        leave!(),
         "3:",
         "cmp qword ptr [rsp - {flags}], {full}",
         "je 4f",

@@ -15,8 +15,6 @@ use crate::num::{low8, u64_of, usize_of};
 pub struct PerCpu {
     /// Address of this structure.
     pub self_pointer: *const PerCpu,
-    /// User stack pointer, for the few instructions until it is saved.
-    pub scratch: Cell<u64>,
     /// Top of the kernel stack.
     pub stack_top: u64,
     /// Vector noted by an interrupt in kernel mode; 0 for none.
@@ -40,7 +38,6 @@ impl PerCpu {
         nobody.set(flag::DEAD);
         Self {
             self_pointer: core::ptr::with_exposed_provenance(usize_of(at(window::PERCPU))),
-            scratch: Cell::new(0),
             stack_top: at(window::STACK_TOP),
             pending_vector: Cell::new(0),
             nobody,
