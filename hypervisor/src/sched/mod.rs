@@ -41,7 +41,7 @@ pub struct Cpu {
     pub current: Cell<Option<Obj<Ec>>>,
     /// Whose address space is loaded; `None`: the kernel's own.
     pub space: Cell<Option<Obj<Pd>>>,
-    /// Which ports are loaded: [`crate::mem::space::PortSpace::key`].
+    /// Whose I/O bitmap is mapped: [`crate::mem::space::PortSpace::key`].
     ports: Cell<usize>,
     /// Whose time is running; `None` while idle.
     pub sc: Cell<Option<Obj<Sc>>>,
@@ -104,22 +104,20 @@ pub fn load_space(cpu: &PerCpu, pd: Obj<Pd>) {
     // loaded last.
     unsafe { tlb::set_cr3(pd.spaces.memory.space.root(), 0, false) };
     let ports = pd.spaces.ports.space.key();
-    if cpu.sched.ports.replace(ports) != ports {
-        load_ports(cpu, pd);
+    if ports != 0 && ports != cpu.sched.ports.get() {
+        map_ports(cpu, pd);
     }
+    cpu.set_ports(ports != 0);
 }
 
-/// Loads the ports of a protection domain.
+/// Maps the I/O bitmap of a protection domain.
 #[inline(never)]
-fn load_ports(cpu: &PerCpu, pd: Obj<Pd>) {
-    let id = usize::from(cpu.sched.id);
-    // SAFETY: the bitmap stays until the domain is destroyed, which every CPU leaves before.
-    unsafe {
-        match pd.spaces.ports.space.bitmap() {
-            Some(bitmap) => io_bitmap::grant(id, bitmap.map(pool::phys)),
-            None => io_bitmap::deny(id),
-        }
-    }
+fn map_ports(cpu: &PerCpu, pd: Obj<Pd>) {
+    let ports = &pd.spaces.ports.space;
+    let Some(bitmap) = ports.bitmap() else { return };
+    cpu.sched.ports.set(ports.key());
+    // SAFETY: the bitmap stays until the domain is destroyed, at which each CPU forgets it.
+    unsafe { io_bitmap::map(cpu.sched.id.into(), bitmap.map(pool::phys)) };
 }
 
 /// Loads the current address space and ports again: they have changed.
@@ -437,14 +435,14 @@ pub fn remove(cpu: &PerCpu, sc: Obj<Sc>) {
 
 /// Leaves the address space of a protection domain that is about to be freed.
 pub fn leave_space(cpu: &PerCpu, pd: Obj<Pd>) {
+    if cpu.sched.ports.get() == pd.spaces.ports.space.key() {
+        cpu.sched.ports.set(0);
+    }
     if cpu.sched.space.get() == Some(pd) {
         cpu.sched.space.set(None);
+        cpu.set_ports(false);
         // SAFETY: the kernel's own tables map all that the kernel uses, and no user memory.
-        unsafe {
-            tlb::set_cr3(crate::object::pd::kernel_root(), 0, false);
-            cpu.sched.ports.set(0);
-            io_bitmap::deny(usize::from(cpu.sched.id));
-        }
+        unsafe { tlb::set_cr3(crate::object::pd::kernel_root(), 0, false) };
     }
 }
 

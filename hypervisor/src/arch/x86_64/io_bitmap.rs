@@ -3,15 +3,12 @@
 //! A domain without ports costs nothing: the TSS then points past its limit. A domain's bitmap is
 //! two frames of its own, mapped behind the TSS of each CPU that runs it.
 
-use super::descriptors::{IO_BITMAP_NONE, IO_BITMAP_OFFSET};
 use super::layout::{PAGE, in_window, window};
 use super::tlb;
 use crate::num::usize_of;
-use core::mem::offset_of;
 use core::ptr::with_exposed_provenance_mut;
 use core::sync::atomic::{AtomicU64, Ordering};
 use ipc::info::MAX_CPUS;
-use x86_64::structures::tss::TaskStateSegment;
 
 /// Present, accessed, global, not executable; read-only. Global, so that one invalidation reaches
 /// the entry whatever PCID is current.
@@ -21,11 +18,12 @@ pub const ENTRY_FLAGS: u64 = 1 << 63 | 1 << 8 | 1 << 5 | 1;
 /// before other CPUs start, and used only by the CPU it belongs to.
 pub(crate) static ENTRIES: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
 
-/// Lets user code on this CPU use the ports whose bits are clear in a bitmap of two frames.
+/// Maps a bitmap of two frames, in which the bits of ports that may be used are clear, where the
+/// TSS of this CPU points to while [`super::percpu::PerCpu::set_ports`] says so.
 ///
 /// # Safety
 /// `cpu` is this CPU, whose [`ENTRIES`] are set; the frames hold a bitmap for as long as it is in use.
-pub unsafe fn grant(cpu: usize, frames: [u64; 2]) {
+pub unsafe fn map(cpu: usize, frames: [u64; 2]) {
     let entries = ENTRIES.get(cpu).map_or(0, |entry| entry.load(Ordering::Relaxed));
     let mut entry = with_exposed_provenance_mut::<u64>(usize_of(entries));
     if entry.is_null() {
@@ -43,23 +41,5 @@ pub unsafe fn grant(cpu: usize, frames: [u64; 2]) {
             entry = entry.add(1);
         }
         page += PAGE;
-    }
-    set_offset(cpu, IO_BITMAP_OFFSET);
-}
-
-/// Denies user code on this CPU all ports.
-///
-/// # Safety
-/// `cpu` is this CPU.
-pub unsafe fn deny(cpu: usize) {
-    set_offset(cpu, IO_BITMAP_NONE);
-}
-
-fn set_offset(cpu: usize, offset: u16) {
-    let tss = with_exposed_provenance_mut::<u8>(usize_of(in_window(cpu, window::TSS)));
-    // SAFETY: the TSS is mapped and this CPU's own; the processor reads the field on each I/O
-    // instruction of user code, so nothing has to be reloaded.
-    unsafe {
-        tss.add(offset_of!(TaskStateSegment, iomap_base)).cast::<u16>().write_volatile(offset)
     }
 }
