@@ -88,6 +88,22 @@ pub fn plain_reply(cpu: &PerCpu, ec: Obj<Ec>, message: Message) -> Option<Pair> 
     Some(Pair(0, message.0))
 }
 
+/// A reply to the exit of a vCPU that waits for nothing else: whether it was one. The guest runs
+/// until its next exit.
+#[inline(always)]
+pub fn exit_reply(cpu: &PerCpu, ec: Obj<Ec>, mtd: u64) -> bool {
+    let (Some(caller), Some(utcb)) = (ec.caller.get(), ec.utcb) else { return false };
+    if caller.regs.flags.get() != flag::VCPU | flag::EVENT || cpu.sched.helping.get() {
+        return false;
+    }
+    let Some(vcpu) = Vcpu::of(caller) else { return false };
+    caller.regs.flags.set(flag::VCPU);
+    crate::vcpu::load(cpu, vcpu, Mtd::from_bits_truncate(mtd), utcb);
+    leave(cpu, ec, caller);
+    crate::vcpu::run(cpu, vcpu);
+    true
+}
+
 /// System call `Call`.
 ///
 /// # Errors
@@ -140,7 +156,7 @@ pub fn reply(c: &Caller<'_>) -> Handled {
         let mtd = Mtd::from_bits_truncate(message.0);
         if let Some(utcb) = ec.utcb {
             match Vcpu::of(caller) {
-                Some(vcpu) => crate::vcpu::load(vcpu, mtd, utcb),
+                Some(vcpu) => crate::vcpu::load(cpu, vcpu, mtd, utcb),
                 None => load_host(caller, mtd, utcb),
             }
         }
@@ -194,7 +210,7 @@ pub fn event(cpu: &PerCpu, ec: Obj<Ec>, number: u8) {
     let mtd = Mtd::from_bits_truncate(pt.mtd.get());
     if let Some(utcb) = callee.utcb {
         match Vcpu::of(ec) {
-            Some(vcpu) => crate::vcpu::store(vcpu, mtd, utcb),
+            Some(vcpu) => crate::vcpu::store(cpu, vcpu, mtd, utcb),
             None => store_host(&ec.regs, mtd, utcb),
         }
     }

@@ -101,10 +101,21 @@ extern "sysv64" fn portico_call(rdi: u64, rsi: u64) -> Pair {
 #[unsafe(no_mangle)]
 extern "sysv64" fn portico_reply(rdi: u64, rsi: u64) -> Pair {
     let cpu = percpu::this();
-    match message::plain_reply(cpu, cpu.sched.current(), Message(rsi)) {
+    let ec = cpu.sched.current();
+    match message::plain_reply(cpu, ec, Message(rsi)) {
         Some(registers) => registers,
-        None => portico_syscall(rdi, rsi, 0, 0, 0, Call::Reply.number().into()),
+        None => other_reply(cpu, ec, rdi, rsi),
     }
+}
+
+/// Apart from the above, which gets by with fewer registers so.
+#[inline(never)]
+fn other_reply(cpu: &PerCpu, ec: Obj<ec::Ec>, rdi: u64, rsi: u64) -> ! {
+    if message::exit_reply(cpu, ec, rsi) {
+        // SAFETY: the entry path has set GS, and the current execution context is set.
+        unsafe { entry::resume() }
+    }
+    portico_syscall(rdi, rsi, 0, 0, 0, Call::Reply.number().into())
 }
 
 const DOWN: u8 = Call::Down.number();

@@ -263,9 +263,9 @@ pub fn control(c: &Caller<'_>) -> Handled {
                 return Err(Status::BadCpu);
             }
             if op == EcOp::GetState {
-                crate::vcpu::store(vcpu, mtd, utcb);
+                crate::vcpu::store(c.cpu, vcpu, mtd, utcb);
             } else {
-                crate::vcpu::load(vcpu, mtd, utcb);
+                crate::vcpu::load(c.cpu, vcpu, mtd, utcb);
                 sched::wake(c.cpu, ec);
             }
             DONE

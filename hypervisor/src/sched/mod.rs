@@ -91,6 +91,7 @@ pub fn switch_to(cpu: &PerCpu, ec: Obj<Ec>) {
     cpu.set_rsp0(ec.frame_end());
     let loaded = cpu.sched.space.get().map_or(null(), |pd| pd.pointer().as_ptr().cast_const());
     if loaded != ec.pd.pointer().as_ptr() {
+        detach(cpu);
         load_space(cpu, ec.pd);
     }
 }
@@ -287,10 +288,14 @@ pub fn timer(cpu: &PerCpu) {
 }
 
 /// Ends the wait of `ec` at `deadline`; 0 for no end.
+#[inline(always)]
 pub fn set_deadline(cpu: &PerCpu, ec: Obj<Ec>, deadline: u64) {
-    if ec.deadline.get() == deadline {
-        return;
+    if ec.deadline.get() != deadline {
+        change_deadline(cpu, ec, deadline);
     }
+}
+
+fn change_deadline(cpu: &PerCpu, ec: Obj<Ec>, deadline: u64) {
     cpu.sched.timeouts.remove(ec);
     if deadline != 0 {
         cpu.sched.timeouts.insert(ec, deadline);
@@ -319,7 +324,6 @@ pub fn settle(cpu: &PerCpu) {
         };
         let flags = ec.regs.flags.get();
         if flags & !flag::FULL == 0 {
-            detach(cpu);
             return;
         }
         if flags & flag::DEAD != 0 {
@@ -341,11 +345,17 @@ pub fn settle(cpu: &PerCpu) {
     }
 }
 
-/// Puts the guest's registers into the CPU.
+/// Puts the guest's registers into the CPU. They stay there while the VMM handles an exit, which
+/// can use none of them, until another protection domain or another vCPU has its turn.
+#[inline(always)]
 pub fn attach(cpu: &PerCpu, vcpu: Obj<Vcpu>) {
-    if cpu.sched.attached.get() == Some(vcpu) {
-        return;
+    if cpu.sched.attached.get() != Some(vcpu) {
+        attach_other(cpu, vcpu);
     }
+}
+
+#[inline(never)]
+fn attach_other(cpu: &PerCpu, vcpu: Obj<Vcpu>) {
     detach(cpu);
     cpu.sched.attached.set(Some(vcpu));
     // SAFETY: this is the vCPU's CPU, and `guest` and `virt` are borrowed nowhere else meanwhile.
@@ -357,14 +367,20 @@ pub fn attach(cpu: &PerCpu, vcpu: Obj<Vcpu>) {
 }
 
 /// Takes the guest's registers, if any, out of the CPU.
-#[inline]
+#[inline(always)]
 pub fn detach(cpu: &PerCpu) {
-    if let Some(vcpu) = cpu.sched.attached.take() {
-        // SAFETY: as in `attach`.
-        unsafe {
-            if let Some(virt) = &mut *cpu.sched.virt.get() {
-                vcpu.guest().detach(virt);
-            }
+    if cpu.sched.attached.get().is_some() {
+        detach_current(cpu);
+    }
+}
+
+#[inline(never)]
+fn detach_current(cpu: &PerCpu) {
+    let Some(vcpu) = cpu.sched.attached.take() else { return };
+    // SAFETY: as in `attach_other`.
+    unsafe {
+        if let Some(virt) = &mut *cpu.sched.virt.get() {
+            vcpu.guest().detach(virt);
         }
     }
 }
@@ -372,7 +388,7 @@ pub fn detach(cpu: &PerCpu) {
 /// Whether something more important became ready since the last choice.
 #[inline]
 pub fn take_reschedule(cpu: &PerCpu) -> bool {
-    cpu.sched.reschedule.replace(false)
+    cpu.sched.reschedule.get() && cpu.sched.reschedule.take()
 }
 
 /// Between two steps of a long operation: lets interrupts in, and whoever became ready.

@@ -110,7 +110,7 @@ impl Fpu {
         self.page
     }
 
-    /// Loads the state; CR0.TS is clear from then on.
+    /// Loads the state; CR0.TS is set all the same.
     ///
     /// # Safety
     /// XCR0 is the host's, and whoever had the FPU has saved it.
@@ -129,7 +129,7 @@ impl Fpu {
         }
     }
 
-    /// Stores the state and sets CR0.TS.
+    /// Stores the state; CR0.TS is set.
     ///
     /// # Safety
     /// XCR0 is the host's, and the state is in the FPU.
@@ -138,6 +138,7 @@ impl Fpu {
         let (low, high) = (low32(components), low32(components >> 32));
         // SAFETY: the page is large enough for the components.
         unsafe {
+            asm!("clts", options(nomem, nostack, preserves_flags));
             if XSAVEOPT.load(Relaxed) {
                 asm!("xsaveopt64 [{}]", in(reg) area, in("eax") low, in("edx") high,
                     options(nostack, preserves_flags));
@@ -145,10 +146,16 @@ impl Fpu {
                 asm!("xsave64 [{}]", in(reg) area, in("eax") low, in("edx") high,
                     options(nostack, preserves_flags));
             }
-            let cr0 = Cr0::read_raw() | Cr0Flags::TASK_SWITCHED.bits();
-            asm!("mov cr0, {}", in(reg) cr0, options(nomem, nostack, preserves_flags));
         }
+        deny();
     }
+}
+
+/// Sets CR0.TS: user code cannot use the FPU. For a guest its own CR0 counts.
+fn deny() {
+    let cr0 = Cr0::read_raw() | Cr0Flags::TASK_SWITCHED.bits();
+    // SAFETY: the kernel uses no FPU.
+    unsafe { asm!("mov cr0, {}", in(reg) cr0, options(nomem, nostack, preserves_flags)) };
 }
 
 #[cfg(test)]
