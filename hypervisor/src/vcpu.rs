@@ -19,12 +19,20 @@ use crate::{interrupt, ipc as message, sched};
 /// sent to its VMM.
 pub fn run(cpu: &PerCpu, vcpu: Obj<Vcpu>) {
     let ec: Obj<Ec> = Obj::of(&vcpu.ec);
-    while cpu.sched.is_current(ec) {
+    // SAFETY: nothing else uses it before this function is left.
+    let Some(virt) = (unsafe { &mut *cpu.sched.virt.get() }) else {
+        return message::event(cpu, ec, Exit::EntryFailed.number());
+    };
+    let mut resumed = false;
+    let next = loop {
+        if !cpu.sched.is_current(ec) {
+            break Next::Nothing;
+        }
         if sched::take_reschedule(cpu) {
-            return sched::preempt(cpu);
+            break Next::Preempt;
         }
         if ec.regs.flags.get() != flag::VCPU {
-            return interrupted(cpu, vcpu);
+            break Next::Flags;
         }
         // SAFETY: this is the vCPU's CPU and the reference ends here.
         let (halted, deadline) = unsafe {
@@ -37,19 +45,47 @@ pub fn run(cpu: &PerCpu, vcpu: Obj<Vcpu>) {
         }
         sched::set_deadline(cpu, ec, deadline);
         if halted {
-            return sched::block(cpu, ec);
+            break Next::Block;
         }
-        sched::attach(cpu, vcpu);
-        match enter(cpu, vcpu) {
+        if !resumed {
+            sched::attach(cpu, vcpu, virt);
+            // SAFETY: as above.
+            unsafe { vcpu.guest() }.resume(virt);
+            resumed = true;
+        }
+        // SAFETY: as above.
+        match unsafe { vcpu.guest() }.run(virt, vcpu.space.generation(cpu.sched.id)) {
             Outcome::Interrupt => {
                 if let Some(vector) = arch::entry::interrupt_window(cpu) {
                     interrupt::handle(cpu, vector);
                 }
             }
             Outcome::MachineCheck => crate::trap::machine_check(),
-            Outcome::Exit(reason) => return message::event(cpu, ec, reason.number()),
+            Outcome::Exit(reason) => break Next::Exit(reason),
         }
+    };
+    if resumed {
+        // SAFETY: as above. Where it was destroyed, it stays until this CPU leaves the kernel.
+        unsafe { vcpu.guest() }.park(virt);
     }
+    match next {
+        Next::Nothing => {}
+        Next::Preempt => sched::preempt(cpu),
+        Next::Block => sched::block(cpu, ec),
+        Next::Flags => interrupted(cpu, vcpu),
+        Next::Exit(reason) => message::event(cpu, ec, reason.number()),
+    }
+}
+
+/// What follows on a guest's run.
+enum Next {
+    /// Somebody else is current.
+    Nothing,
+    Preempt,
+    Block,
+    /// The context has flags.
+    Flags,
+    Exit(Exit),
 }
 
 /// Something besides the guest wants the VMM's attention, or the vCPU is dead.
@@ -73,18 +109,6 @@ fn interrupted(cpu: &PerCpu, vcpu: Obj<Vcpu>) {
     // SAFETY: as above.
     unsafe { vcpu.guest() }.stop();
     message::event(cpu, Obj::of(&vcpu.ec), reason.number());
-}
-
-#[inline(always)]
-fn enter(cpu: &PerCpu, vcpu: Obj<Vcpu>) -> Outcome {
-    // SAFETY: this is the vCPU's CPU; nothing else borrows `guest` or `virt` while the guest runs.
-    unsafe {
-        match &mut *cpu.sched.virt.get() {
-            Some(virt) => vcpu.guest().run(virt, vcpu.space.generation(cpu.sched.id)),
-            // A vCPU is created only where the extension is on.
-            None => Outcome::Exit(Exit::EntryFailed),
-        }
-    }
 }
 
 /// Groups whose registers are in the CPU while the vCPU is attached.

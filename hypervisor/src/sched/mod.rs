@@ -348,21 +348,12 @@ pub fn settle(cpu: &PerCpu) {
 /// Puts the guest's registers into the CPU. They stay there while the VMM handles an exit, which
 /// can use none of them, until another protection domain or another vCPU has its turn.
 #[inline(always)]
-pub fn attach(cpu: &PerCpu, vcpu: Obj<Vcpu>) {
+pub fn attach(cpu: &PerCpu, vcpu: Obj<Vcpu>, virt: &mut virt::Cpu) {
     if cpu.sched.attached.get() != Some(vcpu) {
-        attach_other(cpu, vcpu);
-    }
-}
-
-#[inline(never)]
-fn attach_other(cpu: &PerCpu, vcpu: Obj<Vcpu>) {
-    detach(cpu);
-    cpu.sched.attached.set(Some(vcpu));
-    // SAFETY: this is the vCPU's CPU, and `guest` and `virt` are borrowed nowhere else meanwhile.
-    unsafe {
-        if let Some(virt) = &mut *cpu.sched.virt.get() {
-            vcpu.guest().attach(virt);
-        }
+        detach(cpu);
+        cpu.sched.attached.set(Some(vcpu));
+        // SAFETY: this is the vCPU's CPU, and `guest` is borrowed nowhere else meanwhile.
+        unsafe { vcpu.guest() }.attach(virt);
     }
 }
 
@@ -376,12 +367,9 @@ pub fn detach(cpu: &PerCpu) {
 
 #[inline(never)]
 fn detach_current(cpu: &PerCpu) {
-    let Some(vcpu) = cpu.sched.attached.take() else { return };
-    // SAFETY: as in `attach_other`.
-    unsafe {
-        if let Some(virt) = &mut *cpu.sched.virt.get() {
-            vcpu.guest().detach(virt);
-        }
+    if let Some(vcpu) = cpu.sched.attached.take() {
+        // SAFETY: as in `attach`.
+        unsafe { vcpu.guest() }.detach();
     }
 }
 

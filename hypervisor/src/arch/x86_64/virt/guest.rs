@@ -156,10 +156,10 @@ impl Guest {
         [with!(&self.backend, vcpu => vcpu.page().ptr()), self.common.fpu.page()]
     }
 
-    /// Puts the parts of the guest's state into the CPU that [`Self::run`] leaves there between
-    /// runs: FPU, XCR0, TSC_AUX, debug address registers. The caller lets nothing else run on this
-    /// CPU before [`Self::detach`].
-    #[inline]
+    /// Puts the parts of the guest's state into the CPU that stay there while its VMM handles an
+    /// exit: FPU, XCR0, TSC_AUX, debug address registers. Host code cannot or does not use them; the
+    /// caller lets no other protection domain run on this CPU before [`Self::detach`].
+    #[inline(never)]
     pub fn attach(&mut self, cpu: &mut Cpu) {
         let Self { common, backend, .. } = self;
         // SAFETY: the FPU holds nobody's state: whoever owned it has saved it.
@@ -183,11 +183,23 @@ impl Guest {
         }, else ());
     }
 
+    /// Puts the rest of it into the CPU, for one or several times [`Self::run`]. Until
+    /// [`Self::park`] the CPU does not leave the kernel.
+    #[inline(always)]
+    pub fn resume(&mut self, cpu: &mut Cpu) {
+        with!(&mut self.backend, vcpu, cpu, cpu => vcpu.resume(cpu), else ());
+    }
+
+    /// The reverse of [`Self::resume`].
+    #[inline(always)]
+    pub fn park(&mut self, cpu: &mut Cpu) {
+        with!(&mut self.backend, vcpu, cpu, cpu => vcpu.park(cpu), else ());
+    }
+
     /// Takes the guest's state out of the CPU.
     #[inline]
-    pub fn detach(&mut self, cpu: &mut Cpu) {
-        let Self { common, backend, .. } = self;
-        with!(backend, vcpu, cpu, cpu => vcpu.detach(cpu), else ());
+    pub fn detach(&mut self) {
+        let common = &mut self.common;
         if common.xcr0 != fpu::components() {
             // SAFETY: this is the host's value.
             unsafe { fpu::set_xcr0(fpu::components()) };
@@ -203,7 +215,8 @@ impl Guest {
         }
     }
 
-    /// Runs the guest until its next exit. It is attached; interrupts are off, and stay off.
+    /// Runs the guest until its next exit. It is attached and resumed; interrupts are off, and stay
+    /// off.
     ///
     /// `space` is the flush generation of the guest's memory: whenever it differs from that of the
     /// last run, translations from before are not used any more.

@@ -5,7 +5,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `guest` | a vCPU: run, attach, detach, the state that has no vendor format |
+//! | `guest` | a vCPU: run, attach, resume and the reverse, the state that has no vendor format |
 //! | `state` | transfer of state groups to and from a message buffer |
 //! | `allow` | what a VMM may set |
 //! | `reset` | the state that a vCPU begins with |

@@ -74,10 +74,14 @@ pub(super) trait Backend {
     /// The guest's address translation has changed by more than its own instructions.
     fn flush(&mut self);
     /// The guest will run on this CPU: remembers what of the host an entry overwrites.
-    fn attach(&mut self, cpu: &mut Self::Cpu);
+    #[inline(always)]
+    fn attach(&mut self, _cpu: &mut Self::Cpu) {}
+    /// The guest is about to run: puts into the CPU what cannot be there while anything else runs.
+    #[inline(always)]
+    fn resume(&mut self, _cpu: &mut Self::Cpu) {}
     /// The reverse.
     #[inline(always)]
-    fn detach(&mut self, _cpu: &mut Self::Cpu) {}
+    fn park(&mut self, _cpu: &mut Self::Cpu) {}
     /// Takes what this CPU holds of the vCPU out of it.
     #[inline(always)]
     fn retire(&mut self) {}

@@ -35,8 +35,8 @@ impl Vcpu {
         self.update_host();
         self.write(field::GUEST_RSP, common.gprs.rsp);
 
-        // SAFETY: a `Cpu` exists only in VMX operation; `attach` has made the control structure
-        // current and given it this CPU's state; interrupts are off while a guest is attached.
+        // SAFETY: a `Cpu` exists only in VMX operation; `resume` has made the control structure
+        // current and given it this CPU's state; interrupts are off until `park`.
         let failure = unsafe { enter::enter(&raw mut common.gprs, self.launched) };
 
         let reason = low32(self.read(field::REASON));

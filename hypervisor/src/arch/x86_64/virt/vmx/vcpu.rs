@@ -461,14 +461,14 @@ impl Backend for Vcpu {
     }
 
     #[inline]
-    fn attach(&mut self, cpu: &mut Cpu) {
+    fn resume(&mut self, cpu: &mut Cpu) {
         if !self.loaded {
             self.load(cpu);
         }
         for ((register, guest), host) in SYSCALL.into_iter().zip(self.syscall).zip(cpu.syscall) {
             if guest != host {
                 // SAFETY: the value passed the allow-list or is the guest's own; the kernel leaves
-                // and enters by these registers only after `detach`.
+                // and enters by these registers only after `park`.
                 unsafe { msr::write(register, guest) };
             }
         }
@@ -479,7 +479,7 @@ impl Backend for Vcpu {
     }
 
     #[inline]
-    fn detach(&mut self, cpu: &mut Cpu) {
+    fn park(&mut self, cpu: &mut Cpu) {
         for ((register, guest), host) in SYSCALL.into_iter().zip(&mut self.syscall).zip(cpu.syscall)
         {
             // SAFETY: the registers exist, and get back the host's values.
