@@ -5,6 +5,8 @@ use std::process::Command;
 
 use clap::ValueEnum;
 
+use crate::machine::bound;
+
 /// The emulator.
 pub const PROGRAM: &str = "qemu-system-x86_64";
 /// UEFI firmware with its variables in one file, which is not written to.
@@ -24,15 +26,6 @@ pub enum Firmware {
     Bios,
     /// OVMF.
     Uefi,
-}
-
-/// Vendor of the CPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Cpu {
-    /// SVM.
-    Amd,
-    /// VT-x.
-    Intel,
 }
 
 /// How the machine's CPU is carried out.
@@ -106,15 +99,7 @@ impl Machine {
     /// The command that runs the machine.
     #[must_use]
     pub fn command(&self, start: &Start, serial: &Serial) -> Command {
-        // Where this tool is killed, so is the emulator.
-        let mut command = match Path::new(SETPRIV).exists() {
-            true => {
-                let mut command = Command::new(SETPRIV);
-                command.args(["--pdeathsig", "KILL", PROGRAM]);
-                command
-            }
-            false => Command::new(PROGRAM),
-        };
+        let mut command = bound(PROGRAM);
         command.args(self.arguments(start, serial));
         command
     }
@@ -126,7 +111,7 @@ impl Machine {
         match self.accel {
             // An x2APIC and counting do not go together in QEMU 10.
             Accel::Tcg if self.counting => {
-                add(&["-accel", "tcg,thread=single", "-icount", "shift=0"]);
+                add(&["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
                 add(&["-cpu", &format!("{AMD},-x2apic")]);
             }
             Accel::Tcg => add(&["-accel", "tcg,thread=multi", "-cpu", AMD]),
@@ -165,9 +150,6 @@ impl Machine {
         args
     }
 }
-
-/// From util-linux, part of every Debian.
-const SETPRIV: &str = "/usr/bin/setpriv";
 
 /// A path within an option: commas are doubled.
 fn path(path: &Path) -> String {

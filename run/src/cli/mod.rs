@@ -11,8 +11,10 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::bochs::Model;
 use crate::config::units;
-use crate::qemu::{Accel, Cpu, Firmware};
+use crate::machine::{Cpu, Emulator};
+use crate::qemu::{Accel, Firmware};
 use crate::repo::Repo;
 use crate::system::BadConfiguration;
 use crate::toolchain::Toolchain;
@@ -28,7 +30,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Build everything, pack the boot image and start it in QEMU.
+    /// Build everything, pack the boot image and start it in an emulator.
     Boot(Boot),
     /// Build everything and pack one bootable ISO image for BIOS and UEFI.
     Image(Image),
@@ -66,12 +68,18 @@ struct Boot {
     config: Option<PathBuf>,
     #[command(flatten)]
     size: Size,
-    /// Firmware of the machine.
+    /// Firmware of the machine; Bochs has its BIOS only.
     #[arg(long, value_enum, default_value = "bios")]
     firmware: Firmware,
-    /// Vendor of the CPU.
-    #[arg(long, value_enum, default_value = "amd")]
-    cpu: Cpu,
+    /// Vendor of the CPU [default: amd].
+    #[arg(long, value_enum)]
+    cpu: Option<Cpu>,
+    /// Emulator [default: qemu for amd, bochs for intel].
+    #[arg(long, value_enum)]
+    emulator: Option<Emulator>,
+    /// CPU model in Bochs [default: corei7_skylake_x or ryzen].
+    #[arg(long, value_enum)]
+    model: Option<Model>,
     /// How QEMU runs the CPU.
     #[arg(long, value_enum, default_value = "tcg")]
     accel: Accel,
@@ -182,7 +190,7 @@ fn run(matches: &ArgMatches) -> Result<ExitCode> {
             Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Bench(args) => {
-            deps::ensure(deps::For::Boot, &context.toolchain, args.consent.yes)?;
+            deps::ensure(deps::For::Bench, &context.toolchain, args.consent.yes)?;
             let bench = crate::bench::Bench {
                 repo: context.repo,
                 toolchain: context.toolchain,

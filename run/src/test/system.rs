@@ -5,15 +5,18 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::lane::Lane;
 use super::{Context, Job};
 use crate::expect::Step;
 use crate::iso::{Contents, Plan};
-use crate::qemu::{Firmware, Machine, Serial, Start};
+use crate::machine::Machine;
+use crate::qemu::{self, Firmware};
 use crate::session::{End, Session};
 use crate::{exits, system};
 
 const MEMORY: u64 = 2 << 30;
-const TIMEOUT: Duration = Duration::from_secs(240);
+/// Bochs takes its time, the more so beside others.
+const TIMEOUT: Duration = Duration::from_secs(900);
 
 /// Waits for and sends; the texts of a case.
 enum Say {
@@ -26,8 +29,10 @@ use Say::{Hear, Off, Type};
 
 /// A machine that boots and what is said.
 struct Boot {
+    lane: Lane,
     name: &'static str,
     config: &'static str,
+    /// In QEMU.
     firmware: Firmware,
     smp: u16,
     /// RAM of the machine, where it is not what the configuration was checked against.
@@ -40,6 +45,7 @@ struct Boot {
 impl Boot {
     const fn new(name: &'static str, config: &'static str, script: &'static [Say]) -> Self {
         Self {
+            lane: Lane::QemuAmd,
             name,
             config,
             firmware: Firmware::Bios,
@@ -47,6 +53,25 @@ impl Boot {
             memory: MEMORY,
             damage: |_| Ok(()),
             script,
+        }
+    }
+
+    /// A quiet guest to its shell on a lane's usual machine.
+    const fn shell(lane: Lane, name: &'static str, smp: u16) -> Self {
+        Self { lane, smp, ..Self::new(name, "quiet", TO_SHELL_QUIET) }
+    }
+
+    fn name(&self) -> String {
+        format!("system/{}/{}", self.lane.name(), self.name)
+    }
+
+    fn machine(&self) -> Result<Machine> {
+        match self.lane {
+            Lane::QemuAmd => Ok(Machine::Qemu(qemu::Machine {
+                firmware: self.firmware,
+                ..qemu::Machine::plain(self.smp, self.memory)
+            })),
+            lane => lane.machine(self.smp, self.memory),
         }
     }
 }
@@ -82,6 +107,17 @@ const BESIDE_A_CRASH: &[Say] = &[
 
 const POWEROFF: &[Say] = &[Hear("GUEST-UP linux"), Hear("# "), Type("poweroff -f\n"), Off];
 
+/// To the shell, and from there to the machine's end.
+const TO_SHELL_AND_OFF: &[Say] = &[
+    Hear("Portico"),
+    Hear("GUEST-UP linux"),
+    Hear("# "),
+    Type("echo SUM=$((40+2))\n"),
+    Hear("SUM=42"),
+    Type("poweroff -f\n"),
+    Off,
+];
+
 const REBOOT: &[Say] = &[
     Hear("GUEST-UP linux"),
     Hear("# "),
@@ -101,6 +137,16 @@ const BOOTS: &[Boot] = &[
         firmware: Firmware::Uefi,
         smp: 4,
         ..Boot::new("uefi-4-cpus-to-shell", "quiet", TO_SHELL_QUIET)
+    },
+    Boot::shell(Lane::BochsIntel, "1-cpu-to-shell", 1),
+    Boot {
+        lane: Lane::BochsIntel,
+        ..Boot::new("2-cpus-to-shell-and-off", "quiet", TO_SHELL_AND_OFF)
+    },
+    Boot::shell(Lane::BochsAmd, "1-cpu-to-shell", 1),
+    Boot {
+        lane: Lane::BochsAmd,
+        ..Boot::new("2-cpus-to-shell-and-off", "quiet", TO_SHELL_AND_OFF)
     },
     Boot::new("guest-poweroff-ends-the-machine", "quiet", POWEROFF),
     Boot::new("guest-reboot-starts-it-again", "quiet", REBOOT),
@@ -138,9 +184,7 @@ const BOOTS: &[Boot] = &[
 /// The cases.
 #[must_use]
 pub fn jobs() -> Vec<Job> {
-    let boots = BOOTS
-        .iter()
-        .map(|boot| Job::case(format!("system/{}", boot.name), move |context| run(context, boot)));
+    let boots = BOOTS.iter().map(|boot| Job::case(boot.name(), move |context| run(context, boot)));
     let host = [
         Job::case("system/exits-to-init-are-within-budget", exits_to_init),
         Job::case("system/missing-kernel-file-is-told", missing_kernel),
@@ -154,12 +198,9 @@ fn run(context: &Context, boot: &Boot) -> Result<String> {
     let compiled = system::check(&context.repo, &config, boot.smp, MEMORY)?;
     let mut plan = system::assemble(&context.repo, context.images()?, &compiled)?;
     (boot.damage)(&mut plan)?;
-    let iso = context.scratch(&format!("{}.iso", boot.name))?;
+    let iso = context.scratch(&boot.name().replace('/', "-"))?.with_extension("iso");
     plan.pack(&iso)?;
 
-    let extra = compiled.hardware.arguments(&context.repo, &compiled.system.name)?;
-    let plain = Machine::plain(boot.smp, boot.memory);
-    let machine = Machine { firmware: boot.firmware, extra, ..plain };
     let mut script = Vec::new();
     let mut off = false;
     for say in boot.script {
@@ -172,8 +213,9 @@ fn run(context: &Context, boot: &Boot) -> Result<String> {
     let log = iso.with_extension("log");
     let session =
         Session { timeout: Some(TIMEOUT), log: Some(&log), to_the_end: off, ..Session::default() };
-    let command = &mut machine.command(&Start::Iso(iso.clone()), &Serial::Pipes);
-    let finished = session.run(command, script)?;
+    let mut machine = boot.machine()?;
+    machine.plug_in(compiled.hardware.arguments(&context.repo, &compiled.system.name)?)?;
+    let finished = machine.run(&session, &iso, script)?;
     // Only failures are worth keeping the image for.
     let keep = |result: Result<String>| {
         if result.is_ok() {
