@@ -3,6 +3,7 @@
 pub mod conformance;
 pub mod host;
 pub mod lint;
+mod partition;
 pub mod report;
 pub mod size;
 pub mod system;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Context, Job};
+use super::{Context, Job, partition};
 use crate::expect::Step;
 use crate::iso::{Contents, Plan};
 use crate::qemu::{Firmware, Machine, Serial, Start};
@@ -110,6 +110,23 @@ const DISK_UNDER_KILLS: &[Say] = &[
     Hear("SAME-43"),
 ];
 
+/// A partition that is written elsewhere: the same one, read-only, stays as it is.
+const PARTITION: &[Say] = &[
+    Hear("DISK-OK one"),
+    Hear("# "),
+    Type(
+        "echo \"[$(cat /sys/block/vda/serial) $(cat /sys/block/vd?/ro) $(cat /sys/block/vdb/size)]\"\n",
+    ),
+    Hear("[P-1 0"),
+    Hear("1 32768]"),
+    Type("mkdir /tmp/m; mount -t ext4 -o ro,noload /dev/vdb /tmp/m && ls -a /tmp/m /mnt\n"),
+    Hear("/mnt:"),
+    Hear("check"),
+    Type("[ -e /tmp/m/check ] || dd if=/dev/zero of=/dev/vdb count=1 2>&1; echo END=$((40+3))\n"),
+    Hear("Operation not permitted"),
+    Hear("END=43"),
+];
+
 /// A VM that is ended while it uses its disk; the next one finds the disk in order.
 const DISK_AFTER_KILLS: &[Say] =
     &[Hear("KILLED one: 1"), Hear("KILLED one: 2"), Hear("GUEST-UP one"), Hear("DISK-OK one")];
@@ -128,6 +145,10 @@ const BOOTS: &[Boot] = &[
     Boot::new("guest-reboot-starts-it-again", "quiet", REBOOT),
     Boot::new("faulting-component-is-given-up", "test/crash", BESIDE_A_CRASH),
     Boot::new("guest-mounts-a-disk", "disk", &[Hear("GUEST-UP one"), Hear("DISK-OK one")]),
+    Boot {
+        damage: |plan| partition::pack(contents(plan, "disks.base")?),
+        ..Boot::new("partition-with-changes-elsewhere", "test/partition", PARTITION)
+    },
     Boot::new("killed-block-back-end-loses-nothing", "test/kill-disks", DISK_UNDER_KILLS),
     Boot::new("disk-of-a-killed-vm-serves-the-next", "test/kill-vm", DISK_AFTER_KILLS),
     Boot {
