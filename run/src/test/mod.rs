@@ -4,6 +4,7 @@ pub mod conformance;
 pub mod host;
 pub mod lane;
 pub mod lint;
+mod partition;
 pub mod report;
 pub mod size;
 pub mod system;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use super::lane::Lane;
-use super::{Context, Job};
+use super::{Context, Job, partition};
 use crate::expect::Step;
 use crate::iso::{Contents, Plan};
 use crate::machine::Machine;
@@ -128,6 +128,45 @@ const REBOOT: &[Say] = &[
     Hear("SUM=42"),
 ];
 
+/// Passes of 64 MiB that are written, synced and read back while the back end is ended again and
+/// again.
+const DISK_UNDER_KILLS: &[Say] = &[
+    Hear("DISK-OK one"),
+    Hear("# "),
+    Type(
+        "dd if=/dev/urandom of=/tmp/a bs=1M count=64 2>/dev/null; for i in 1 2 3; do \
+         dd if=/tmp/a of=/dev/vdb bs=64k conv=fsync 2>/dev/null; \
+         echo 3 >/proc/sys/vm/drop_caches; \
+         head -c 67108864 /dev/vdb | cmp - /tmp/a && echo SAME-$((i+40)) || echo BAD-$i; done\n",
+    ),
+    Hear("KILLED disks"),
+    Hear("SAME-41"),
+    Hear("KILLED disks"),
+    Hear("SAME-42"),
+    Hear("SAME-43"),
+];
+
+/// A partition that is written elsewhere: the same one, read-only, stays as it is.
+const PARTITION: &[Say] = &[
+    Hear("DISK-OK one"),
+    Hear("# "),
+    Type(
+        "echo \"[$(cat /sys/block/vda/serial) $(cat /sys/block/vd?/ro) $(cat /sys/block/vdb/size)]\"\n",
+    ),
+    Hear("[P-1 0"),
+    Hear("1 32768]"),
+    Type("mkdir /tmp/m; mount -t ext4 -o ro,noload /dev/vdb /tmp/m && ls -a /tmp/m /mnt\n"),
+    Hear("/mnt:"),
+    Hear("check"),
+    Type("[ -e /tmp/m/check ] || dd if=/dev/zero of=/dev/vdb count=1 2>&1; echo END=$((40+3))\n"),
+    Hear("Operation not permitted"),
+    Hear("END=43"),
+];
+
+/// A VM that is ended while it uses its disk; the next one finds the disk in order.
+const DISK_AFTER_KILLS: &[Say] =
+    &[Hear("KILLED one: 1"), Hear("KILLED one: 2"), Hear("GUEST-UP one"), Hear("DISK-OK one")];
+
 const BOOTS: &[Boot] = &[
     Boot::new("bios-2-cpus-to-shell", "linux", TO_SHELL),
     Boot { smp: 1, ..Boot::new("bios-1-cpu-to-shell", "quiet", TO_SHELL_QUIET) },
@@ -151,6 +190,13 @@ const BOOTS: &[Boot] = &[
     Boot::new("guest-poweroff-ends-the-machine", "quiet", POWEROFF),
     Boot::new("guest-reboot-starts-it-again", "quiet", REBOOT),
     Boot::new("faulting-component-is-given-up", "test/crash", BESIDE_A_CRASH),
+    Boot::new("guest-mounts-a-disk", "disk", &[Hear("GUEST-UP one"), Hear("DISK-OK one")]),
+    Boot {
+        damage: |plan| partition::pack(contents(plan, "disks.base")?),
+        ..Boot::new("partition-with-changes-elsewhere", "test/partition", PARTITION)
+    },
+    Boot::new("killed-block-back-end-loses-nothing", "test/kill-disks", DISK_UNDER_KILLS),
+    Boot::new("disk-of-a-killed-vm-serves-the-next", "test/kill-vm", DISK_AFTER_KILLS),
     Boot {
         damage: |plan| flip_last_byte(plan, config::MODULE_NAME),
         ..Boot::new(
