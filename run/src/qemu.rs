@@ -5,6 +5,7 @@ use std::process::Command;
 
 use clap::ValueEnum;
 
+use crate::iso::Medium;
 use crate::machine::bound;
 
 /// The emulator.
@@ -50,6 +51,8 @@ pub struct Machine {
     pub accel: Accel,
     /// Count instructions: emulated time then is their number, and every run is the same.
     pub counting: bool,
+    /// What a boot image is on.
+    pub medium: Medium,
     /// Further arguments for QEMU.
     pub extra: Vec<String>,
 }
@@ -92,6 +95,7 @@ impl Machine {
             memory,
             accel: Accel::Tcg,
             counting: false,
+            medium: Medium::Disc,
             extra: Vec::new(),
         }
     }
@@ -123,12 +127,19 @@ impl Machine {
             add(&["-bios", OVMF]);
         }
         match start {
-            Start::Iso(iso) => {
-                add(&[
-                    "-drive",
-                    &format!("if=none,id=boot,media=cdrom,format=raw,file={}", path(iso)),
-                ]);
-                add(&["-device", "ide-cd,drive=boot,bootindex=0"]);
+            Start::Iso(image) => {
+                let (media, devices): (_, &[&str]) = match self.medium {
+                    Medium::Disc => ("cdrom", &["ide-cd,drive=boot,bootindex=0"]),
+                    Medium::Stick => {
+                        ("disk,snapshot=on", &["qemu-xhci", "usb-storage,drive=boot,bootindex=0"])
+                    }
+                };
+                let image = path(image);
+                let drive = format!("if=none,id=boot,media={media},format=raw,file={image}");
+                add(&["-drive", &drive]);
+                for device in devices {
+                    add(&["-device", device]);
+                }
             }
             Start::Linux { kernel, initrd, cmdline } => {
                 add(&["-kernel", &kernel.to_string_lossy(), "-append", cmdline]);
@@ -179,6 +190,9 @@ mod tests {
         }
         assert!(args.ends_with(" -s"), "the user's own arguments come last");
         let bios = machine(Firmware::Bios).arguments(&start, &Serial::Pipes).join(" ");
-        assert!(!bios.contains("-bios"));
+        assert!(!bios.contains("-bios") && !bios.contains("usb"));
+        let stick = Machine { medium: Medium::Stick, ..machine(Firmware::Bios) };
+        let args = stick.arguments(&start, &Serial::Pipes).join(" ");
+        assert!(args.contains("usb-storage,drive=boot") && !args.contains("cdrom"));
     }
 }

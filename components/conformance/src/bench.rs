@@ -75,12 +75,23 @@ fn report(name: &str, value: u64) {
     log!("BENCH {name} instructions {value}");
 }
 
-/// Runs all of them.
+/// What is measured, by group.
+const ALL: [(&str, fn() -> Outcome); 8] = [
+    ("null", null),
+    ("portals", portals),
+    ("capability", capability),
+    ("semaphores", semaphores),
+    ("memory", memory),
+    ("domains", domains),
+    ("guest", guest),
+    ("interrupt", interrupt),
+];
+
+/// Runs all of them, or those that the argument `only` names.
 pub(crate) fn run() -> bool {
-    let all: [fn() -> Outcome; 8] =
-        [null, portals, capability, semaphores, memory, domains, guest, interrupt];
+    let only = process::argument("only").unwrap_or("");
     let mut good = true;
-    for bench in all {
+    for (_, bench) in ALL.into_iter().filter(|(name, _)| name.contains(only)) {
         if let Err(failure) = bench() {
             good = false;
             log!("BENCH FAILED: {failure:?}");

@@ -31,6 +31,7 @@ pub(super) const AIMS: &[Aim] = &[
     aim("sm_up", Some(120), Some(142), Some(173), Some(372)),
     aim("sm_up_down", Some(240), Some(287), Some(334), Some(638)),
     aim("vm_exit_cpuid", Some(600), None, Some(944), None),
+    aim("vm_exit_cpuid_intel", Some(600), None, Some(944), None),
     aim("kernel_code_lines", Some(10_000), None, None, None),
     aim("kernel_text_bytes", Some(256 * 1024), None, None, None),
 ];

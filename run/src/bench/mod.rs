@@ -3,6 +3,7 @@
 mod aims;
 mod calls;
 mod guest_boot;
+mod intel;
 mod kernel;
 mod reported;
 
@@ -37,6 +38,7 @@ type Benchmark = (&'static str, fn(&Bench) -> Result<Vec<Figure>>);
 
 const BENCHMARKS: &[Benchmark] = &[
     ("calls", calls::run),
+    ("intel", intel::run),
     ("kernel", kernel::run),
     ("exits", exits),
     ("guest-boot", guest_boot::run),

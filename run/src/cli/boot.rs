@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{Boot, Context, limit};
 use crate::expect::Step;
+use crate::iso::Medium;
 use crate::machine::{self, Machine};
 use crate::qemu::{Accel, EXIT_PASS, Firmware, Serial, Start};
 use crate::session::{End, Session};
@@ -72,6 +73,7 @@ fn machine(args: &Boot) -> Result<Machine> {
             memory,
             accel: args.accel,
             counting: false,
+            medium: Medium::Disc,
             extra: args.qemu_arg.clone(),
         }));
     };

@@ -32,7 +32,7 @@ struct Cli {
 enum Command {
     /// Build everything, pack the boot image and start it in an emulator.
     Boot(Boot),
-    /// Build everything and pack one bootable ISO image for BIOS and UEFI.
+    /// Build everything and pack one bootable image for BIOS and UEFI.
     Image(Image),
     /// Check a configuration completely, without building.
     Check(Check),
@@ -110,9 +110,12 @@ struct Boot {
 struct Image {
     /// System configuration.
     config: PathBuf,
-    /// The image to write; without it, target/NAME.iso.
-    #[arg(long, short, value_name = "OUT.iso")]
+    /// The image to write; without it, target/NAME.iso, or NAME.img with --usb.
+    #[arg(long, short, value_name = "OUT")]
     output: Option<PathBuf>,
+    /// For a USB stick: to be written to it as it is, over all that is on it (docs/hardware.md).
+    #[arg(long)]
+    usb: bool,
     #[command(flatten)]
     size: Size,
     #[command(flatten)]

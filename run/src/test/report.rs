@@ -102,7 +102,8 @@ impl Report {
     /// Prints the closing line. Returns whether there were cases and all passed.
     #[must_use]
     pub fn close(self) -> bool {
-        let totals = self.totals.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut totals =
+            self.totals.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         if !totals.failed.is_empty() {
             println!("\nfailed:");
             for name in &totals.failed {
@@ -112,6 +113,7 @@ impl Report {
         if totals.passed + totals.failed.len() == 0 {
             println!("no case has a name with `{}`", self.filter);
         }
+        totals.lanes.retain(|_, lane| lane.passed + lane.failed + lane.skipped > 0);
         if !totals.lanes.is_empty() {
             println!("\nlanes, with the time that their machines took:");
         }

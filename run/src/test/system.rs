@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use super::lane::Lane;
 use super::{Context, Job, partition};
 use crate::expect::Step;
-use crate::iso::{Contents, Plan};
+use crate::iso::{Contents, Medium, Plan};
 use crate::machine::Machine;
 use crate::qemu::{self, Firmware};
 use crate::session::{End, Session};
@@ -34,6 +34,8 @@ struct Boot {
     config: &'static str,
     /// In QEMU.
     firmware: Firmware,
+    /// In QEMU.
+    medium: Medium,
     smp: u16,
     /// RAM of the machine, where it is not what the configuration was checked against.
     memory: u64,
@@ -49,6 +51,7 @@ impl Boot {
             name,
             config,
             firmware: Firmware::Bios,
+            medium: Medium::Disc,
             smp: 2,
             memory: MEMORY,
             damage: |_| Ok(()),
@@ -69,6 +72,7 @@ impl Boot {
         match self.lane {
             Lane::QemuAmd => Ok(Machine::Qemu(qemu::Machine {
                 firmware: self.firmware,
+                medium: self.medium,
                 ..qemu::Machine::plain(self.smp, self.memory)
             })),
             lane => lane.machine(self.smp, self.memory),
@@ -187,6 +191,12 @@ const BOOTS: &[Boot] = &[
         lane: Lane::BochsAmd,
         ..Boot::new("2-cpus-to-shell-and-off", "quiet", TO_SHELL_AND_OFF)
     },
+    Boot { medium: Medium::Stick, ..Boot::shell(Lane::QemuAmd, "usb-stick-bios-to-shell", 2) },
+    Boot {
+        firmware: Firmware::Uefi,
+        medium: Medium::Stick,
+        ..Boot::shell(Lane::QemuAmd, "usb-stick-uefi-to-shell", 2)
+    },
     Boot::new("guest-poweroff-ends-the-machine", "quiet", POWEROFF),
     Boot::new("guest-reboot-starts-it-again", "quiet", REBOOT),
     Boot::new("faulting-component-is-given-up", "test/crash", BESIDE_A_CRASH),
@@ -245,7 +255,7 @@ fn run(context: &Context, boot: &Boot) -> Result<String> {
     let mut plan = system::assemble(&context.repo, context.images()?, &compiled)?;
     (boot.damage)(&mut plan)?;
     let iso = context.scratch(&boot.name().replace('/', "-"))?.with_extension("iso");
-    plan.pack(&iso)?;
+    plan.pack_for(boot.medium, &iso)?;
 
     let mut script = Vec::new();
     let mut off = false;
