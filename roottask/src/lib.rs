@@ -8,13 +8,14 @@
 //! | [`supervisor`] | the life of the system: starts, reports, restarts, the end |
 //! | [`spawn`], [`start_block`], [`grant`], [`functions`] | creating one component |
 //! | [`desk`], [`place`] | the root task's service and the handler of its components' exceptions |
-//! | [`output`], [`serial`], [`power`], [`arch`] | log lines, switching off, the entry point |
+//! | [`output`], [`serial`], [`clock`], [`power`], [`arch`] | log lines, switching off, the entry point |
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;
 
 pub mod arch;
 pub mod boot;
+pub mod clock;
 pub mod desk;
 pub mod firmware;
 pub mod functions;

@@ -99,8 +99,8 @@ fn build() -> Result<Running, SetupError> {
         vcpus,
         tsc_khz: start.tsc_khz,
         start_tsc: time::now(),
-        // Nobody has a clock to ask.
-        wall_ns: 0,
+        // In 1970 where the machine has no clock.
+        wall_ns: start.wall_ms.saturating_add(time::uptime_ms()).saturating_mul(1_000_000),
         x2apic: !process::has_argument("xapic"),
     };
     let backends = backend::all();
