@@ -124,13 +124,14 @@ impl Running {
     /// back.
     fn wait(&self) -> ! {
         let Self { vm, kernel, backends, orders } = self;
+        // What came in while the VM was built.
+        let mut badges = NOTIFY | console::BADGE;
         loop {
-            if let Some(orders) = orders {
-                vm.pause(*kernel, orders.is_paused());
-            }
-            let badges = process::semaphore().down_all(None).unwrap_or(0);
             backend::signals(vm, *kernel, backends, badges);
             if badges & NOTIFY != 0 {
+                if let Some(orders) = orders {
+                    vm.pause(*kernel, orders.is_paused());
+                }
                 if let Some(console) = console::refresh() {
                     vm.devices().lock().connect(console);
                 }
@@ -139,6 +140,7 @@ impl Running {
             if badges & (console::BADGE | NOTIFY) != 0 {
                 vm.attention(*kernel);
             }
+            badges = process::semaphore().down_all(None).unwrap_or(0);
         }
     }
 }
