@@ -9,7 +9,8 @@ use crate::cap::{self, Delegation, Owner, Progress};
 use crate::destroy;
 use crate::object::pd::Pd;
 use crate::object::vcpu::GuestSpace;
-use crate::sync::{self, Guard};
+use crate::sync::Guard;
+use crate::sync::rendezvous::{self, Request};
 use crate::syscall::{Caller, DONE, Handled, Outcome};
 
 /// Work units between two preemption points.
@@ -20,21 +21,17 @@ const BUDGET: u32 = 64;
 /// # Errors
 /// `BadCap`, `BadRight`: the destination. What [`Delegation::check`] reports.
 pub fn delegate(c: &Caller<'_>) -> Handled {
-    let mut kernel = sync::lock(c.cpu);
-    if c.ec.is_dead() {
-        return Err(Status::Aborted);
-    }
-    let own = &c.ec.pd.spaces;
+    let mut kernel = c.lock()?;
     let a = &c.args;
-    let destination = match own.objects.lookup::<Pd>(a.rdi, Rights::PD_DELEGATE) {
+    let destination = match c.object::<Pd>(a.rdi, Rights::PD_DELEGATE) {
         Ok(pd) => Owner::Pd(&pd.spaces),
         Err(Status::BadCap) => {
-            let guest = own.objects.lookup::<GuestSpace>(a.rdi, Rights::GUEST_MAP)?;
-            Owner::Guest(&guest.space)
+            Owner::Guest(&c.object::<GuestSpace>(a.rdi, Rights::GUEST_MAP)?.space)
         }
         Err(status) => return Err(status),
     };
     let range = Range(a.rsi);
+    let own = &c.ec.pd.spaces;
     let delegation = Delegation::check(own, destination, range, a.rdx, a.r10, a.r8)?;
     delegation.commit(&mut kernel.frames)?;
     if range.space() == Some(Space::Port) {
@@ -48,7 +45,8 @@ pub fn ports_given(kernel: &Guard, cpu: &PerCpu, range: Range, base: u64) {
     if (base..base + (1 << range.order())).contains(&u64::from(serial::COM1)) {
         crate::log::set_enabled(false);
     }
-    sync::rendezvous::reload_ports(kernel, cpu);
+    // One may have got its first.
+    rendezvous::all(kernel, cpu, Request { host_tlb: true, ..Request::default() });
 }
 
 /// System call `Revoke`.
@@ -56,10 +54,7 @@ pub fn ports_given(kernel: &Guard, cpu: &PerCpu, range: Range, base: u64) {
 /// # Errors
 /// What [`cap::revoke`] reports.
 pub fn revoke(c: &Caller<'_>) -> Handled {
-    let mut kernel = sync::lock(c.cpu);
-    if c.ec.is_dead() {
-        return Err(Status::Aborted);
-    }
+    let mut kernel = c.lock()?;
     let mut ticket = c.ec.ticket.get();
     let state = &mut *kernel;
     let outcome = cap::revoke(
@@ -82,10 +77,7 @@ pub fn revoke(c: &Caller<'_>) -> Handled {
 /// # Errors
 /// `BadParam`: no such space. What [`cap::query`] reports.
 pub fn query(c: &Caller<'_>) -> Handled {
-    let _kernel = sync::lock(c.cpu);
-    if c.ec.is_dead() {
-        return Err(Status::Aborted);
-    }
+    let _kernel = c.lock()?;
     let space = Range(c.args.rdi).space().ok_or(Status::BadParam)?;
     let (held, base) = cap::query(&c.ec.pd.spaces, space, c.args.rsi)?;
     Ok(Outcome::Done(held.0, base))

@@ -69,7 +69,7 @@ fn device(cpu: &PerCpu, vector: u8) {
             if binding.level
                 && let Some(gsi) = interrupt.gsi
             {
-                ioapic::mask(gsi);
+                ioapic::set_masked(gsi, true);
             }
             // A full counter loses nothing: the badge is noted.
             if let Ok(signal) = binding.sm.up(binding.badge) {
@@ -149,7 +149,7 @@ pub fn bind(interrupt: &Interrupt, sm: Obj<Sm>, badge: u64, config: Config) -> R
 /// has left the kernel. Kernel lock.
 pub fn disconnect(interrupt: &Interrupt) {
     if let Some(gsi) = interrupt.gsi {
-        ioapic::mask(gsi);
+        ioapic::set_masked(gsi, true);
     }
     if let Some(slot) = slot(interrupt.vector.replace(0)) {
         slot.store(core::ptr::null_mut(), Ordering::Release);
@@ -165,7 +165,7 @@ pub fn acknowledge(interrupt: &Interrupt) -> Result {
     if binding.level
         && let Some(gsi) = interrupt.gsi
     {
-        ioapic::unmask(gsi);
+        ioapic::set_masked(gsi, false);
     }
     Ok(())
 }

@@ -10,14 +10,15 @@ use ipc::state::Mtd;
 use ipc::status::Status;
 use ipc::utcb::{Message, Utcb};
 
+use crate::arch::instr;
 use crate::arch::percpu::PerCpu;
-use crate::arch::regs::{Regs, flag};
+use crate::arch::regs::{Pair, Regs, flag};
 use crate::object::Obj;
 use crate::object::ec::{Ec, State};
 use crate::object::pt::Pt;
 use crate::object::vcpu::Vcpu;
 use crate::syscall::{Caller, Handled, Outcome};
-use crate::{sched, sync, transfer};
+use crate::{sched, transfer};
 
 /// Copies untyped words from one UTCB to another.
 #[inline(always)]
@@ -32,24 +33,18 @@ fn copy_words(from: &Ec, to: &Ec, words: usize) {
     unsafe {
         let from = (&raw const (*from.as_ptr()).words).cast::<u64>();
         let to = (&raw mut (*to.as_ptr()).words).cast::<u64>();
-        for n in 0..words {
-            to.add(n).write_volatile(from.add(n).read_volatile());
-        }
+        instr::copy(from, to, words);
     }
 }
 
-/// Starts the handler of a portal.
+/// Starts the handler of a portal, but for its registers.
 #[inline(always)]
-fn enter(cpu: &PerCpu, caller: Obj<Ec>, pt: &Pt, message: u64) {
+fn enter(cpu: &PerCpu, caller: Obj<Ec>, pt: &Pt) {
     let callee = pt.ec;
     callee.state.set(State::Runnable);
     callee.caller.set(Some(caller));
     caller.partner.set(Some(callee));
     callee.regs.rip.set(pt.entry);
-    callee.regs.rdi.set(pt.id.get());
-    callee.regs.rsi.set(message);
-    callee.regs.rdx.set(0);
-    callee.regs.rax.set(0);
     sched::switch_to(cpu, callee);
 }
 
@@ -62,29 +57,50 @@ fn leave(cpu: &PerCpu, ec: Obj<Ec>, caller: Obj<Ec>) {
     sched::switch_to(cpu, caller);
 }
 
-/// A call that carries words only, to a free handler of this CPU: whether it was one.
+/// A call that carries words only, to a free handler of this CPU: what its `rdi` and `rsi` start
+/// with. `None` where it is none.
 #[inline(always)]
-pub fn plain_call(cpu: &PerCpu, ec: Obj<Ec>, portal: u64, message: Message) -> bool {
-    let Ok(pt) = ec.pd.spaces.objects.lookup::<Pt>(portal, Rights::PT_CALL) else { return false };
+pub fn plain_call(cpu: &PerCpu, ec: Obj<Ec>, portal: u64, message: Message) -> Option<Pair> {
+    let pt = ec.pd.spaces.objects.lookup::<Pt>(portal, Rights::PT_CALL).ok()?;
     let callee = pt.ec;
-    if !message.is_plain() || callee.cpu != cpu.sched.id || callee.state.get() != State::Idle {
-        return false;
+    if !message.is_plain()
+        || callee.cpu != cpu.sched.id
+        || callee.state.get() != State::Idle
+        || callee.regs.flags.get() != 0
+    {
+        return None;
     }
     copy_words(&ec, &callee, message.words());
-    enter(cpu, ec, pt, message.0);
-    true
+    enter(cpu, ec, pt);
+    Some(Pair(pt.id.get(), message.0))
 }
 
-/// A reply that carries words only, to a caller that waits for nothing else: whether it was one.
+/// A reply that carries words only, to a caller that waits for nothing else: what its `rdi` and
+/// `rsi` get. `None` where it is none.
 #[inline(always)]
-pub fn plain_reply(cpu: &PerCpu, ec: Obj<Ec>, message: Message) -> bool {
-    let Some(caller) = ec.caller.get() else { return false };
+pub fn plain_reply(cpu: &PerCpu, ec: Obj<Ec>, message: Message) -> Option<Pair> {
+    let caller = ec.caller.get()?;
     if !message.is_plain() || caller.regs.flags.get() != 0 || cpu.sched.helping.get() {
-        return false;
+        return None;
     }
     copy_words(&ec, &caller, message.words());
-    caller.regs.set_results(Status::Ok, message.0, 0);
     leave(cpu, ec, caller);
+    Some(Pair(0, message.0))
+}
+
+/// A reply to the exit of a vCPU that waits for nothing else: whether it was one. The guest runs
+/// until its next exit.
+#[inline(always)]
+pub fn exit_reply(cpu: &PerCpu, ec: Obj<Ec>, mtd: u64) -> bool {
+    let (Some(caller), Some(utcb)) = (ec.caller.get(), ec.utcb) else { return false };
+    if caller.regs.flags.get() != flag::VCPU | flag::EVENT || cpu.sched.helping.get() {
+        return false;
+    }
+    let Some(vcpu) = Vcpu::of(caller) else { return false };
+    caller.regs.flags.set(flag::VCPU);
+    crate::vcpu::load(cpu, vcpu, Mtd::from_bits_truncate(mtd), utcb);
+    leave(cpu, ec, caller);
+    crate::vcpu::run(cpu, vcpu);
     true
 }
 
@@ -96,12 +112,8 @@ pub fn plain_reply(cpu: &PerCpu, ec: Obj<Ec>, message: Message) -> bool {
 pub fn call(c: &Caller<'_>) -> Handled {
     let (cpu, ec) = (c.cpu, c.ec);
     let message = Message(c.args.rsi);
-    // Before any lookup, since other CPUs may revoke while this one waits for the lock.
-    let mut kernel = (message.items() != 0).then(|| sync::lock(cpu));
-    if ec.is_dead() {
-        return Err(Status::Aborted);
-    }
-    let pt = ec.pd.spaces.objects.lookup::<Pt>(c.args.rdi, Rights::PT_CALL)?;
+    let mut kernel = (message.items() != 0).then(|| c.lock()).transpose()?;
+    let pt = c.object::<Pt>(c.args.rdi, Rights::PT_CALL)?;
     let callee = pt.ec;
     if callee.cpu != cpu.sched.id {
         return Err(Status::BadCpu);
@@ -122,7 +134,8 @@ pub fn call(c: &Caller<'_>) -> Handled {
         transfer::items(kernel, cpu, ec, callee, message.items())?;
     }
     copy_words(&ec, &callee, message.words());
-    enter(cpu, ec, pt, message.normal().0);
+    callee.regs.start(pt.id.get(), message.normal().0);
+    enter(cpu, ec, pt);
     Ok(Outcome::Switched)
 }
 
@@ -143,16 +156,13 @@ pub fn reply(c: &Caller<'_>) -> Handled {
         let mtd = Mtd::from_bits_truncate(message.0);
         if let Some(utcb) = ec.utcb {
             match Vcpu::of(caller) {
-                Some(vcpu) => crate::vcpu::load(vcpu, mtd, utcb),
+                Some(vcpu) => crate::vcpu::load(cpu, vcpu, mtd, utcb),
                 None => load_host(caller, mtd, utcb),
             }
         }
         leave(cpu, ec, caller);
     } else {
-        let mut kernel = (message.items() != 0).then(|| sync::lock(cpu));
-        if ec.is_dead() {
-            return Err(Status::Aborted);
-        }
+        let mut kernel = (message.items() != 0).then(|| c.lock()).transpose()?;
         // The caller may have died while this CPU waited for the lock.
         match (ec.caller.get(), &mut kernel) {
             (Some(caller), kernel) => {
@@ -200,11 +210,12 @@ pub fn event(cpu: &PerCpu, ec: Obj<Ec>, number: u8) {
     let mtd = Mtd::from_bits_truncate(pt.mtd.get());
     if let Some(utcb) = callee.utcb {
         match Vcpu::of(ec) {
-            Some(vcpu) => crate::vcpu::store(vcpu, mtd, utcb),
+            Some(vcpu) => crate::vcpu::store(cpu, vcpu, mtd, utcb),
             None => store_host(&ec.regs, mtd, utcb),
         }
     }
-    enter(cpu, ec, pt, mtd.bits());
+    callee.regs.start(pt.id.get(), mtd.bits());
+    enter(cpu, ec, pt);
 }
 
 /// Nobody handles the event: the execution context stops for good.

@@ -37,6 +37,7 @@ pub mod mem;
 pub mod num;
 pub mod object;
 pub mod sched;
+pub mod shared;
 pub mod sync;
 pub mod syscall;
 pub mod transfer;

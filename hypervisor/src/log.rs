@@ -1,6 +1,6 @@
 //! The kernel's log: lines on the serial port until user space takes the port over.
 
-use crate::arch::{serial, tsc};
+use crate::arch::{instr, serial, tsc};
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};
 use spin::mutex::SpinMutex;
@@ -24,7 +24,7 @@ pub fn line(text: fmt::Arguments) {
 
 /// Writes one line whatever the state of the log: the lock is waited for only so long, since its
 /// holder may be the CPU that panics, and a port that was given away is used all the same.
-pub fn emergency(text: fmt::Arguments) {
+fn emergency(text: fmt::Arguments) {
     let guard = (0..1_000_000).find_map(|_| {
         core::hint::spin_loop();
         PORT.try_lock()
@@ -33,6 +33,12 @@ pub fn emergency(text: fmt::Arguments) {
         Some(mut port) => write(&mut port, text),
         None => write(&mut serial::Port, text),
     }
+}
+
+/// Writes such a line and stops this CPU.
+pub fn fatal(text: fmt::Arguments) -> ! {
+    emergency(text);
+    instr::halt_forever()
 }
 
 fn write(port: &mut serial::Port, text: fmt::Arguments) {

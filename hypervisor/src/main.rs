@@ -6,7 +6,7 @@ fn main() {}
 
 #[cfg(target_os = "none")]
 mod kernel {
-    use hypervisor::{arch::instr, init, log};
+    use hypervisor::{init, log};
 
     /// Called by the start code on the boot stack, in 64-bit mode at the link address.
     #[unsafe(no_mangle)]
@@ -17,7 +17,6 @@ mod kernel {
 
     #[panic_handler]
     fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-        log::emergency(format_args!("PANIC: {info}"));
-        instr::halt_forever()
+        log::fatal(format_args!("PANIC: {info}"))
     }
 }

@@ -1,15 +1,18 @@
 //! The system calls: the whole table, and the one place that writes results.
 
+use ipc::cap::Rights;
 use ipc::status::{Result, Status};
 use ipc::syscall::{Call, Number};
 use ipc::utcb::Message;
 
 use crate::arch::entry;
 use crate::arch::percpu::{self, PerCpu};
-use crate::arch::regs::Args;
+use crate::arch::regs::{Args, Pair};
+use crate::cap::Object;
 use crate::ipc as message;
 use crate::num::low8;
 use crate::object::{Obj, ec, interrupt, pd, pt, sc, sm, vcpu};
+use crate::sync::{self, Guard};
 use crate::{cap_call, sched};
 
 /// What a system call leaves to do. An error is written into the caller's `rax`.
@@ -39,6 +42,26 @@ pub struct Caller<'a> {
     pub args: Args,
 }
 
+impl Caller<'_> {
+    /// The object at a selector of the caller. It stays valid until the CPU leaves the kernel.
+    ///
+    /// # Errors
+    /// `BadCap`, `BadRight`.
+    #[inline(always)]
+    pub fn object<T: Object>(&self, selector: u64, rights: Rights) -> Result<&T> {
+        self.ec.pd.spaces.objects.lookup(selector, rights)
+    }
+
+    /// Takes the kernel lock, before any lookup, since other CPUs may revoke while this one waits.
+    ///
+    /// # Errors
+    /// `Aborted`: the caller was destroyed meanwhile.
+    pub fn lock(&self) -> Result<Guard> {
+        let guard = sync::lock(self.cpu);
+        if self.ec.is_dead() { Err(Status::Aborted) } else { Ok(guard) }
+    }
+}
+
 fn dispatch(call: Call, c: &Caller<'_>) -> Handled {
     match call {
         Call::Call => message::call(c),
@@ -63,49 +86,76 @@ fn dispatch(call: Call, c: &Caller<'_>) -> Handled {
     }
 }
 
-const CALL: u8 = Call::Call.number();
-const REPLY: u8 = Call::Reply.number();
-const UP: u8 = Call::Up.number();
-
-/// The plain case of the calls that time depends on: whether it was one and is done. Anything
-/// unusual, errors of a call included, is left to [`dispatch`], without effect.
-#[inline(always)]
-fn plain(cpu: &PerCpu, ec: Obj<ec::Ec>, number: u64, rdi: u64, rsi: u64) -> bool {
-    match low8(number) {
-        CALL => message::plain_call(cpu, ec, rdi, Message(rsi)),
-        REPLY => message::plain_reply(cpu, ec, Message(rsi)),
-        UP => sm::plain_up(ec, rdi),
-        n if Call::from_number(n).is_some() => false,
-        _ => {
-            ec.regs.set_results(Status::BadCall, 0, 0);
-            true
-        }
-    }
-}
-
-/// Entered from the entry path with the arguments that the plain cases need; the others are in the
-/// register frame. It does not return there: `resume` loads every register anyway.
+/// `Call`, as `rdi` and `rsi` of the handler where nothing unusual happens; everything else, errors
+/// included, is left to [`dispatch`].
 #[unsafe(no_mangle)]
-extern "sysv64" fn portico_syscall(rdi: u64, rsi: u64, number: u64) -> ! {
+extern "sysv64" fn portico_call(rdi: u64, rsi: u64) -> Pair {
     let cpu = percpu::this();
-    let ec = cpu.sched.current();
-    if !plain(cpu, ec, number, rdi, rsi) {
-        full(rdi, rsi, number);
+    match message::plain_call(cpu, cpu.sched.current(), rdi, Message(rsi)) {
+        Some(registers) => registers,
+        None => portico_syscall(rdi, rsi, 0, 0, 0, Call::Call.number().into()),
     }
-    // SAFETY: the entry path has set GS, and the current execution context is set.
-    unsafe { entry::resume() }
 }
 
-/// Every call in every case.
-#[inline(never)]
-fn full(rdi: u64, rsi: u64, number: u64) {
+/// `Reply`, as `rdi` and `rsi` of the caller; see [`portico_call`].
+#[unsafe(no_mangle)]
+extern "sysv64" fn portico_reply(rdi: u64, rsi: u64) -> Pair {
     let cpu = percpu::this();
     let ec = cpu.sched.current();
-    let Some(call) = Number(number).call() else { return };
-    let regs = &ec.regs;
-    let args =
-        Args { number, rdi, rsi, rdx: regs.rdx.get(), r10: regs.r10.get(), r8: regs.r8.get() };
-    match dispatch(call, &Caller { cpu, ec, args }) {
+    match message::plain_reply(cpu, ec, Message(rsi)) {
+        Some(registers) => registers,
+        None => other_reply(cpu, ec, rdi, rsi),
+    }
+}
+
+/// Apart from the above, which gets by with fewer registers so.
+#[inline(never)]
+fn other_reply(cpu: &PerCpu, ec: Obj<ec::Ec>, rdi: u64, rsi: u64) -> ! {
+    if message::exit_reply(cpu, ec, rsi) {
+        // SAFETY: the entry path has set GS, and the current execution context is set.
+        unsafe { entry::resume() }
+    }
+    portico_syscall(rdi, rsi, 0, 0, 0, Call::Reply.number().into())
+}
+
+const DOWN: u8 = Call::Down.number();
+const UP: u8 = Call::Up.number();
+/// What [`portico_short`] returns for a call that is none.
+const LONG: Pair = Pair(1 << 31, 0);
+
+/// The plain case of calls that switch to nobody: status and value. Anything unusual is left to
+/// [`dispatch`], without effect.
+#[unsafe(no_mangle)]
+extern "sysv64" fn portico_short(rdi: u64, _rsi: u64, number: u64) -> Pair {
+    let ec = || percpu::this().sched.current();
+    match low8(number) {
+        UP => sm::plain_up(ec(), rdi).map_or(LONG, |()| Pair(0, 0)),
+        DOWN if Number(number).get_flags() == 0 => {
+            sm::plain_down(ec(), rdi).map_or(LONG, |badges| Pair(0, badges))
+        }
+        n if Call::from_number(n).is_some() => LONG,
+        _ => Pair(Status::BadCall.number().into(), 0),
+    }
+}
+
+/// Every call in every case. It does not return to the entry path: `resume` loads every register.
+#[unsafe(no_mangle)]
+extern "sysv64" fn portico_syscall(
+    rdi: u64,
+    rsi: u64,
+    rdx: u64,
+    r10: u64,
+    r8: u64,
+    number: u64,
+) -> ! {
+    let cpu = percpu::this();
+    let ec = cpu.sched.current();
+    let args = Args { number, rdi, rsi, rdx, r10, r8 };
+    let handled = match Number(number).call() {
+        Some(call) => dispatch(call, &Caller { cpu, ec, args }),
+        None => Err(Status::BadCall),
+    };
+    match handled {
         Ok(Outcome::Switched) => {}
         Ok(Outcome::Done(first, second)) => finish(cpu, ec, Status::Ok, first, second),
         Err(status) => finish(cpu, ec, status, 0, 0),
@@ -115,6 +165,8 @@ fn full(rdi: u64, rsi: u64, number: u64) {
     if sched::take_reschedule(cpu) {
         sched::preempt(cpu);
     }
+    // SAFETY: the entry path has set GS, and the current execution context is set.
+    unsafe { entry::resume() }
 }
 
 #[inline(always)]

@@ -3,7 +3,7 @@
 use crate::arch::entry::KernelFrame;
 use crate::arch::percpu;
 use crate::num::low8;
-use crate::{interrupt, ipc, sched};
+use crate::{interrupt, ipc, log, sched};
 
 /// An interrupt or exception arrived while user code ran; its registers are saved.
 #[unsafe(no_mangle)]
@@ -32,8 +32,8 @@ extern "sysv64" fn portico_settle() {
 extern "sysv64" fn portico_kernel_fault(frame: *const KernelFrame) -> ! {
     // SAFETY: the stub passes the frame that the processor pushed.
     let frame = unsafe { &*frame };
-    fatal(format_args!(
-        "exception {} in kernel mode: {frame:x?}, cr2 {:#x}",
+    log::fatal(format_args!(
+        "PANIC: exception {} in kernel mode: {frame:x?}, cr2 {:#x}",
         frame.vector,
         crate::arch::tlb::cr2()
     ))
@@ -41,10 +41,5 @@ extern "sysv64" fn portico_kernel_fault(frame: *const KernelFrame) -> ! {
 
 /// A machine check: nothing that the processor did can be trusted.
 pub fn machine_check() -> ! {
-    fatal(format_args!("machine check"))
-}
-
-fn fatal(why: core::fmt::Arguments<'_>) -> ! {
-    crate::log::emergency(format_args!("PANIC: {why}"));
-    crate::arch::instr::halt_forever()
+    log::fatal(format_args!("PANIC: machine check"))
 }

@@ -19,25 +19,22 @@ use crate::{interrupt, ipc as message, sched};
 /// sent to its VMM.
 pub fn run(cpu: &PerCpu, vcpu: Obj<Vcpu>) {
     let ec: Obj<Ec> = Obj::of(&vcpu.ec);
-    loop {
+    // SAFETY: nothing else uses it before this function is left.
+    let Some(virt) = (unsafe { &mut *cpu.sched.virt.get() }) else {
+        return message::event(cpu, ec, Exit::EntryFailed.number());
+    };
+    let mut resumed = false;
+    let next = loop {
+        if !cpu.sched.is_current(ec) {
+            break Next::Nothing;
+        }
         if sched::take_reschedule(cpu) {
-            return sched::preempt(cpu);
+            break Next::Preempt;
         }
-        let flags = ec.regs.flags.get();
-        if flags & flag::DEAD != 0 || cpu.sched.current.get() != Some(ec) {
-            return;
+        if ec.regs.flags.get() != flag::VCPU {
+            break Next::Flags;
         }
-        if flags & flag::RECALL != 0 {
-            ec.regs.clear(flag::RECALL);
-            return stop(cpu, vcpu, Exit::Recall);
-        }
-        if flags & flag::DEADLINE != 0 {
-            ec.regs.clear(flag::DEADLINE);
-            // SAFETY: this is the vCPU's CPU and the reference ends here.
-            unsafe { vcpu.guest() }.clear_deadline();
-            return stop(cpu, vcpu, Exit::Deadline);
-        }
-        // SAFETY: as above.
+        // SAFETY: this is the vCPU's CPU and the reference ends here.
         let (halted, deadline) = unsafe {
             let guest = vcpu.guest();
             (guest.is_halted(), guest.deadline())
@@ -48,55 +45,92 @@ pub fn run(cpu: &PerCpu, vcpu: Obj<Vcpu>) {
         }
         sched::set_deadline(cpu, ec, deadline);
         if halted {
-            sched::detach(cpu);
-            return sched::block(cpu, ec);
+            break Next::Block;
         }
-        sched::attach(cpu, vcpu);
-        match enter(cpu, vcpu) {
+        if !resumed {
+            sched::attach(cpu, vcpu, virt);
+            // SAFETY: as above.
+            unsafe { vcpu.guest() }.resume(virt);
+            resumed = true;
+        }
+        // SAFETY: as above.
+        match unsafe { vcpu.guest() }.run(virt, vcpu.space.generation(cpu.sched.id)) {
             Outcome::Interrupt => {
                 if let Some(vector) = arch::entry::interrupt_window(cpu) {
                     interrupt::handle(cpu, vector);
                 }
             }
             Outcome::MachineCheck => crate::trap::machine_check(),
-            Outcome::Exit(reason) => return exit(cpu, vcpu, reason),
+            Outcome::Exit(reason) => break Next::Exit(reason),
         }
+    };
+    if resumed {
+        // SAFETY: as above. Where it was destroyed, it stays until this CPU leaves the kernel.
+        unsafe { vcpu.guest() }.park(virt);
+    }
+    match next {
+        Next::Nothing => {}
+        Next::Preempt => sched::preempt(cpu),
+        Next::Block => sched::block(cpu, ec),
+        Next::Flags => interrupted(cpu, vcpu),
+        Next::Exit(reason) => message::event(cpu, ec, reason.number()),
     }
 }
 
-fn enter(cpu: &PerCpu, vcpu: Obj<Vcpu>) -> Outcome {
-    // SAFETY: this is the vCPU's CPU; nothing else borrows `guest` or `virt` while the guest runs.
-    unsafe {
-        match &mut *cpu.sched.virt.get() {
-            Some(virt) => vcpu.guest().run(virt, vcpu.space.generation(cpu.sched.id)),
-            // A vCPU is created only where the extension is on.
-            None => Outcome::Exit(Exit::EntryFailed),
-        }
-    }
+/// What follows on a guest's run.
+enum Next {
+    /// Somebody else is current.
+    Nothing,
+    Preempt,
+    Block,
+    /// The context has flags.
+    Flags,
+    Exit(Exit),
 }
 
-/// Sends an exit that the guest did not cause.
-fn stop(cpu: &PerCpu, vcpu: Obj<Vcpu>, reason: Exit) {
-    // SAFETY: this is the vCPU's CPU and the reference ends here.
+/// Something besides the guest wants the VMM's attention, or the vCPU is dead.
+#[cold]
+fn interrupted(cpu: &PerCpu, vcpu: Obj<Vcpu>) {
+    let regs = &vcpu.ec.regs;
+    if regs.has(flag::DEAD) {
+        return;
+    }
+    let reason = if regs.has(flag::RECALL) {
+        regs.clear(flag::RECALL);
+        Exit::Recall
+    } else if !regs.has(flag::DEADLINE) {
+        return;
+    } else {
+        regs.clear(flag::DEADLINE);
+        // SAFETY: this is the vCPU's CPU and the reference ends here.
+        unsafe { vcpu.guest() }.clear_deadline();
+        Exit::Deadline
+    };
+    // SAFETY: as above.
     unsafe { vcpu.guest() }.stop();
-    exit(cpu, vcpu, reason);
-}
-
-/// Sends an exit to the VMM.
-fn exit(cpu: &PerCpu, vcpu: Obj<Vcpu>, reason: Exit) {
-    sched::detach(cpu);
     message::event(cpu, Obj::of(&vcpu.ec), reason.number());
 }
 
+/// Groups whose registers are in the CPU while the vCPU is attached.
+const ATTACHED: Mtd = Mtd::XSTATE.union(Mtd::DR).union(Mtd::TSC);
+
 /// Writes state groups into the VMM's UTCB.
-pub fn store(vcpu: Obj<Vcpu>, mtd: Mtd, utcb: NonNull<Utcb>) {
+#[inline(always)]
+pub fn store(cpu: &PerCpu, vcpu: Obj<Vcpu>, mtd: Mtd, utcb: NonNull<Utcb>) {
+    if mtd.intersects(ATTACHED) {
+        sched::detach(cpu);
+    }
     // SAFETY: a live UTCB frame that the kernel only writes; the guest is not running and this is
     // its CPU.
     unsafe { vcpu.guest().store(mtd, &mut (*utcb.as_ptr()).state) };
 }
 
 /// Takes state groups from the VMM's UTCB.
-pub fn load(vcpu: Obj<Vcpu>, mtd: Mtd, utcb: NonNull<Utcb>) {
+#[inline(always)]
+pub fn load(cpu: &PerCpu, vcpu: Obj<Vcpu>, mtd: Mtd, utcb: NonNull<Utcb>) {
+    if mtd.intersects(ATTACHED) {
+        sched::detach(cpu);
+    }
     // SAFETY: as in `store`; the backend checks what it takes.
     unsafe { vcpu.guest().load(mtd, &(*utcb.as_ptr()).state) };
 }

@@ -67,7 +67,7 @@ numbered! {
         Free = 0,
         /// A boot module (RAM, held by the root task).
         Module = 1,
-        /// Used by the kernel; nobody else can hold it.
+        /// Used by the kernel, or the root task's image; held by nobody at this address.
         Kernel = 2,
         /// ACPI tables and other firmware data, readable by the root task.
         Firmware = 3,

@@ -42,6 +42,21 @@ const BOOT: &[Need] = &[
     },
 ];
 
+const BOCHS: &[Need] = &[
+    Need { what: "Bochs", found: || runs(crate::bochs::PROGRAM, "--help"), packages: &["bochs"] },
+    Need { what: "Bochs without a window", found: bochs_term, packages: &["bochs-term"] },
+    Need {
+        what: "firmware for Bochs",
+        found: || Path::new(crate::bochs::BIOS).is_file(),
+        packages: &["bochsbios"],
+    },
+    Need {
+        what: "VGA firmware for Bochs",
+        found: || Path::new(crate::bochs::VGA_BIOS).is_file(),
+        packages: &["vgabios"],
+    },
+];
+
 const LINT: &[Need] = &[
     Need {
         what: "rustfmt",
@@ -62,8 +77,12 @@ const QEMU_PACKAGE: &str = "qemu-system-x86";
 pub enum For {
     /// Pack an image.
     Image,
-    /// Pack and boot it.
+    /// Pack and boot it in QEMU.
     Boot,
+    /// Pack and boot it in Bochs.
+    BootBochs,
+    /// All of the benchmarks.
+    Bench,
     /// All of the test suite.
     Test,
 }
@@ -74,8 +93,11 @@ pub enum For {
 /// Something is missing and cannot be installed.
 pub fn ensure(purpose: For, toolchain: &Toolchain, yes: bool) -> Result<()> {
     let mut needs: Vec<&Need> = IMAGE.iter().collect();
-    if purpose != For::Image {
+    if !matches!(purpose, For::Image | For::BootBochs) {
         needs.extend(BOOT);
+    }
+    if matches!(purpose, For::BootBochs | For::Bench | For::Test) {
+        needs.extend(BOCHS);
     }
     // With another toolchain than Debian's, clippy and rustfmt are rustup's business.
     if purpose == For::Test && toolchain.kind == Kind::Debian {
@@ -217,6 +239,11 @@ fn grub_bios() -> bool {
 
 fn grub_uefi() -> bool {
     Path::new("/usr/lib/grub/x86_64-efi/multiboot2.mod").is_file()
+}
+
+/// Bochs draws its screen through plugins.
+fn bochs_term() -> bool {
+    Path::new("/usr/lib/x86_64-linux-gnu/bochs/plugins/libbx_term_gui.so").is_file()
 }
 
 fn qemu() -> bool {

@@ -12,19 +12,23 @@
 )]
 
 pub mod bench;
+pub mod bochs;
 pub mod cli;
 pub mod config;
 pub mod count;
 pub mod demo;
 pub mod deps;
+pub mod elf;
 pub mod exits;
 pub mod expect;
 pub mod images;
 pub mod iso;
+pub mod machine;
 pub mod qemu;
 pub mod repo;
 pub mod session;
 pub mod system;
+pub mod terminal;
 pub mod test;
 pub mod toolchain;
 pub mod ui;

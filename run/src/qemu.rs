@@ -5,6 +5,9 @@ use std::process::Command;
 
 use clap::ValueEnum;
 
+use crate::iso::Medium;
+use crate::machine::bound;
+
 /// The emulator.
 pub const PROGRAM: &str = "qemu-system-x86_64";
 /// UEFI firmware with its variables in one file, which is not written to.
@@ -24,15 +27,6 @@ pub enum Firmware {
     Bios,
     /// OVMF.
     Uefi,
-}
-
-/// Vendor of the CPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Cpu {
-    /// SVM.
-    Amd,
-    /// VT-x.
-    Intel,
 }
 
 /// How the machine's CPU is carried out.
@@ -57,6 +51,8 @@ pub struct Machine {
     pub accel: Accel,
     /// Count instructions: emulated time then is their number, and every run is the same.
     pub counting: bool,
+    /// What a boot image is on.
+    pub medium: Medium,
     /// Further arguments for QEMU.
     pub extra: Vec<String>,
 }
@@ -99,6 +95,7 @@ impl Machine {
             memory,
             accel: Accel::Tcg,
             counting: false,
+            medium: Medium::Disc,
             extra: Vec::new(),
         }
     }
@@ -106,15 +103,7 @@ impl Machine {
     /// The command that runs the machine.
     #[must_use]
     pub fn command(&self, start: &Start, serial: &Serial) -> Command {
-        // Where this tool is killed, so is the emulator.
-        let mut command = match Path::new(SETPRIV).exists() {
-            true => {
-                let mut command = Command::new(SETPRIV);
-                command.args(["--pdeathsig", "KILL", PROGRAM]);
-                command
-            }
-            false => Command::new(PROGRAM),
-        };
+        let mut command = bound(PROGRAM);
         command.args(self.arguments(start, serial));
         command
     }
@@ -126,7 +115,7 @@ impl Machine {
         match self.accel {
             // An x2APIC and counting do not go together in QEMU 10.
             Accel::Tcg if self.counting => {
-                add(&["-accel", "tcg,thread=single", "-icount", "shift=0"]);
+                add(&["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
                 add(&["-cpu", &format!("{AMD},-x2apic")]);
             }
             Accel::Tcg => add(&["-accel", "tcg,thread=multi", "-cpu", AMD]),
@@ -138,12 +127,19 @@ impl Machine {
             add(&["-bios", OVMF]);
         }
         match start {
-            Start::Iso(iso) => {
-                add(&[
-                    "-drive",
-                    &format!("if=none,id=boot,media=cdrom,format=raw,file={}", path(iso)),
-                ]);
-                add(&["-device", "ide-cd,drive=boot,bootindex=0"]);
+            Start::Iso(image) => {
+                let (media, devices): (_, &[&str]) = match self.medium {
+                    Medium::Disc => ("cdrom", &["ide-cd,drive=boot,bootindex=0"]),
+                    Medium::Stick => {
+                        ("disk,snapshot=on", &["qemu-xhci", "usb-storage,drive=boot,bootindex=0"])
+                    }
+                };
+                let image = path(image);
+                let drive = format!("if=none,id=boot,media={media},format=raw,file={image}");
+                add(&["-drive", &drive]);
+                for device in devices {
+                    add(&["-device", device]);
+                }
             }
             Start::Linux { kernel, initrd, cmdline } => {
                 add(&["-kernel", &kernel.to_string_lossy(), "-append", cmdline]);
@@ -165,9 +161,6 @@ impl Machine {
         args
     }
 }
-
-/// From util-linux, part of every Debian.
-const SETPRIV: &str = "/usr/bin/setpriv";
 
 /// A path within an option: commas are doubled.
 fn path(path: &Path) -> String {
@@ -197,6 +190,9 @@ mod tests {
         }
         assert!(args.ends_with(" -s"), "the user's own arguments come last");
         let bios = machine(Firmware::Bios).arguments(&start, &Serial::Pipes).join(" ");
-        assert!(!bios.contains("-bios"));
+        assert!(!bios.contains("-bios") && !bios.contains("usb"));
+        let stick = Machine { medium: Medium::Stick, ..machine(Firmware::Bios) };
+        let args = stick.arguments(&start, &Serial::Pipes).join(" ");
+        assert!(args.contains("usb-storage,drive=boot") && !args.contains("cdrom"));
     }
 }

@@ -40,7 +40,7 @@ impl Repo {
         self.root.join("run/configs").join(name).with_extension("toml")
     }
 
-    /// Programs that a configuration can name: the packages in `components/`.
+    /// Programs that a configuration can name: the packages in `components/` that are programs.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -51,7 +51,7 @@ impl Repo {
             folder.read_dir().with_context(|| format!("cannot read {}", folder.display()))?
         {
             let entry = entry?;
-            if entry.path().join("Cargo.toml").is_file() {
+            if entry.path().join("src/main.rs").is_file() {
                 images.insert(entry.file_name().to_string_lossy().into_owned());
             }
         }

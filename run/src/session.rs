@@ -1,19 +1,22 @@
 //! A machine that runs under a script: the conversation meets the process.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::expect::{Conversation, Step};
 use crate::ui::seconds;
 
 /// How much is still read after a panic: its backtrace.
 const AFTERMATH: Duration = Duration::from_secs(1);
+/// How long an emulator may take until it connects its serial port.
+const CONNECT: Duration = Duration::from_secs(60);
 /// Lines shown of a run that failed.
 const TAIL: usize = 40;
 
@@ -28,6 +31,8 @@ pub enum End {
     Panic,
     /// The emulator ended by itself, with this code.
     Exit(Option<i32>),
+    /// The emulator gave up, for this reason.
+    Stopped(String),
 }
 
 /// A run that is over.
@@ -64,8 +69,11 @@ impl Finished {
             End::Done => return Ok(()),
             End::Timeout => format!("no success within {}", seconds(self.time)),
             End::Panic => "the hypervisor panicked".to_owned(),
-            End::Exit(Some(code)) => format!("the machine ended early (QEMU's exit code {code})"),
+            End::Exit(Some(code)) => {
+                format!("the machine ended early (the emulator's exit code {code})")
+            }
             End::Exit(None) => "the emulator was killed".to_owned(),
+            End::Stopped(why) => format!("the emulator gave up: {why}"),
         };
         let awaited = match self.conversation.awaited() {
             Some(text) => format!("; still awaited: {text:?}"),
@@ -90,17 +98,25 @@ pub struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Runs a machine until the script is through, time is up, or it ends by itself.
+    /// Runs a machine whose serial port is its standard streams until the script is through, time
+    /// is up, or it ends by itself.
     ///
     /// # Errors
     /// The emulator cannot be started, or the log not be written.
     pub fn run(&self, command: &mut Command, script: Vec<Step>) -> Result<Finished> {
-        let start = Instant::now();
+        self.converse(Running::start(command)?, script)
+    }
+
+    /// The same with a machine that runs.
+    ///
+    /// # Errors
+    /// The log cannot be written.
+    pub fn converse(&self, mut machine: Running, script: Vec<Step>) -> Result<Finished> {
+        let start = machine.start;
         let log = self.log.map(|path| {
             File::create(path).with_context(|| format!("cannot write {}", path.display()))
         });
         let mut log = log.transpose()?;
-        let mut machine = Running::start(command)?;
         let mut conversation = Conversation::new(script);
         let mut arrivals = Vec::new();
         let mut deadline = self.timeout.map(|t| start + t);
@@ -141,35 +157,66 @@ fn echo(bytes: &[u8]) {
     let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
 }
 
-/// The emulator's process; it ends with this value.
-struct Running {
+/// The emulator's process and the machine's serial port; it ends with this value.
+pub struct Running {
     child: Child,
-    input: Option<ChildStdin>,
+    start: Instant,
+    input: Option<Box<dyn Write + Send>>,
     output: Receiver<Vec<u8>>,
 }
 
 impl Running {
     fn start(command: &mut Command) -> Result<Self> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))?;
-        let input = child.stdin.take();
-        let mut stdout = child.stdout.take().context("the emulator has no output")?;
-        let (sender, output) = channel();
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(n) = stdout.read(&mut buffer) {
-                let bytes = buffer.get(..n).unwrap_or(&[]).to_vec();
-                if n == 0 || sender.send(bytes).is_err() {
-                    break;
-                }
-            }
-        });
-        Ok(Self { child, input, output })
+        let mut machine = Self::spawn(command)?;
+        let stdout = machine.child.stdout.take().context("the emulator has no output")?;
+        machine.output = listen(stdout);
+        machine.input = machine.child.stdin.take().map(|stdin| Box::new(stdin) as _);
+        Ok(machine)
     }
 
-    fn receive(&self, deadline: Option<Instant>) -> Result<Vec<u8>, RecvTimeoutError> {
+    /// Starts an emulator that connects the serial port to us.
+    ///
+    /// # Errors
+    /// It cannot be started, ends, or does not connect.
+    pub fn connected(command: &mut Command, listener: &TcpListener) -> Result<Self> {
+        let mut machine = Self::spawn(command)?;
+        listener.set_nonblocking(true)?;
+        let stream = loop {
+            match listener.accept() {
+                Ok((stream, _)) => break stream,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+            if let Some(status) = machine.child.try_wait()? {
+                bail!("the emulator ended with {status}");
+            }
+            if machine.start.elapsed() > CONNECT {
+                bail!("the emulator does not connect its serial port");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        stream.set_nonblocking(false)?;
+        stream.set_nodelay(true)?;
+        machine.output = listen(stream.try_clone()?);
+        machine.input = Some(Box::new(stream));
+        Ok(machine)
+    }
+
+    /// A process without a serial port.
+    fn spawn(command: &mut Command) -> Result<Self> {
+        let start = Instant::now();
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))?;
+        Ok(Self { child, start, input: None, output: channel().1 })
+    }
+
+    /// What the machine says next, or that it says nothing until the deadline, or no more.
+    ///
+    /// # Errors
+    /// These two.
+    pub fn receive(&self, deadline: Option<Instant>) -> Result<Vec<u8>, RecvTimeoutError> {
         match deadline {
             Some(deadline) => {
                 self.output.recv_timeout(deadline.saturating_duration_since(Instant::now()))
@@ -179,15 +226,39 @@ impl Running {
     }
 
     fn send(&mut self, text: &str) {
+        self.send_bytes(text.as_bytes());
+    }
+
+    /// Types something.
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
         if let Some(input) = &mut self.input {
             // A machine that is gone shows at its output.
-            let _ = input.write_all(text.as_bytes()).and_then(|()| input.flush());
+            let _ = input.write_all(bytes).and_then(|()| input.flush());
         }
     }
 
-    fn wait(&mut self) -> Result<Option<i32>> {
+    /// The exit code of an emulator whose output has ended; none where a signal ended it.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn wait(&mut self) -> Result<Option<i32>> {
         Ok(self.child.wait().context("cannot wait for the emulator")?.code())
     }
+}
+
+/// What comes in on a stream, until it ends.
+fn listen(mut stream: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+    let (sender, output) = channel();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(n) = stream.read(&mut buffer) {
+            let bytes = buffer.get(..n).unwrap_or(&[]).to_vec();
+            if n == 0 || sender.send(bytes).is_err() {
+                break;
+            }
+        }
+    });
+    output
 }
 
 impl Drop for Running {
@@ -229,6 +300,29 @@ mod tests {
         for part in ["35", "\"never\"", "last words"] {
             assert!(error.contains(part), "{part} is not in {error}");
         }
+    }
+
+    #[test]
+    fn emulator_that_connects_is_talked_to() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let shell = format!(
+            "exec 3<>/dev/tcp/127.0.0.1/{port}; printf '? ' >&3; read x <&3; echo got $x >&3; exit 7"
+        );
+        let machine =
+            Running::connected(Command::new("bash").args(["-c", &shell]), &listener).unwrap();
+        let script = vec![expect("? "), Step::Send("42\n".to_owned()), expect("never")];
+        let session = Session { timeout: Some(Duration::from_secs(10)), ..Session::default() };
+        let finished = session.converse(machine, script).unwrap();
+        assert!(finished.conversation.text().contains("got 42"));
+        assert_eq!(finished.end, End::Exit(Some(7)));
+    }
+
+    #[test]
+    fn emulator_that_does_not_come_up_is_told() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let error = Running::connected(Command::new("sh").args(["-c", "exit 3"]), &listener);
+        assert!(error.is_err_and(|e| e.to_string().contains('3')));
     }
 
     #[test]

@@ -154,10 +154,12 @@ core::arch::global_asm!(
     "mov dword ptr [0x804], edx",
     "wrmsr",
     "hlt",
-    // 0x280: loops for ever.
+    // 0x280: loops for ever. It takes no interrupts: the one instruction behind STI closes again.
     ".org portico_guest_code + 0x280",
     "2:",
     "inc dword ptr [0x800]",
+    "sti",
+    "cli",
     "jmp 2b",
     // 0x300: a triple fault.
     ".org portico_guest_code + 0x300",
@@ -182,6 +184,11 @@ core::arch::global_asm!(
     ".org portico_guest_code + 0x480",
     "vmmcall",
     "hlt",
+    // 0x500: loops for ever with interrupts off.
+    ".org portico_guest_code + 0x500",
+    "4:",
+    "inc dword ptr [0x800]",
+    "jmp 4b",
     ".org portico_guest_code + 0x1000",
     ".code64",
     ".text",

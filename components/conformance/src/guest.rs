@@ -2,12 +2,12 @@
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use ipc::cap::{MemRights, Range, Selector};
+use ipc::cap::{MemRights, Range, Rights, Selector};
 use ipc::event::Exit;
 use ipc::state::{Activity, Inject, Mtd, State};
 use ipc::status::{Result, Status};
 use sysroot::arch::Entry;
-use sysroot::cap::{Cap, Guest, Vcpu};
+use sysroot::cap::{Cap, Ec, Guest, Vcpu};
 use sysroot::memory::Pages;
 use sysroot::num::page;
 use sysroot::{process, selector, syscall, thread, utcb};
@@ -178,6 +178,8 @@ pub(crate) struct Machine {
     pub vcpu: Cap<Vcpu>,
     /// Its data page.
     pub data: Pages,
+    handler: Cap<Ec>,
+    events: Selector,
 }
 
 impl Machine {
@@ -202,28 +204,29 @@ impl Machine {
         let handler = domain.handler(cpu)?;
         let events = selector::alloc_range(5)?;
         for (exit, ..) in Exit::ALL {
-            Self::portal(&mut domain, handler, events, exit.number())?;
+            domain.keep(Self::portal::<Exits>(handler, events, *exit, ALL)?);
         }
         let at = selector::alloc()?;
         let base = u32::try_from(events.0).map_err(|_| Failure::Skip("selectors"))?;
         let vcpu = syscall::create_vcpu(at, process::pd(), space, cpu, base)?;
         domain.keep(at);
-        Ok(Self { domain, space, vcpu, data })
+        Ok(Self { domain, space, vcpu, data, handler, events })
     }
 
-    fn portal(
-        domain: &mut Domain,
-        handler: Cap<sysroot::cap::Ec>,
-        events: Selector,
-        number: u8,
-    ) -> Result {
-        let at = events.offset(number.into());
-        let entry = sysroot::arch::portal_entry::<Exits>();
+    fn portal<E: Entry>(ec: Cap<Ec>, events: Selector, exit: Exit, mtd: Mtd) -> Result<Selector> {
+        let number = exit.number().into();
+        let at = events.offset(number);
+        let entry = sysroot::arch::portal_entry::<E>();
         // SAFETY: an entry of this program on the handler's own stack.
-        let portal =
-            unsafe { syscall::create_pt(at, process::pd(), handler, entry, number.into()) }?;
-        domain.keep(at);
-        syscall::set_portal(portal, number.into(), ALL)
+        let portal = unsafe { syscall::create_pt(at, process::pd(), ec, entry, number) }?;
+        syscall::set_portal(portal, number, mtd).map(|()| at)
+    }
+
+    /// Puts another portal in the place of an exit's.
+    pub(crate) fn answer<E: Entry>(&self, exit: Exit, mtd: Mtd) -> Result {
+        let at = self.events.offset(exit.number().into());
+        syscall::revoke_object(at, Rights::FULL, true)?;
+        Self::portal::<E>(self.handler, self.events, exit, mtd).map(drop)
     }
 
     /// Lets it run; at a higher priority than this thread, so on the same CPU it runs at once.

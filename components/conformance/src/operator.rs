@@ -1,7 +1,7 @@
 //! An operator that kills: for tests of components that may die.
 //!
-//! `kill=NAME times=N every=MS after=MS` ends a component so many times, each time when it runs
-//! again and that much later.
+//! `kill=NAME every=MS after=MS` ends a component again and again, each time when it runs again and
+//! that much later.
 
 use heapless::String;
 use ipc::proto::root::{Entry, Kill, List, Root, State};
@@ -17,21 +17,18 @@ pub(crate) fn run(name: &str) -> ! {
     let number = |key: &str, default| {
         process::argument(key).and_then(|text| text.parse().ok()).unwrap_or(default)
     };
-    let (times, every, after): (u64, u64, u64) =
-        (number("times", 1), number("every", 500), number("after", 0));
+    let (every, after): (u64, u64) = (number("every", 500), number("after", 0));
     time::sleep_ms(after);
-    let mut done = 0;
-    while done < times {
+    for done in 1u64.. {
         time::sleep_ms(every);
         match kill(name) {
-            Ok(()) => done += 1,
+            Ok(()) => log!("KILLED {name}: {done}"),
             Err(why) => {
-                log!("KILL {name} FAILED after {done}: {why}");
-                process::park();
+                log!("KILL {name} FAILED: {why}");
+                break;
             }
         }
     }
-    log!("KILLED {name} {done} times");
     process::park()
 }
 

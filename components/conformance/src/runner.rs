@@ -3,10 +3,11 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ipc::status::Status;
-use sysroot::port::Ports;
+use sysroot::sync::Mutex;
 use sysroot::{log, process, syscall, thread, time};
 
 use crate::check::{Failure, Outcome};
+use crate::devices::exit_ports;
 use crate::{bench, operator, tests};
 
 /// A test.
@@ -34,9 +35,11 @@ const LIMIT_MS: u64 = 20_000;
 const PASSED: u8 = 0x10;
 const FAILED: u8 = 0x11;
 
-/// Number of the running test and its deadline in milliseconds since boot; 0 for none. Relaxed:
-/// the watchdog only compares them with what it saw before.
+/// The running test's deadline in milliseconds since boot; 0 for none. Release: the name below is
+/// that of this test.
 static DEADLINE: AtomicU64 = AtomicU64::new(0);
+/// Name of the running test.
+static RUNNING: Mutex<&str> = Mutex::new("");
 /// Set when the result is out: the watchdog stands down.
 static OVER: AtomicBool = AtomicBool::new(false);
 
@@ -63,9 +66,16 @@ fn run_tests() -> bool {
     let (mut passed, mut failed, mut skipped) = (0u32, 0u32, 0u32);
     let all = tests::GROUPS.iter().flat_map(|g| g.iter());
     for test in all.filter(|t| t.name.contains(only)) {
-        DEADLINE.store(time::uptime_ms() + LIMIT_MS, Ordering::Relaxed);
+        if left_out(test.name) {
+            skipped += 1;
+            log!("TEST {} ... skipped: left out", test.name);
+            continue;
+        }
+        *RUNNING.lock() = test.name;
+        log!("START {}", test.name);
+        DEADLINE.store(time::uptime_ms() + LIMIT_MS, Ordering::Release);
         let outcome = (test.run)();
-        DEADLINE.store(0, Ordering::Relaxed);
+        DEADLINE.store(0, Ordering::Release);
         match outcome {
             Ok(()) => {
                 passed += 1;
@@ -86,6 +96,11 @@ fn run_tests() -> bool {
     }
     log!("{passed} passed, {failed} failed");
     failed == 0
+}
+
+/// Whether whoever started us knows that the machine cannot do what a test needs.
+fn left_out(name: &str) -> bool {
+    process::argument("skip").is_some_and(|names| names.split(',').any(|n| n == name))
 }
 
 /// Ends the component in a way that its supervisor has to deal with.
@@ -116,21 +131,14 @@ fn watch() -> Result<(), Status> {
     thread::spawn(config, || {
         while !OVER.load(Ordering::Relaxed) {
             time::sleep_ms(500);
-            let deadline = DEADLINE.load(Ordering::Relaxed);
+            let deadline = DEADLINE.load(Ordering::Acquire);
             if deadline != 0 && time::uptime_ms() > deadline {
-                log!("a test did not end in time");
+                log!("TEST {} ... FAILED: it did not end in time", RUNNING.lock());
                 finish(false);
             }
         }
     })
     .map(drop)
-}
-
-/// Ports of the emulator's exit device, by whatever name it was given.
-pub(crate) fn exit_ports() -> Option<Ports> {
-    const FIRST: u16 = 0xf4;
-    let mut devices = process::start().devices.iter();
-    devices.find_map(|d| Ports::of(d, 0).filter(|p| p.first() == FIRST))
 }
 
 /// Leaves the emulator, or ends the component where there is none.

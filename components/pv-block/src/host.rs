@@ -136,8 +136,8 @@ impl HostDisk {
     }
 
     /// The next operation that ended: what it was, whether it succeeded, and its data in `scratch`.
-    fn next(&mut self) -> Option<(Op, bool)> {
-        let Used { slot, .. } = self.ring.next()?;
+    fn reap(&mut self) -> Option<(Op, bool)> {
+        let Used { slot, .. } = self.ring.reap()?;
         let op = self.ops.get_mut(usize::from(slot)).and_then(Option::take)?;
         let status = HEADERS + HEADER * u64::from(slot) + 16;
         let mut ok = self.dma.memory.read_word(status, 1) == Ok(0);
@@ -199,7 +199,7 @@ impl Remote for HostDisk {
             done(Completion { tag, ok: true, data: &[] });
             return true;
         }
-        let Some((op, ok)) = self.next() else { return false };
+        let Some((op, ok)) = self.reap() else { return false };
         let data = self.scratch.get(..usize_of(op.reads)).unwrap_or(&[]);
         done(Completion { tag: op.tag, ok, data });
         true
@@ -212,7 +212,7 @@ impl Remote for HostDisk {
         }
         let deadline = time::deadline_in_ms(PATIENCE_MS);
         loop {
-            if let Some((op, ok)) = self.next() {
+            if let Some((op, ok)) = self.reap() {
                 let from = self.scratch.get(..usize_of(op.reads));
                 let from = from.filter(|from| ok && from.len() == to.len());
                 return from.map(|from| to.copy_from_slice(from)).is_some();

@@ -23,59 +23,32 @@ fn table(memory: &impl Physical, address: u64) -> Option<&[u8]> {
     memory.bytes(address, length.into()).filter(|bytes| sums_to_zero(bytes))
 }
 
-/// The list of all tables.
-#[derive(Clone, Copy, Debug)]
-pub struct Tables<'a, M> {
-    memory: &'a M,
-    entries: &'a [u8],
-    entry_size: usize,
-    /// Where the list itself lies.
-    pub root_address: u64,
-}
-
-impl<'a, M: Physical> Tables<'a, M> {
-    /// Follows a root pointer: to the XSDT where there is a good one, else to the RSDT.
-    ///
-    /// # Errors
-    /// The root pointer or the list is damaged.
-    pub fn from_root_pointer(memory: &'a M, rsdp: &[u8]) -> Result<Self> {
-        let list = |root_address, signature, entry_size| {
-            let root = table(memory, root_address).filter(|root| root.starts_with(signature))?;
-            Some(Self { memory, entries: root.get(HEADER..)?, entry_size, root_address })
-        };
-        let old = rsdp
-            .get(..20)
-            .filter(|old| old.starts_with(b"RSD PTR ") && sums_to_zero(old))
-            .ok_or("ACPI root pointer is damaged")?;
-        let xsdt = || {
-            let new = rsdp.get(..36).filter(|new| byte(new, 15) >= Some(2) && sums_to_zero(new))?;
-            list(long(new, 24)?, b"XSDT", 8)
-        };
-        let rsdt = || list(word(old, 16)?.into(), b"RSDT", 4);
-        xsdt().or_else(rsdt).ok_or("ACPI list of tables (RSDT) is missing or damaged")
-    }
-
-    /// Addresses of the tables in the list.
-    pub fn addresses(&self) -> impl Iterator<Item = u64> {
-        let address = |entry| long(entry, 0).or_else(|| word(entry, 0).map(u64::from));
-        self.entries.chunks_exact(self.entry_size).filter_map(address)
-    }
-
-    /// The first table of a name. A damaged table elsewhere does not matter.
-    pub fn find(&self, signature: &[u8; 4]) -> Option<&'a [u8]> {
-        let named = |&address: &u64| {
-            self.memory.bytes(address, 4).is_some_and(|name| name == signature.as_slice())
-        };
-        table(self.memory, self.addresses().find(named)?)
-    }
-
-    /// Address of the DSDT, the table that is not in the list.
-    pub fn dsdt(&self) -> Option<u64> {
-        let fadt = self.find(b"FACP")?;
-        // ACPI 1.0 tables end after 116 bytes: before the 64-bit address.
-        let new = long(fadt, 140).filter(|&address| address != 0);
-        new.or_else(|| word(fadt, 40).map(u64::from))
-    }
+/// The MADT, and the address of the list that names it: the XSDT where there is a good one, else the
+/// RSDT. A damaged table elsewhere does not matter.
+///
+/// # Errors
+/// Says what is missing or damaged.
+pub fn find_madt<'a>(memory: &'a impl Physical, rsdp: &[u8]) -> Result<(u64, &'a [u8])> {
+    let list = |address, signature, entry_size| {
+        let list = table(memory, address).filter(|list| list.starts_with(signature))?;
+        Some((address, list.get(HEADER..)?.chunks_exact(entry_size)))
+    };
+    let old = rsdp
+        .get(..20)
+        .filter(|old| old.starts_with(b"RSD PTR ") && sums_to_zero(old))
+        .ok_or("ACPI root pointer is damaged")?;
+    let xsdt = || {
+        let new = rsdp.get(..36).filter(|new| byte(new, 15) >= Some(2) && sums_to_zero(new))?;
+        list(long(new, 24)?, b"XSDT", 8)
+    };
+    let rsdt = || list(word(old, 16)?.into(), b"RSDT", 4);
+    let (root, entries) =
+        xsdt().or_else(rsdt).ok_or("ACPI list of tables (RSDT) is missing or damaged")?;
+    let madt = entries
+        .filter_map(|entry| long(entry, 0).or_else(|| word(entry, 0).map(u64::from)))
+        .find(|&address| memory.bytes(address, 4).is_some_and(|name| name == b"APIC"))
+        .and_then(|address| table(memory, address));
+    Ok((root, madt.ok_or("ACPI table MADT is missing or damaged")?))
 }
 
 /// Interrupt of an ISA line besides its GSI: level-triggered.
@@ -93,16 +66,12 @@ pub enum MadtEntry {
     /// An ISA line that is not on the GSI of its number, or not edge and active high: its GSI in
     /// bits 0 to 15, [`IRQ_LEVEL`] and [`IRQ_ACTIVE_LOW`].
     Override(u8, u32),
-    /// The local APIC pin that carries NMI on all CPUs.
-    NmiPin(u8),
 }
 
 const LOCAL_APIC: u8 = 0;
 const IO_APIC: u8 = 1;
 const OVERRIDE: u8 = 2;
-const LOCAL_NMI: u8 = 4;
 const LOCAL_X2APIC: u8 = 9;
-const LOCAL_X2APIC_NMI: u8 = 10;
 
 /// The entries of a MADT that the kernel uses, up to the first that is damaged.
 pub fn madt_entries(madt: &[u8]) -> impl Iterator<Item = MadtEntry> {
@@ -135,8 +104,6 @@ fn madt_entry(kind: u8, entry: &[u8]) -> Option<MadtEntry> {
             let low = if flags & 3 == 3 { IRQ_ACTIVE_LOW } else { 0 };
             Some(MadtEntry::Override(byte(entry, 3)?, word(entry, 4)? & 0xffff | level | low))
         }
-        LOCAL_NMI if byte(entry, 2)? == u8::MAX => Some(MadtEntry::NmiPin(byte(entry, 5)?)),
-        LOCAL_X2APIC_NMI if word(entry, 4)? == u32::MAX => Some(MadtEntry::NmiPin(byte(entry, 8)?)),
         _ => None,
     }
 }

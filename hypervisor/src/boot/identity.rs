@@ -1,7 +1,6 @@
 //! Physical memory through the boot page tables, which map the first 4 GiB one to one.
 
 use super::bytes::Physical;
-use super::kernel_space::TableMemory;
 use super::memory::Range;
 use crate::arch::layout::{BOOT_IDENTITY_END, PAGE};
 use crate::num::{u64_of, usize_of};
@@ -32,17 +31,20 @@ impl Physical for Identity {
     }
 }
 
-/// The first frames of the pool, given out before the pool itself works.
+/// The first frames of the pool, given out before the pool itself works: for page tables.
 pub struct PoolFront {
     pool: Range,
     next: u64,
+    /// From physical to virtual addresses.
+    offset: u64,
 }
 
 impl PoolFront {
     /// # Safety
-    /// The boot page tables are in use for as long as this lives; the pool is RAM that nobody uses.
-    pub const unsafe fn new(pool: Range) -> Self {
-        Self { pool, next: pool.start }
+    /// The pool is RAM that nobody uses, mapped `offset` above its physical address for as long as
+    /// this lives.
+    pub const unsafe fn new(pool: Range, offset: u64) -> Self {
+        Self { pool, next: pool.start, offset }
     }
 
     /// Bytes given out so far, from the start of the pool; they stay in use for good.
@@ -52,12 +54,11 @@ impl PoolFront {
 
     fn word(&self, address: u64) -> Option<*mut u64> {
         let given = self.pool.start <= address && address < self.next && address.is_multiple_of(8);
-        given.then(|| with_exposed_provenance_mut(usize_of(address)))
+        given.then(|| with_exposed_provenance_mut(usize_of(address.wrapping_add(self.offset))))
     }
-}
 
-impl TableMemory for PoolFront {
-    fn take(&mut self) -> Option<u64> {
+    /// Address of a frame full of zeroes.
+    pub fn take(&mut self) -> Option<u64> {
         let frame = self.next;
         self.next = frame.checked_add(PAGE).filter(|&end| end <= self.pool.end)?;
         let start = self.word(frame)?;
@@ -66,12 +67,14 @@ impl TableMemory for PoolFront {
         Some(frame)
     }
 
-    fn read(&self, address: u64) -> u64 {
+    /// The word at a physical address in a frame given out.
+    pub fn read(&self, address: u64) -> u64 {
         // SAFETY: `word` gives only addresses in frames given out.
         self.word(address).map_or(0, |word| unsafe { word.read() })
     }
 
-    fn write(&mut self, address: u64, value: u64) {
+    /// Sets such a word.
+    pub fn write(&mut self, address: u64, value: u64) {
         if let Some(word) = self.word(address) {
             // SAFETY: as for `read`.
             unsafe { word.write(value) }

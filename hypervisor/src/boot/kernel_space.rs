@@ -1,15 +1,17 @@
 //! The kernel's own page tables: image, pool, a window for each CPU, interrupt controllers.
 //! No page is writable and executable, none is a user page, nothing else is mapped.
 
+use super::identity::PoolFront;
 use super::machine::Machine;
 use super::memory::Range;
 use crate::arch::io_bitmap;
 use crate::arch::layout::{
-    CpuWindow, FIRST_KERNEL_SLOT, IMAGE_BASE, IOAPIC_BASE, LAPIC_BASE, LARGE_PAGE, PAGE, POOL_BASE,
+    FIRST_KERNEL_SLOT, IMAGE_BASE, IOAPIC_BASE, LAPIC_BASE, LARGE_PAGE, PAGE, POOL_BASE, in_window,
     window,
 };
 use crate::arch::start::ImageLayout;
 use crate::num::u64_of;
+use core::sync::atomic::Ordering;
 
 const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
@@ -29,16 +31,6 @@ const CONSTANT: u64 = CODE | NO_EXECUTE;
 const DATA: u64 = CONSTANT | WRITABLE | DIRTY;
 const REGISTERS: u64 = DATA | UNCACHED;
 
-/// Frames for page tables, and words in frames given out.
-pub trait TableMemory {
-    /// Address of a frame full of zeroes.
-    fn take(&mut self) -> Option<u64>;
-    /// The word at a physical address.
-    fn read(&self, address: u64) -> u64;
-    /// Sets the word at a physical address.
-    fn write(&mut self, address: u64, value: u64);
-}
-
 /// The finished tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelSpace {
@@ -50,11 +42,7 @@ pub struct KernelSpace {
 }
 
 /// Builds the tables from frames of the pool; `None` where it is too small.
-pub fn build<M: TableMemory>(
-    machine: &Machine,
-    image: ImageLayout,
-    memory: &mut M,
-) -> Option<KernelSpace> {
+pub fn build(machine: &Machine, image: ImageLayout, memory: &mut PoolFront) -> Option<KernelSpace> {
     let mut space = Builder { root: memory.take()?, memory };
 
     let load_base = machine.image.start;
@@ -85,12 +73,12 @@ fn pages(range: Range, size: u64) -> impl Iterator<Item = u64> {
     (0..range.size() / size).map(move |index| range.start + index * size)
 }
 
-struct Builder<'a, M> {
+struct Builder<'a> {
     root: u64,
-    memory: &'a mut M,
+    memory: &'a mut PoolFront,
 }
 
-impl<M: TableMemory> Builder<'_, M> {
+impl Builder<'_> {
     /// The address of the entry for `address` in a table of the given level (1: 4 KiB pages),
     /// with all tables above it.
     fn entry(&mut self, address: u64, level: u32) -> Option<u64> {
@@ -124,24 +112,22 @@ impl<M: TableMemory> Builder<'_, M> {
             self.memory.write(word, u64::MAX);
         }
         for cpu in 0..machine.cpus.len() {
-            let at = CpuWindow::new(cpu);
+            let at = |offset| in_window(cpu, offset);
             let [nmi, double_fault, machine_check] = window::IST;
             let own = (window::PERCPU, window::TSS + PAGE);
             for (start, end) in [window::STACK, nmi, double_fault, machine_check, own] {
                 for offset in pages(Range { start, end }, PAGE) {
                     let frame = self.memory.take()?;
-                    self.map(at.at(offset), frame | DATA, 1)?;
+                    self.map(at(offset), frame | DATA, 1)?;
                 }
             }
             for page in [window::IO_BITMAP, window::IO_BITMAP + PAGE, window::IO_BITMAP_END] {
-                self.map(at.at(page), ones | io_bitmap::ENTRY_FLAGS, 1)?;
+                self.map(at(page), ones | io_bitmap::ENTRY_FLAGS, 1)?;
             }
-            let entries = self.entry(at.io_bitmap(), 1)?;
-            // SAFETY: the window does not cross a page table (asserted below), so both entries
-            // are adjacent; the pool, where they lie, is mapped for good.
-            unsafe {
-                io_bitmap::set_entries(cpu, POOL_BASE + (entries - machine.memory.pool.start))
-            };
+            let entries = self.entry(at(window::IO_BITMAP), 1)?;
+            // The window does not cross a page table (asserted below), so both entries are adjacent.
+            let entries = POOL_BASE + (entries - machine.memory.pool.start);
+            io_bitmap::ENTRIES.get(cpu)?.store(entries, Ordering::Relaxed);
         }
         Some(())
     }

@@ -1,9 +1,10 @@
 //! Who gets which physical memory: the kernel's pool, and the list for the information page.
 
 use super::Result;
+use super::machine::Machine;
 use crate::arch::layout::{LARGE_PAGE, PAGE};
 use heapless::Vec;
-use ipc::info::{MAX_MEMORY, MemoryKind};
+use ipc::info::{MAX_MEMORY, MemoryKind, Module};
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
@@ -66,25 +67,6 @@ const fn align_up(address: u64, to: u64) -> u64 {
     address.saturating_add(to - 1) & !(to - 1)
 }
 
-/// What the layout of memory depends on.
-#[derive(Clone, Copy, Debug)]
-pub struct Input<'a> {
-    /// The kernel image with everything in it, page aligned.
-    pub image: Range,
-    /// The boot information, which holds a copy of the ACPI root pointer.
-    pub boot_info: Range,
-    /// Boot modules.
-    pub modules: &'a [Range],
-    /// Addresses of ACPI tables.
-    pub tables: &'a [u64],
-    /// Pages of registers that are the kernel's.
-    pub registers: &'a [u64],
-    /// Width of a physical address.
-    pub physical_bits: u8,
-    /// Size of the pool from the command line.
-    pub pool_size: Option<u64>,
-}
-
 /// A range of the list for the information page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region {
@@ -102,17 +84,25 @@ pub struct Plan {
     /// The kernel's memory: 2 MiB aligned, below 4 GiB.
     pub pool: Range,
     /// Page below 1 MiB where other CPUs start.
-    pub trampoline: Option<u64>,
+    pub trampoline: u64,
     /// Bytes of RAM that the loader reported available.
     pub ram: u64,
 }
 
-/// Computes the layout from the loader's memory map: ranges and their Multiboot2 kinds.
+/// Computes the layout from the loader's memory map: ranges and their Multiboot2 kinds. The boot
+/// information holds a copy of the ACPI root pointer; `tables` is an address among ACPI's tables,
+/// `pool_size` what the command line asks for.
 ///
 /// # Errors
 /// There is no RAM, no room, or a module is in the way.
-pub fn plan(map: impl Iterator<Item = (Range, u32)> + Clone, input: &Input) -> Result<Plan> {
-    let width = 1u64.checked_shl(input.physical_bits.into()).unwrap_or(u64::MAX);
+pub fn plan(
+    map: impl Iterator<Item = (Range, u32)> + Clone,
+    machine: &Machine,
+    boot_info: Range,
+    tables: u64,
+    pool_size: Option<u64>,
+) -> Result<Plan> {
+    let width = 1u64.checked_shl(machine.physical_bits.into()).unwrap_or(u64::MAX);
     let ranges = map.filter(|(range, _)| range.end <= width);
     let available = ranges.clone().filter(|&(_, kind)| kind == AVAILABLE).map(|(r, _)| r.inward());
     let top = available.clone().map(|range| range.end).max();
@@ -126,48 +116,44 @@ pub fn plan(map: impl Iterator<Item = (Range, u32)> + Clone, input: &Input) -> R
     }
     let ram = map.of_kind(MemoryKind::Free).map(Range::size).sum();
     for (range, kind) in ranges.filter(|&(_, kind)| kind != AVAILABLE) {
-        let holds_tables = input.tables.iter().any(|&table| range.overlaps(Range::new(table, 1)));
         let kind = match kind {
             ACPI_TABLES | ACPI_NVS => Some(MemoryKind::Firmware),
             DEFECTIVE => None,
-            _ if holds_tables => Some(MemoryKind::Firmware),
+            _ if range.overlaps(Range::new(tables, 1)) => Some(MemoryKind::Firmware),
             _ => Some(MemoryKind::Device),
         };
         map.paint(range.outward(), kind)?;
     }
-    for &page in input.registers {
+    for page in machine.ioapics.iter().map(|ioapic| ioapic.base).chain([machine.lapic]) {
         map.paint(Range::new(page & !(PAGE - 1), PAGE), None)?;
     }
     // Whatever a page of RAM holds, page 0 and the image are the kernel's.
-    let null_page = Range::new(0, PAGE);
-    for (index, module) in input.modules.iter().enumerate() {
-        let others = input.modules.get(..index).unwrap_or(&[]);
-        let pages = module.outward();
-        let good = module.start == pages.start
-            && module.size() > 0
-            && map.is_free(pages)
-            && !pages.overlaps(input.image)
-            && !pages.overlaps(null_page)
-            && !others.iter().any(|other| other.outward().overlaps(pages));
-        if !good {
-            crate::log!("boot module {index} at {:#x}, {:#x} bytes", module.start, module.size());
+    map.paint(Range::new(0, PAGE), Some(MemoryKind::Kernel))?;
+    map.paint(machine.image, Some(MemoryKind::Kernel))?;
+    // The first is the root task's image: nobody gets it at its physical address.
+    let mut kind = MemoryKind::Kernel;
+    for Module { base, size, .. } in &machine.modules {
+        let pages = Range::new(*base, *size).outward();
+        if pages.start != *base || *size == 0 || !map.is_free(pages) {
+            crate::log!("boot module at {base:#x}, {size:#x} bytes");
             return Err("a boot module is not on a page boundary in RAM of its own: the loader \
                         must align modules");
         }
+        map.paint(pages, Some(kind))?;
+        kind = MemoryKind::Module;
     }
-    // The boot information may share a page with the end of a module, which then wins.
-    map.paint(input.boot_info.outward(), Some(MemoryKind::Firmware))?;
-    for module in input.modules {
-        map.paint(module.outward(), Some(MemoryKind::Module))?;
+    // The boot information may share a page with the end of a module, which then keeps it.
+    let own = boot_info.outward();
+    for page in (own.start..own.end).step_by(4096).map(|page| Range::new(page, PAGE)) {
+        if map.is_free(page) {
+            map.paint(page, Some(MemoryKind::Firmware))?;
+        }
     }
-    map.paint(null_page, Some(MemoryKind::Kernel))?;
-    map.paint(input.image, Some(MemoryKind::Kernel))?;
 
-    let trampoline = map.highest_fit(PAGE, PAGE, TRAMPOLINE_LIMIT);
-    if let Some(page) = trampoline {
-        map.paint(Range::new(page, PAGE), Some(MemoryKind::Kernel))?;
-    }
-    let pool = map.choose_pool(ram, input.pool_size)?;
+    let trampoline =
+        map.highest_fit(PAGE, PAGE, TRAMPOLINE_LIMIT).ok_or("no free page below 1 MiB")?;
+    map.paint(Range::new(trampoline, PAGE), Some(MemoryKind::Kernel))?;
+    let pool = map.choose_pool(ram, pool_size)?;
     map.paint(pool, Some(MemoryKind::Kernel))?;
     Ok(Plan { regions: map.finish(), pool, trampoline, ram })
 }

@@ -13,7 +13,6 @@ const HEADER: usize = 8;
 
 const TAG_END: u32 = 0;
 const TAG_COMMAND_LINE: u32 = 1;
-const TAG_LOADER: u32 = 2;
 const TAG_MODULE: u32 = 3;
 const TAG_MEMORY_MAP: u32 = 6;
 const TAG_RSDP_OLD: u32 = 14;
@@ -26,8 +25,6 @@ pub struct BootInfo<'a> {
     pub size: usize,
     /// The kernel's command line.
     pub command_line: &'a str,
-    /// Who loaded it.
-    pub loader: &'a str,
     /// Modules; the name is what of the command line fits.
     pub modules: Vec<Module, MAX_MODULES>,
     /// Copy of the ACPI root pointer, and its offset from the start of the boot information.
@@ -56,7 +53,6 @@ impl<'a> BootInfo<'a> {
         let mut info = Self {
             size: bytes.len(),
             command_line: "",
-            loader: "",
             modules: Vec::new(),
             rsdp: None,
             memory_map: &[],
@@ -85,7 +81,6 @@ impl<'a> BootInfo<'a> {
     fn take(&mut self, kind: u32, body: &'a [u8], offset: usize) -> Option<()> {
         match kind {
             TAG_COMMAND_LINE => self.command_line = text(body),
-            TAG_LOADER => self.loader = text(body),
             TAG_MODULE => {
                 let (base, end) = (u64::from(word(body, 0)?), u64::from(word(body, 4)?));
                 let name = text(body.get(8..)?).as_bytes();

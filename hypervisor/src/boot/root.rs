@@ -1,8 +1,7 @@
 //! The root task's image: an ELF executable, checked completely before anything of it is used.
 //!
 //! Its pages are not copied: the root task runs on the boot module itself, which is why every
-//! segment has to lie page by page in the file as it does in memory. Memory beyond the file is
-//! taken from free RAM.
+//! segment has to lie page by page in the file as it does in memory, zeroes included.
 
 use elf::ElfBytes;
 use elf::abi::{EM_X86_64, ET_EXEC, PF_R, PF_W, PF_X, PT_LOAD};
@@ -31,24 +30,10 @@ pub struct Segment {
     pub address: u64,
     /// Offset in the file of that byte; page aligned.
     pub offset: u64,
-    /// Bytes from `address` on that the file holds.
-    pub file_bytes: u64,
-    /// Bytes from `address` on in memory.
-    pub memory_bytes: u64,
+    /// Bytes from `address` on.
+    pub bytes: u64,
     /// Rights of the mapping.
     pub rights: MemRights,
-}
-
-impl Segment {
-    /// Pages that the file backs.
-    pub const fn file_pages(&self) -> u64 {
-        self.file_bytes.div_ceil(PAGE)
-    }
-
-    /// Pages in memory.
-    pub const fn memory_pages(&self) -> u64 {
-        self.memory_bytes.div_ceil(PAGE)
-    }
 }
 
 /// A checked image.
@@ -75,7 +60,8 @@ pub fn parse(file: &[u8]) -> Result<Image> {
             continue;
         }
         let segment = segment(&header, u64_of(file.len()))?;
-        let end = segments.last().map_or(0, |last| last.address + last.memory_pages() * PAGE);
+        let end =
+            segments.last().map_or(0, |last| (last.address + last.bytes).next_multiple_of(PAGE));
         if end > segment.address {
             return Err("root task: segments overlap or are not in order");
         }
@@ -83,8 +69,7 @@ pub fn parse(file: &[u8]) -> Result<Image> {
     }
     let entry = elf.ehdr.e_entry;
     let executable = segments.iter().any(|s| {
-        s.rights.contains(MemRights::EXECUTE)
-            && (s.address..s.address + s.file_bytes).contains(&entry)
+        s.rights.contains(MemRights::EXECUTE) && (s.address..s.address + s.bytes).contains(&entry)
     });
     if !executable {
         return Err("root task: entry point in no executable segment");
@@ -95,8 +80,7 @@ pub fn parse(file: &[u8]) -> Result<Image> {
 fn segment(header: &ProgramHeader, file_len: u64) -> Result<Segment> {
     let slack = header.p_vaddr % PAGE;
     let in_file = header.p_offset.checked_add(header.p_filesz).is_some_and(|end| end <= file_len);
-    let placed = header.p_offset % PAGE == slack && (header.p_filesz > 0 || slack == 0);
-    if !in_file || !placed || header.p_filesz > header.p_memsz {
+    if !in_file || header.p_offset % PAGE != slack || header.p_filesz != header.p_memsz {
         return Err("root task: segment beyond the end of the file or misaligned in it");
     }
     let end = header.p_vaddr.checked_add(header.p_memsz);
@@ -113,8 +97,7 @@ fn segment(header: &ProgramHeader, file_len: u64) -> Result<Segment> {
     Ok(Segment {
         address: header.p_vaddr - slack,
         offset: header.p_offset - slack,
-        file_bytes: header.p_filesz + slack,
-        memory_bytes: header.p_memsz + slack,
+        bytes: header.p_memsz + slack,
         rights,
     })
 }

@@ -1,20 +1,23 @@
 //! What all kernel objects have in common.
 
 use core::cell::Cell;
-use core::ptr::NonNull;
 
 use ipc::cap::ObjectType;
+
+use crate::shared::Obj;
 
 /// First field of every kernel object. Changed under the kernel lock only.
 #[derive(Debug)]
 #[repr(C)]
 pub struct ObjectHeader {
     /// Next in a list of objects without capabilities; free for the kernel's use before that.
-    pub next: Cell<Option<NonNull<ObjectHeader>>>,
+    pub next: Cell<Option<Obj<ObjectHeader>>>,
     /// Number of capabilities for the object. Kept by [`crate::cap`].
     pub caps: Cell<u32>,
     /// Number of other uses: objects that refer to it. Kept by the objects.
     pub uses: Cell<u32>,
+    /// The protection domain that pays for it, one of whose uses it is.
+    pub payer: Cell<Option<Obj<ObjectHeader>>>,
     /// Type of the object.
     pub ty: ObjectType,
 }
@@ -22,7 +25,8 @@ pub struct ObjectHeader {
 impl ObjectHeader {
     /// Header of a new object of type `ty`, without capabilities and uses.
     pub const fn new(ty: ObjectType) -> Self {
-        Self { next: Cell::new(None), caps: Cell::new(0), uses: Cell::new(0), ty }
+        let payer = Cell::new(None);
+        Self { next: Cell::new(None), caps: Cell::new(0), uses: Cell::new(0), payer, ty }
     }
 
     /// Counts another use. Kernel lock.
@@ -35,6 +39,34 @@ impl ObjectHeader {
     pub fn drop_use(&self) -> bool {
         self.uses.set(self.uses.get() - 1);
         self.uses.get() == 0 && self.caps.get() == 0
+    }
+}
+
+/// Objects linked through their headers.
+#[derive(Default)]
+pub struct ObjectList(pub Cell<Option<Obj<ObjectHeader>>>);
+
+impl ObjectList {
+    /// Nothing.
+    pub const fn new() -> Self {
+        Self(Cell::new(None))
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.get().is_none()
+    }
+
+    /// Takes one out.
+    pub fn pop(&self) -> Option<Obj<ObjectHeader>> {
+        let first = self.0.get()?;
+        self.0.set(first.next.take());
+        Some(first)
+    }
+
+    /// Adds an object.
+    pub fn push(&self, object: Obj<ObjectHeader>) {
+        object.next.set(self.0.replace(Some(object)));
     }
 }
 

@@ -64,7 +64,8 @@ fn attach(frames: &mut Frames, node: Handle) -> Result<(), Status> {
     match (node.space, owner) {
         (Space::Object, Owner::Pd(spaces)) => {
             spaces.objects.insert(frames, account, node)?;
-            node.header().caps.set(node.header().caps.get() + 1);
+            let object = node.object();
+            object.caps.set(object.caps.get() + 1);
         }
         (Space::Port, Owner::Pd(spaces)) => {
             spaces.ports.space.allow(frames, account, node.base, node.order)?;
@@ -103,7 +104,7 @@ pub(super) fn detach(node: Handle, out: &mut Outcome) {
 /// First capability for a new object, at `selector`.
 ///
 /// # Safety
-/// The object stays allocated until its header came out of [`super::Outcome::next_dead`].
+/// The object stays allocated until its header came out of [`super::Outcome::dead`].
 ///
 /// # Errors
 /// `BadCap` where the selector is out of range or null or the domain is being destroyed, `Exists`

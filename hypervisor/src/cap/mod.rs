@@ -19,7 +19,7 @@ pub mod spaces;
 mod word;
 
 pub use delegate::{Delegation, undo};
-pub use header::{Object, ObjectHeader};
+pub use header::{Object, ObjectHeader, ObjectList};
 pub use install::{install_memory, install_object, install_ports};
 pub use node::Owner;
 pub use objspace::ObjectSpace;

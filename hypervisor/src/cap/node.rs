@@ -19,6 +19,7 @@ use crate::mem::frames::Frames;
 use crate::mem::paging::{Mapping, MemoryType};
 use crate::mem::pool;
 use crate::num::{low32, usize_of};
+use crate::shared::Obj;
 
 /// Longest chain of delegations.
 pub const MAX_DEPTH: u8 = 255;
@@ -246,20 +247,16 @@ impl Node {
     }
 
     /// The object of an object capability.
-    pub(super) fn object(&self) -> NonNull<ObjectHeader> {
+    pub(super) fn object(&self) -> Obj<ObjectHeader> {
         debug_assert!(self.space == Space::Object);
         let object = core::ptr::with_exposed_provenance_mut(usize_of(self.target));
-        // SAFETY: `install_object` made the word from a pointer.
-        unsafe { NonNull::new_unchecked(object) }
-    }
-
-    pub(super) fn header<'a>(&self) -> &'a ObjectHeader {
-        // SAFETY: an object stays allocated while capabilities for it exist.
-        unsafe { self.object().as_ref() }
+        // SAFETY: `install_object` made the word from a pointer; an object stays allocated while
+        // capabilities for it exist.
+        unsafe { Obj::new(NonNull::new_unchecked(object)) }
     }
 
     pub(super) fn object_type(&self) -> ObjectType {
-        if self.space == Space::Object { self.header().ty } else { ObjectType::Null }
+        if self.space == Space::Object { self.object().ty } else { ObjectType::Null }
     }
 
     /// The word for the slot of an object capability.

@@ -1,8 +1,6 @@
 //! What a revocation leaves for its caller to do.
 
-use core::ptr::NonNull;
-
-use super::header::ObjectHeader;
+use super::header::ObjectList;
 use super::node::Handle;
 use crate::mem::frames::{Frames, PageList};
 
@@ -23,7 +21,7 @@ pub enum Progress {
 ///    lock, and flushes where [`Self::flush`] says so and its bit in the space's
 ///    [`crate::mem::space::Stale`] is set;
 /// 2. [`Self::free_pages`];
-/// 3. [`Self::next_dead`] until there is none, destroying what has no uses.
+/// 3. take the objects out of [`Self::dead`] and destroy those without uses.
 #[derive(Default)]
 #[must_use]
 pub struct Outcome {
@@ -34,7 +32,8 @@ pub struct Outcome {
     /// Something was taken away.
     pub(super) taken: bool,
     pub(super) pages: PageList,
-    dead: Option<NonNull<ObjectHeader>>,
+    /// Objects that have no capability any more. They may still have uses.
+    pub dead: ObjectList,
 }
 
 impl Outcome {
@@ -52,20 +51,12 @@ impl Outcome {
         unsafe { self.pages.free(frames) };
     }
 
-    /// Takes the next object that has no capability any more. It may still have uses.
-    pub fn next_dead(&mut self) -> Option<NonNull<ObjectHeader>> {
-        let object = self.dead?;
-        // SAFETY: objects in the list are allocated: only the taker of the list frees them.
-        self.dead = unsafe { object.as_ref() }.next.take();
-        Some(object)
-    }
-
     /// Counts off a capability of an object that is about to go.
     pub(super) fn drop_capability(&mut self, node: Handle) {
-        let header = node.header();
+        let header = node.object();
         header.caps.set(header.caps.get() - 1);
         if header.caps.get() == 0 {
-            header.next.set(self.dead.replace(node.object()));
+            self.dead.push(node.object());
         }
     }
 }
@@ -76,6 +67,6 @@ impl Drop for Outcome {
         if std::thread::panicking() {
             return;
         }
-        debug_assert!(self.pages.is_empty() && self.dead.is_none(), "consequences not drawn");
+        debug_assert!(self.pages.is_empty() && self.dead.is_empty(), "consequences not drawn");
     }
 }

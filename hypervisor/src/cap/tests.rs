@@ -356,7 +356,7 @@ fn out_of_memory_leaves_nothing() {
         (Range::object(ALL), 1, false, 2),
         (Range::memory(4, RWX), 512, false, 4),
         (Range::memory(9, RWX), 512, false, 3),
-        (Range::port(3), 8, false, 2),
+        (Range::port(3), 8, false, 3),
         (Range::memory(2, RWX), 512, true, 4),
     ] {
         let before = (accounts(&w), w.nodes(0), w.nodes(1));

@@ -8,14 +8,14 @@ use heapless::Vec;
 use spin::Once;
 use spin::mutex::SpinMutex;
 
-use crate::arch::layout::{CpuWindow, PAGE, POOL_BASE};
+use crate::arch::layout::{PAGE, POOL_BASE, in_window, window};
 use crate::arch::percpu::{self, PerCpu};
 use crate::arch::virt::{self, Platform};
 use crate::arch::{apic, cpu, entry, fpu, instr, ioapic, msr, pic, serial, smp, start, tsc};
 use crate::boot::Result;
 use crate::boot::identity::{Identity, PoolFront};
 use crate::boot::kernel_space::{self, KernelSpace};
-use crate::boot::machine::{Facts, Machine, discover};
+use crate::boot::machine::{Machine, discover};
 use crate::boot::root::Image;
 use crate::mem::frames::Frames;
 use crate::mem::pool;
@@ -27,8 +27,6 @@ use crate::{log, sched};
 struct Boot {
     machine: Machine,
     image: Image,
-    /// Physical address of the memory behind the image's file (zeroed).
-    extra: u64,
     space: KernelSpace,
     /// Bytes at the start of the pool that are in use for good.
     used: u64,
@@ -53,9 +51,9 @@ pub unsafe fn boot(boot_info: u64, load_base: u64) -> ! {
         Ok(boot) => {
             let root = BOOT.call_once(|| boot).space.root;
             // SAFETY: the tables map image and stack.
-            unsafe { start::enter(root, CpuWindow::new(0).stack_top(), run) }
+            unsafe { start::enter(root, in_window(0, window::STACK_TOP), run) }
         }
-        Err(error) => fail(format_args!("{error}")),
+        Err(error) => log::fatal(format_args!("cannot start: {error}")),
     }
 }
 
@@ -64,22 +62,15 @@ pub unsafe fn boot(boot_info: u64, load_base: u64) -> ! {
 unsafe fn prepare(boot_info: u64, load_base: u64) -> Result<Boot> {
     // SAFETY: passed on.
     let identity = unsafe { Identity::new() };
-    let mut machine = discover(&identity, boot_info, &Facts::collect(load_base))?;
-    let (image, extra) = root_task::prepare(&identity, &mut machine)?;
+    let machine = discover(Machine::new(load_base), &identity, boot_info)?;
+    let image = root_task::prepare(&identity, &machine)?;
     // SAFETY: discovery chose free memory for both.
-    let mut front = unsafe { PoolFront::new(machine.memory.pool) };
-    if let Some(page) = machine.memory.trampoline {
-        // SAFETY: as above.
-        unsafe { smp::install(page, load_base) };
-    }
+    let mut front = unsafe { PoolFront::new(machine.memory.pool, 0) };
+    // SAFETY: as above.
+    unsafe { smp::install(machine.memory.trampoline, load_base) };
     let space = kernel_space::build(&machine, start::image_layout(), &mut front)
         .ok_or("kernel memory is too small for the kernel's page tables")?;
-    Ok(Boot { machine, image, extra, space, used: front.used() })
-}
-
-fn fail(why: core::fmt::Arguments<'_>) -> ! {
-    log::emergency(format_args!("cannot start: {why}"));
-    instr::halt_forever()
+    Ok(Boot { machine, image, space, used: front.used() })
 }
 
 /// On the kernel's own page tables and stack.
@@ -90,7 +81,7 @@ extern "sysv64" fn run() -> ! {
     let gsis = unsafe {
         cpu::init(0);
         pic::disable();
-        apic::init(machine.nmi_pin);
+        apic::init();
         ioapic::init(&machine.ioapics)
     };
     // SAFETY: the pool is mapped; its first bytes stay with the boot phase.
@@ -99,23 +90,24 @@ extern "sysv64" fn run() -> ! {
         pool::init(pool.start, pool.size(), POOL_BASE);
         Frames::new(pool.start + boot.used, (pool.size() - boot.used) / PAGE)
     };
-    fpu::detect();
+    if !fpu::detect() {
+        log::fatal(format_args!("cannot start: the processor has no XSAVE"));
+    }
     let virtualization = set_up_virtualization(machine, &mut frames).is_some();
     log!(
         "interrupts: {}, timer {}, {gsis} GSIs",
-        if apic::is_x2apic() { "x2APIC" } else { "xAPIC" },
-        if apic::has_deadline() { "TSC deadline" } else { "one-shot" },
+        if cpu::features().x2apic { "x2APIC" } else { "xAPIC" },
+        if cpu::features().tsc_deadline { "TSC deadline" } else { "one-shot" },
     );
     let cpu = set_up_cpu(0);
-    let mut cpus = 1;
-    if let (Some(page), [_, others @ ..]) = (machine.memory.trampoline, &*machine.cpus) {
-        // SAFETY: once; the trampoline is in place.
-        cpus = unsafe { smp::start(others, page, boot.space.root, sched::is_online) };
-    }
+    let others = machine.cpus.get(1..).unwrap_or(&[]);
+    let page = machine.memory.trampoline;
+    // SAFETY: once; the trampoline is in place.
+    let cpus = unsafe { smp::start(others, page, boot.space.root, sched::is_online) };
     log!("CPUs: {cpus} running");
     match root_task::create(cpu, boot, cpus, gsis, virtualization, frames) {
         Ok(()) => finish(cpu),
-        Err(status) => fail(format_args!("root task: {status}")),
+        Err(status) => log::fatal(format_args!("cannot start: root task: {status}")),
     }
 }
 
@@ -140,13 +132,12 @@ fn finish(cpu: &PerCpu) -> ! {
 
 /// What this CPU keeps for itself, and what user mode needs.
 fn set_up_cpu(number: u16) -> &'static PerCpu {
-    let window = CpuWindow::new(number.into());
+    let percpu = in_window(number.into(), window::PERCPU);
     // SAFETY: the page is mapped, this CPU's own and written once; then GS leads to it, and the
     // user's GS base, which SWAPGS brings in, is zero. The FPU was detected.
     unsafe {
-        with_exposed_provenance_mut::<PerCpu>(usize_of(window.percpu()))
-            .write(PerCpu::new(number, window));
-        msr::write(msr::GS_BASE, window.percpu());
+        with_exposed_provenance_mut::<PerCpu>(usize_of(percpu)).write(PerCpu::new(number));
+        msr::write(msr::GS_BASE, percpu);
         msr::write(msr::KERNEL_GS_BASE, 0);
         fpu::set_xcr0(fpu::components());
     }
@@ -171,9 +162,9 @@ static VIRT_PAGES: SpinMutex<Vec<u64, { sched::MAX_CPUS }>> = SpinMutex::new(Vec
 /// Finds out whether guests can run, and sets aside the memory for it.
 fn set_up_virtualization(machine: &Machine, frames: &mut Frames) -> Option<()> {
     let vendor = virt::detect().inspect_err(|why| log!("virtualization: none: {why}")).ok()?;
-    let (io, msr) = (frames.alloc(Platform::IO_ORDER)?, frames.alloc(Platform::MSR_ORDER)?);
+    let (io, msr) = (frames.alloc_run(Platform::IO_ORDER)?, frames.alloc_run(Platform::MSR_ORDER)?);
     for _ in &machine.cpus {
-        VIRT_PAGES.lock().push(pool::phys(frames.alloc(1)?)).ok()?;
+        VIRT_PAGES.lock().push(pool::phys(frames.alloc_run(1)?)).ok()?;
     }
     log!("virtualization: {vendor:?}");
     // SAFETY: fresh zeroed runs, given away for good.

@@ -1,34 +1,32 @@
 //! The root task: its image, its protection domain, and everything that it starts with.
 
-use core::ptr::{NonNull, with_exposed_provenance_mut};
+use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
-use ipc::cap::{MemRights, ObjectType, Rights};
+use ipc::cap::{MemRights, Rights};
 use ipc::info::{Features, Info, MemoryKind, root};
 use ipc::status::Status;
 
 use super::Boot;
 use crate::arch::layout::PAGE;
 use crate::arch::percpu::PerCpu;
-use crate::arch::regs::USER_RFLAGS;
-use crate::arch::{self, apic, tsc};
+use crate::arch::{self, tsc};
 use crate::boot::identity::Identity;
 use crate::boot::machine::Machine;
 use crate::boot::root::{self as image, Image};
 use crate::boot::{self, Physical, memory::Range};
-use crate::cap::{self, Object, ObjectHeader, PdSpaces};
+use crate::cap::{self, Object, PdSpaces};
 use crate::mem::account::Account;
 use crate::mem::frames::Frames;
 use crate::mem::paging::{LeafSize, MemoryType};
 use crate::mem::pool;
 use crate::mem::space::HostLayout;
-use crate::num::usize_of;
-use crate::object::Obj;
-use crate::object::ec::{Ec, Start};
+use crate::object::ec::Ec;
 use crate::object::interrupt::Interrupt;
 use crate::object::pd::{self, Pd};
 use crate::object::sc::Sc;
-use crate::sync::lock::{self, Kernel};
+use crate::object::{Obj, charge};
+use crate::sync::lock;
 use crate::{log, sched};
 
 /// Where the information page and the UTCB of the root task are mapped.
@@ -41,36 +39,11 @@ const BUDGET_MS: u64 = 10;
 /// Interrupts for message-signalled sources.
 const MESSAGE_INTERRUPTS: u32 = 64;
 
-/// Checks the image, and takes zeroed memory for what is not in its file; the boot page tables are
-/// still in use.
-pub(super) fn prepare(identity: &Identity, machine: &mut Machine) -> boot::Result<(Image, u64)> {
+/// Checks the image; the boot page tables are still in use.
+pub(super) fn prepare(identity: &Identity, machine: &Machine) -> boot::Result<Image> {
     let range = machine.root_image();
-    // Nothing refers to the file after this, so that it may be changed below.
-    let image = {
-        let file = identity.bytes(range.start, range.size());
-        image::parse(file.ok_or("root task: module above 4 GiB")?)?
-    };
-    let extra_pages: u64 = image.segments.iter().map(|s| s.memory_pages() - s.file_pages()).sum();
-    let extra = machine.take_free(extra_pages * PAGE);
-    let extra = extra.ok_or("root task: no free memory below 4 GiB")?;
-    // SAFETY: free memory below 4 GiB, which the boot page tables map one to one.
-    unsafe { zero(extra, extra_pages * PAGE) };
-    for segment in &image.segments {
-        let end = segment.offset + segment.file_bytes;
-        if segment.rights.contains(MemRights::WRITE) && end % PAGE != 0 {
-            // SAFETY: the rest of the last page of the segment is in memory zero, whatever the
-            // file has there; the module's last page is its own up to the end.
-            unsafe { zero(range.start + end, PAGE - end % PAGE) };
-        }
-    }
-    Ok((image, extra))
-}
-
-/// # Safety
-/// The range is RAM that nobody uses, mapped one to one.
-unsafe fn zero(start: u64, size: u64) {
-    // SAFETY: passed on.
-    unsafe { with_exposed_provenance_mut::<u8>(usize_of(start)).write_bytes(0, usize_of(size)) };
+    let file = identity.bytes(range.start, range.size());
+    image::parse(file.ok_or("root task: module above 4 GiB")?)
 }
 
 /// Creates the root task and makes it ready on this CPU.
@@ -88,7 +61,7 @@ pub(super) fn create(
     let machine = &boot.machine;
     let frames = &mut owned;
     // The protection domain pays for all others, so nobody can pay for it: it has its own frame.
-    let place = frames.alloc(0).ok_or(Status::Quota)?.cast::<Pd>();
+    let place = frames.alloc().ok_or(Status::Quota)?.cast::<Pd>();
     let account = Account::new(frames.free_pages());
     let max_leaf = if arch::cpu::features().huge_pages { LeafSize::Huge } else { LeafSize::Large };
     let layout = HostLayout { kernel: boot.space.entries, max_leaf };
@@ -96,7 +69,7 @@ pub(super) fn create(
     let spaces = PdSpaces::new(frames, &account, account.limit(), &layout)?;
     // SAFETY: the frame is large enough (asserted below) and nobody else's; it is never freed.
     let pd = unsafe {
-        place.write(Pd::new(ObjectHeader::new(ObjectType::Pd), spaces, None));
+        place.write(Pd::new(spaces));
         Obj::new(place)
     };
     let account = &pd.spaces.account;
@@ -104,31 +77,23 @@ pub(super) fn create(
 
     let utcb = account.alloc_page(frames)?;
     pd.spaces.map_kernel_frame(frames, UTCB_ADDRESS, pool::phys(utcb), MemRights::RW)?;
-    let ec = Ec::new(Start {
-        header: ObjectHeader::new(Ec::TYPE),
-        pd,
-        utcb: Some((utcb.cast(), UTCB_ADDRESS)),
-        cpu: cpu.sched.id,
-        global: true,
-        events: root::EVENTS.0,
-    });
-    ec.regs.rip.set(boot.image.entry);
+    let mut ec = Ec::new(Ec::TYPE, pd, cpu.sched.id, root::EVENTS.0, true);
+    ec.set_up(utcb.cast(), UTCB_ADDRESS, boot.image.entry, 0);
     ec.regs.rdi.set(INFO_ADDRESS);
     ec.regs.rsi.set(UTCB_ADDRESS);
-    ec.regs.rflags.set(USER_RFLAGS);
     // SAFETY: just allocated; destroyed by `destroy` only.
     let ec = unsafe { Obj::new(account.alloc(frames, ec)?) };
     give(frames, pd, root::EC.0, ec.pointer())?;
-    pd.link(ec);
-    pd.header.add_use();
+    pd.ecs.push_front(ec);
+    charge(&ec.header, pd);
 
-    let sc = Sc::new(pd, ec, PRIORITY, BUDGET_MS * tsc::khz());
+    let sc = Sc::new(ec, PRIORITY, BUDGET_MS * tsc::khz());
     // SAFETY: as above.
     let sc = unsafe { Obj::new(account.alloc(frames, sc)?) };
     give(frames, pd, root::SC.0, sc.pointer())?;
     ec.sc.set(Some(sc));
     ec.header.add_use();
-    pd.header.add_use();
+    charge(&sc.header, pd);
 
     let interrupts = gsis + MESSAGE_INTERRUPTS;
     for n in 0..interrupts {
@@ -158,11 +123,11 @@ pub(super) fn create(
     info.quota = account.limit() - account.used();
     let mut features = Features::empty();
     features.set(Features::VIRTUALIZATION, virtualization);
-    features.set(Features::X2APIC, apic::is_x2apic());
-    features.set(Features::TSC_DEADLINE, apic::has_deadline());
+    features.set(Features::X2APIC, arch::cpu::features().x2apic);
+    features.set(Features::TSC_DEADLINE, arch::cpu::features().tsc_deadline);
     info.features = features.bits();
     log!("kernel memory: {} KiB free", frames.free_pages() * PAGE / 1024);
-    lock::initialise(Kernel::new(owned));
+    lock::initialise(owned);
     sched::enqueue(cpu, sc);
     Ok(())
 }
@@ -183,21 +148,15 @@ fn give<T: Object>(
 /// Maps the image where it is linked.
 fn map_image(frames: &mut Frames, pd: Obj<Pd>, boot: &Boot) -> Result<(), Status> {
     let module = boot.machine.root_image().start;
-    let mut extra = boot.extra;
     for segment in &boot.image.segments {
-        let file = Range::new(module + segment.offset, segment.file_pages() * PAGE);
-        install(frames, pd, segment.address, file, segment.rights, MemoryType::WriteBack)?;
-        let rest = (segment.memory_pages() - segment.file_pages()) * PAGE;
-        let at = segment.address + segment.file_pages() * PAGE;
-        install(frames, pd, at, Range::new(extra, rest), segment.rights, MemoryType::WriteBack)?;
-        extra += rest;
+        let range = Range::new(module + segment.offset, segment.bytes).outward();
+        install(frames, pd, segment.address, range, segment.rights, MemoryType::WriteBack)?;
     }
     Ok(())
 }
 
 /// Gives the root task all memory that is not the kernel's, at its physical address.
 fn give_memory(frames: &mut Frames, pd: Obj<Pd>, machine: &Machine) -> Result<(), Status> {
-    let own = machine.root_image().outward();
     for region in &machine.memory.regions {
         let (rights, memory) = match region.kind {
             MemoryKind::Kernel => continue,
@@ -206,12 +165,7 @@ fn give_memory(frames: &mut Frames, pd: Obj<Pd>, machine: &Machine) -> Result<()
             MemoryKind::Device => (MemRights::RW, MemoryType::Uncached),
         };
         let range = region.range;
-        // The root task's image has its own mapping, with the rights of each segment.
-        let from = own.start.clamp(range.start, range.end);
-        let to = own.end.clamp(from, range.end);
-        for piece in [Range { start: range.start, end: from }, Range { start: to, ..range }] {
-            install(frames, pd, piece.start, piece, rights, memory)?;
-        }
+        install(frames, pd, range.start, range, rights, memory)?;
     }
     Ok(())
 }

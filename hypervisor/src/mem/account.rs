@@ -11,7 +11,9 @@ use ipc::status::Status;
 
 use super::frames::Frames;
 use super::pool::{PAGE_SIZE, Page};
+use crate::linked;
 use crate::num::usize_of;
+use crate::shared::{Link, List, Obj};
 
 /// Sizes 64 << 0 to 64 << 5.
 const CLASSES: usize = 6;
@@ -26,15 +28,14 @@ pub struct Account {
     limit: Cell<u64>,
     used: Cell<u64>,
     /// Slab pages with a free slot, by class.
-    partial: [Cell<Option<NonNull<Slab>>>; CLASSES],
+    partial: [List<Slab, Self>; CLASSES],
 }
 
 /// Header of a slab page; takes the place of its first object or of part of it.
 #[repr(C, align(64))]
 struct Slab {
     account: NonNull<Account>,
-    next: Cell<Option<NonNull<Self>>>,
-    prev: Cell<Option<NonNull<Self>>>,
+    link: Link<Self>,
     free: Cell<Option<NonNull<FreeSlot>>>,
     /// Slots in use.
     used: Cell<u16>,
@@ -45,15 +46,13 @@ struct FreeSlot {
     next: Option<NonNull<Self>>,
 }
 
+linked! { Account => Slab, link; }
+
 impl Account {
     /// An account of `limit` pages. The root account gets all free pages of the pool; others are
     /// split from an existing one.
-    pub const fn new(limit: u64) -> Self {
-        Self {
-            limit: Cell::new(limit),
-            used: Cell::new(0),
-            partial: [const { Cell::new(None) }; CLASSES],
-        }
+    pub fn new(limit: u64) -> Self {
+        Self { limit: Cell::new(limit), ..Self::default() }
     }
 
     /// Pages that it may use.
@@ -94,17 +93,8 @@ impl Account {
     /// # Errors
     /// `Quota`.
     pub fn alloc_page(&self, frames: &mut Frames) -> Result<NonNull<Page>, Status> {
-        self.alloc_run(frames, 0)
-    }
-
-    /// A zeroed, naturally aligned run of `2^order` pages, order at most
-    /// [`super::frames::MAX_ORDER`].
-    ///
-    /// # Errors
-    /// `Quota`, also where the pool is too fragmented.
-    pub fn alloc_run(&self, frames: &mut Frames, order: u8) -> Result<NonNull<Page>, Status> {
         frames.admit()?;
-        self.take(frames, order)
+        self.take(frames)
     }
 
     /// Gives a page back.
@@ -112,18 +102,9 @@ impl Account {
     /// # Safety
     /// The page is charged to this account and nobody uses it any more.
     pub unsafe fn free_page(&self, frames: &mut Frames, page: NonNull<Page>) {
-        // SAFETY: the caller's promise, for a run of one page.
-        unsafe { self.free_run(frames, page, 0) };
-    }
-
-    /// Gives a run back.
-    ///
-    /// # Safety
-    /// The run is charged to this account and nobody uses it any more.
-    pub unsafe fn free_run(&self, frames: &mut Frames, run: NonNull<Page>, order: u8) {
         // SAFETY: pages charged to an account came from `frames`; the rest is promised.
-        unsafe { frames.free(run, order) };
-        self.used.set(self.used.get() - (1 << order));
+        unsafe { frames.free(page) };
+        self.used.set(self.used.get() - 1);
     }
 
     /// Allocates an object of at most 2048 bytes. Its address is a multiple of its size rounded
@@ -152,61 +133,56 @@ impl Account {
     pub unsafe fn free<T>(frames: &mut Frames, object: NonNull<T>) {
         // SAFETY: the object is valid and this is its last use; its page is a slab page, whose
         // header and account are valid.
-        let (slab, account) = unsafe {
+        unsafe {
             object.drop_in_place();
-            let slab = slab_of(object);
-            (slab, slab.as_ref().account.as_ref())
-        };
-        account.put(frames, slab, object.cast());
+            let slab = Obj::new(slab_of(object));
+            slab.account.as_ref().put(frames, slab, object.cast());
+        }
     }
 
-    fn take(&self, frames: &mut Frames, order: u8) -> Result<NonNull<Page>, Status> {
-        if 1 << order > self.unused() {
+    fn take(&self, frames: &mut Frames) -> Result<NonNull<Page>, Status> {
+        if self.unused() == 0 {
             return Err(Status::Quota);
         }
-        let run = frames.alloc(order).ok_or(Status::Quota)?;
-        self.used.set(self.used.get() + (1 << order));
-        Ok(run)
+        let page = frames.alloc().ok_or(Status::Quota)?;
+        self.used.set(self.used.get() + 1);
+        Ok(page)
     }
 
     fn slot(&self, frames: &mut Frames, class: u8) -> Result<NonNull<FreeSlot>, Status> {
-        let page = match self.list(class).get() {
-            Some(page) => page,
+        let slab = match self.list(class).first() {
+            Some(slab) => slab,
             None => self.grow(frames, class)?,
         };
-        // SAFETY: pages in the list are slab pages of this account.
-        let slab = unsafe { page.as_ref() };
         // Pages without a free slot are not in the list.
         let slot = slab.free.get().ok_or(Status::Quota)?;
         // SAFETY: a free slot holds its link.
         slab.free.set(unsafe { slot.as_ref() }.next);
         slab.used.set(slab.used.get() + 1);
         if slab.free.get().is_none() {
-            self.unlink(page);
+            self.list(class).remove(slab);
         }
         Ok(slot)
     }
 
-    fn put(&self, frames: &mut Frames, page: NonNull<Slab>, slot: NonNull<FreeSlot>) {
-        // SAFETY: the caller found the header from an object of this account.
-        let slab = unsafe { page.as_ref() };
+    fn put(&self, frames: &mut Frames, slab: Obj<Slab>, slot: NonNull<FreeSlot>) {
         let next = slab.free.replace(Some(slot));
         // SAFETY: the slot's object is gone; every slot has room for the link.
         unsafe { slot.write(FreeSlot { next }) };
         if next.is_none() {
-            self.link(page);
+            self.list(slab.class).push_front(slab);
         }
         slab.used.set(slab.used.get() - 1);
         if slab.used.get() == 0 {
-            self.unlink(page);
+            self.list(slab.class).remove(slab);
             // SAFETY: no object is left in the page, and it is in no list.
-            unsafe { self.free_page(frames, page.cast()) };
+            unsafe { self.free_page(frames, slab.pointer().cast()) };
         }
     }
 
     /// Adds a slab page without objects.
-    fn grow(&self, frames: &mut Frames, class: u8) -> Result<NonNull<Slab>, Status> {
-        let page = self.take(frames, 0)?.cast::<Slab>();
+    fn grow(&self, frames: &mut Frames, class: u8) -> Result<Obj<Slab>, Status> {
+        let page = self.take(frames)?.cast::<Slab>();
         let mut free = None;
         // The header takes the first slot, of whatever size.
         for slot in (1..usize_of(PAGE_SIZE) / size_of_class(class)).rev() {
@@ -217,52 +193,20 @@ impl Account {
                 slot
             });
         }
-        let slab = Slab {
-            account: NonNull::from(self),
-            next: Cell::new(None),
-            prev: Cell::new(None),
-            free: Cell::new(free),
-            used: Cell::new(0),
-            class,
+        let (account, link, used) = (NonNull::from(self), Link::default(), Cell::new(0));
+        // SAFETY: the page is fresh and larger than the header; it stays while it has objects.
+        let slab = unsafe {
+            page.write(Slab { account, link, free: Cell::new(free), used, class });
+            Obj::new(page)
         };
-        // SAFETY: the page is fresh and larger than the header.
-        unsafe { page.write(slab) };
-        self.link(page);
-        Ok(page)
+        self.list(class).push_front(slab);
+        Ok(slab)
     }
 
-    fn list(&self, class: u8) -> &Cell<Option<NonNull<Slab>>> {
+    fn list(&self, class: u8) -> &List<Slab, Self> {
         let index = usize::from(class).min(CLASSES - 1);
         // SAFETY: the index was limited to the length.
         unsafe { self.partial.get_unchecked(index) }
-    }
-
-    fn link(&self, page: NonNull<Slab>) {
-        // SAFETY: slab pages of this account are valid, here and for `next`.
-        let slab = unsafe { page.as_ref() };
-        let list = self.list(slab.class);
-        let next = list.replace(Some(page));
-        slab.next.set(next);
-        slab.prev.set(None);
-        if let Some(next) = next {
-            // SAFETY: see above.
-            unsafe { next.as_ref() }.prev.set(Some(page));
-        }
-    }
-
-    fn unlink(&self, page: NonNull<Slab>) {
-        // SAFETY: slab pages of this account are valid, here and for the neighbours.
-        let slab = unsafe { page.as_ref() };
-        let (next, prev) = (slab.next.get(), slab.prev.get());
-        if let Some(next) = next {
-            // SAFETY: see above.
-            unsafe { next.as_ref() }.prev.set(prev);
-        }
-        match prev {
-            // SAFETY: see above.
-            Some(prev) => unsafe { prev.as_ref() }.next.set(next),
-            None => self.list(slab.class).set(next),
-        }
     }
 }
 

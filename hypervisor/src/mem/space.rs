@@ -51,6 +51,8 @@ pub struct HostLayout {
 
 /// An address space: the host page tables of a protection domain or the nested ones of a guest.
 pub struct AddressSpace {
+    /// Physical address of the root table.
+    root: u64,
     /// The page tables. To unmap and to protect there are functions here, which mark the CPUs.
     pub table: PageTable,
     /// CPUs whose TLB may hold what is gone.
@@ -91,12 +93,14 @@ impl AddressSpace {
         max_leaf: LeafSize,
     ) -> Result<Self, Status> {
         let root = account.alloc_page(frames)?;
-        Ok(Self { table: PageTable { root, format, max_leaf }, stale: Stale::default() })
+        let table = PageTable { root, format, max_leaf };
+        Ok(Self { root: pool::phys(root), table, stale: Stale::default() })
     }
 
     /// Physical address of the root table.
+    #[inline(always)]
     pub fn root(&self) -> u64 {
-        pool::phys(self.table.root)
+        self.root
     }
 
     /// Whether the space has room for such a range: naturally aligned and within its limits.
@@ -146,15 +150,13 @@ impl AddressSpace {
 /// Access to ports: the I/O bitmap of a protection domain.
 #[derive(Default)]
 pub struct PortSpace {
-    bitmap: AtomicPtr<Page>,
+    /// One bit per port, set where access is denied; both halves or none.
+    bitmap: [AtomicPtr<Page>; 2],
 }
 
 impl PortSpace {
     /// Number of ports.
     pub const PORTS: u64 = 1 << 16;
-    /// 8 KiB: one bit per port, set where access is denied.
-    const PAGES_ORDER: u8 = 1;
-    const WORDS: usize = 2 * Page::WORDS;
 
     /// Whether such a range of ports exists and is naturally aligned.
     pub fn admits(port: u64, order: u8) -> bool {
@@ -162,12 +164,17 @@ impl PortSpace {
     }
 
     /// The bitmap as the processor reads it; `None` where no port ever was allowed.
-    pub fn bitmap(&self) -> Option<&[AtomicU64; Self::WORDS]> {
-        // Acquire: the bitmap is seen initialised.
-        let run = self.bitmap.load(Ordering::Acquire).cast::<[AtomicU64; Self::WORDS]>();
-        // SAFETY: the run of two pages stays allocated until `destroy`, and is accessed by
-        // atomic words only.
-        unsafe { run.as_ref() }
+    pub fn bitmap(&self) -> Option<[NonNull<Page>; 2]> {
+        // Acquire: the first half is stored last, and both are seen initialised.
+        let [first, second] = self.bitmap.each_ref().map(|half| half.load(Ordering::Acquire));
+        Some([NonNull::new(first)?, NonNull::new(second)?])
+    }
+
+    /// Tells bitmaps apart; 0 for none.
+    #[inline(always)]
+    pub fn key(&self) -> usize {
+        let [first, _] = &self.bitmap;
+        first.load(Ordering::Relaxed).addr()
     }
 
     /// Allows a naturally aligned range of ports.
@@ -182,10 +189,16 @@ impl PortSpace {
         order: u8,
     ) -> Result<(), Status> {
         if self.bitmap().is_none() {
-            let run = account.alloc_run(frames, Self::PAGES_ORDER)?;
-            // SAFETY: the run was just allocated, and all ones are valid words.
-            unsafe { run.write_bytes(0xff, 1 << Self::PAGES_ORDER) };
-            self.bitmap.store(run.as_ptr(), Ordering::Release);
+            let first = account.alloc_page(frames)?;
+            let second = account.alloc_page(frames).inspect_err(|_| {
+                // SAFETY: nobody has seen the page.
+                unsafe { account.free_page(frames, first) };
+            })?;
+            for (half, page) in self.bitmap.iter().zip([first, second]).rev() {
+                // SAFETY: the page was just allocated, and all ones are valid words.
+                unsafe { page.write_bytes(0xff, 1) };
+                half.store(page.as_ptr(), Ordering::Release);
+            }
         }
         self.set(port, order, false);
         Ok(())
@@ -201,21 +214,25 @@ impl PortSpace {
     /// # Safety
     /// No CPU uses the space, and it is not used again.
     pub unsafe fn destroy(&self, frames: &mut Frames, account: &Account) {
-        let run = self.bitmap.swap(core::ptr::null_mut(), Ordering::Relaxed);
-        if let Some(run) = NonNull::new(run) {
-            // SAFETY: the run is charged to the account and, as promised, unused.
-            unsafe { account.free_run(frames, run, Self::PAGES_ORDER) };
+        for half in &self.bitmap {
+            if let Some(page) = NonNull::new(half.swap(core::ptr::null_mut(), Ordering::Relaxed)) {
+                // SAFETY: the page is charged to the account and, as promised, unused.
+                unsafe { account.free_page(frames, page) };
+            }
         }
     }
 
+    /// The word with the bit of a port.
+    fn word(&self, port: u64) -> Option<&AtomicU64> {
+        let [first, second] = self.bitmap()?;
+        let page = if port < Self::PORTS / 2 { first } else { second };
+        // SAFETY: the pages stay allocated until `destroy`, and are accessed by atomic words only.
+        Some(unsafe { page.as_ref() }.word(usize_of(port / 64)))
+    }
+
     fn set(&self, port: u64, order: u8, denied: bool) {
-        let first = usize_of(port / 64);
-        let (words, mask) = match order {
-            0..6 => (1, ((1 << (1 << order)) - 1) << (port % 64)),
-            _ => (1 << (order.min(16) - 6), u64::MAX),
-        };
-        let words = self.bitmap().and_then(|b| b.get(first..first + words)).unwrap_or(&[]);
-        for word in words {
+        let mask = if order < 6 { ((1 << (1 << order)) - 1) << (port % 64) } else { u64::MAX };
+        for word in (port..port + (1 << order)).step_by(64).map_while(|port| self.word(port)) {
             let rest = word.load(Ordering::Relaxed) & !mask;
             word.store(rest | if denied { mask } else { 0 }, Ordering::Relaxed);
         }

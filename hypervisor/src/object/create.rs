@@ -3,24 +3,28 @@
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
+use heapless::Vec;
 use ipc::cap::Rights;
 use ipc::status::{Result, Status};
 
-use super::Obj;
 use super::pd::Pd;
+use super::{Obj, charge};
 use crate::cap::{self, Object, ObjectHeader};
 use crate::mem::account::Account;
-use crate::mem::frames::Frames;
-use crate::sync::{self, Guard};
-use crate::syscall::{Caller, DONE, Handled};
+use crate::mem::pool::Page;
+use crate::sync::Guard;
+use crate::syscall::Caller;
 
 /// A creation call whose common arguments were checked: `rdi` names an empty selector, `rsi` a
 /// protection domain that is charged. Holds the kernel lock.
 pub struct Creation<'a> {
     caller: &'a Caller<'a>,
-    kernel: Guard,
+    /// The kernel lock.
+    pub kernel: Guard,
     /// The protection domain that is charged.
     pub pd: Obj<Pd>,
+    /// Pages for an object that is not placed yet.
+    pages: Vec<NonNull<Page>, 2>,
 }
 
 impl<'a> Creation<'a> {
@@ -30,27 +34,23 @@ impl<'a> Creation<'a> {
     /// `BadCap`, `BadRight`: the PD. `Exists`: the destination. `BadCap`: it is out of range.
     /// `BadState`: the PD is being destroyed.
     pub fn begin(caller: &'a Caller<'a>) -> Result<Self> {
-        let kernel = sync::lock(caller.cpu);
-        if caller.ec.is_dead() {
-            return Err(Status::Aborted);
-        }
-        let own = &caller.ec.pd.spaces;
-        let pd: Obj<Pd> = Obj::of(own.objects.lookup::<Pd>(caller.args.rsi, Rights::PD_CREATE)?);
+        let kernel = caller.lock()?;
+        let pd = Obj::of(caller.object::<Pd>(caller.args.rsi, Rights::PD_CREATE)?);
         if pd.dying.get() {
             return Err(Status::BadState);
         }
-        own.objects.check_vacant(caller.args.rdi)?;
-        Ok(Self { caller, kernel, pd })
+        caller.ec.pd.spaces.objects.check_vacant(caller.args.rdi)?;
+        Ok(Self { caller, kernel, pd, pages: Vec::new() })
     }
 
-    /// Where memory comes from.
-    pub fn frames(&mut self) -> &mut Frames {
-        &mut self.kernel.frames
-    }
-
-    /// Header for the new object.
-    pub fn header<T: Object>(&self) -> ObjectHeader {
-        ObjectHeader::new(T::TYPE)
+    /// A zeroed page for the new object, at most two. It is freed where no object is placed.
+    ///
+    /// # Errors
+    /// `Quota`.
+    pub fn page(&mut self) -> Result<NonNull<Page>> {
+        let page = self.pd.spaces.account.alloc_page(&mut self.kernel.frames)?;
+        self.pages.push(page).map_err(|_| Status::Quota)?;
+        Ok(page)
     }
 
     /// Allocates the object and puts its first capability, with all rights, at the destination.
@@ -58,44 +58,42 @@ impl<'a> Creation<'a> {
     /// # Errors
     /// `Quota`; the object comes back, so that what it holds can be given up.
     pub fn place<T: Object>(&mut self, object: T) -> core::result::Result<Obj<T>, (Status, T)> {
-        let pd = self.pd;
-        let frames = &mut self.kernel.frames;
-        let slot = match pd.spaces.account.alloc(frames, MaybeUninit::<T>::uninit()) {
-            Ok(slot) => slot,
+        let (frames, own) = (&mut self.kernel.frames, &self.caller.ec.pd.spaces);
+        let slot = match self.pd.spaces.account.alloc(frames, MaybeUninit::<T>::uninit()) {
+            Ok(slot) => slot.cast::<T>(),
             Err(status) => return Err((status, object)),
         };
-        // SAFETY: the slot is fresh and of this type.
-        unsafe { slot.cast::<T>().write(object) };
-        if let Err(status) = self.install(slot.cast::<T>()) {
-            // SAFETY: nobody has seen the object; it is moved out before its memory is freed.
-            unsafe {
-                let object = slot.cast::<T>().read();
-                Account::free(&mut self.kernel.frames, slot);
+        // SAFETY: the slot is fresh and of this type; from now on only `destroy` frees it, or, if
+        // nobody has seen the object, the code below, which moves it out before.
+        unsafe {
+            slot.write(object);
+            let selector = self.caller.args.rdi;
+            if let Err(status) = cap::install_object(frames, own, selector, slot, Rights::FULL) {
+                let object = slot.read();
+                Account::free(frames, slot.cast::<MaybeUninit<T>>());
                 return Err((status, object));
             }
+            charge(slot.cast::<ObjectHeader>().as_ref(), self.pd);
+            self.pages.clear();
+            Ok(Obj::new(slot))
         }
-        pd.header.add_use();
-        // SAFETY: freshly allocated; freed only by `destroy` after a rendezvous.
-        Ok(unsafe { Obj::new(slot.cast()) })
     }
 
-    /// [`Self::place`] for objects that hold nothing.
+    /// [`Self::place`] for objects that hold nothing but pages.
     ///
     /// # Errors
     /// `Quota`.
     pub fn place_plain<T: Object>(&mut self, object: T) -> Result<Obj<T>> {
         self.place(object).map_err(|(status, _)| status)
     }
+}
 
-    fn install<T: Object>(&mut self, object: NonNull<T>) -> Result {
-        let own = &self.caller.ec.pd.spaces;
-        let selector = self.caller.args.rdi;
-        // SAFETY: objects are freed by `destroy` only.
-        unsafe { cap::install_object(&mut self.kernel.frames, own, selector, object, Rights::FULL) }
-    }
-
-    /// Ends the call.
-    pub fn done(self) -> Handled {
-        DONE
+impl Drop for Creation<'_> {
+    fn drop(&mut self) {
+        for &page in &self.pages {
+            // SAFETY: the page came from `page`. It was mapped at most for the time of this call,
+            // in which nobody could know of it.
+            unsafe { self.pd.spaces.account.free_page(&mut self.kernel.frames, page) };
+        }
     }
 }

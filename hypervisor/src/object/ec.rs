@@ -10,22 +10,20 @@ use ipc::status::{Result, Status};
 use ipc::syscall::{EC_GLOBAL, EcOp, Number};
 use ipc::utcb::Utcb;
 
-use super::Obj;
 use super::create::Creation;
 use super::pd::Pd;
-use super::sc::{List, Sc};
+use super::sc::Sc;
 use super::sm::Sm;
 use super::vcpu::Vcpu;
+use super::{Link, List, Obj};
 use crate::arch::layout;
-use crate::arch::regs::{FRAME_END, Regs, flag};
+use crate::arch::regs::{FRAME_END, Regs, USER_RFLAGS, flag};
 use crate::cap::{Object, ObjectHeader, Ticket};
+use crate::linked;
 use crate::mem::frames::PageList;
 use crate::mem::pool;
-use crate::sched;
+use crate::sched::{self, Timeouts};
 use crate::syscall::{Caller, DONE, Handled};
-
-/// Previous and next in a list.
-pub type Neighbours = (Option<Obj<Ec>>, Option<Obj<Ec>>);
 
 /// What an execution context is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,68 +85,46 @@ pub struct Ec {
     /// The scheduling context bound to it.
     pub sc: Cell<Option<Obj<Sc>>>,
     /// Scheduling contexts that cannot run before it is woken.
-    pub waiting: List,
+    pub waiting: List<Sc, ()>,
     /// The semaphore that it waits for.
     pub waits_for: Cell<Option<Obj<Sm>>>,
     /// Whether it still stands in that semaphore's queue; that semaphore's lock.
     pub queued: Cell<bool>,
     /// Neighbours in that queue; that semaphore's lock.
-    pub queue_next: Cell<Option<Obj<Ec>>>,
-    /// See `queue_next`.
-    pub queue_prev: Cell<Option<Obj<Ec>>>,
+    queue: Link<Self>,
     /// TSC value at which its wait ends; 0 while it is not in the CPU's list of timeouts.
     pub deadline: Cell<u64>,
     /// Neighbours in that list.
-    pub timeout_next: Cell<Option<Obj<Ec>>>,
-    /// See `timeout_next`.
-    pub timeout_prev: Cell<Option<Obj<Ec>>>,
+    timeout: Link<Self>,
     /// Requests of other CPUs. Whoever sets the first bit puts it into the CPU's inbox (release),
     /// the CPU takes all bits at once (acquire).
     pub remote: AtomicU8,
     /// Next in the inbox; the inbox lock.
     pub inbox_next: Cell<Option<Obj<Ec>>>,
     /// Neighbours in the list of its protection domain; kernel lock.
-    pub siblings: Cell<Neighbours>,
+    siblings: Link<Self>,
 }
 
-// SAFETY: the header is the first field and the structure is `repr(C)`.
-unsafe impl Object for Ec {
-    const TYPE: ObjectType = ObjectType::Ec;
-}
-
-/// What a new execution context starts with.
-pub struct Start {
-    /// Common part.
-    pub header: ObjectHeader,
-    /// Protection domain.
-    pub pd: Obj<Pd>,
-    /// Message buffer and the address it is mapped at.
-    pub utcb: Option<(NonNull<Utcb>, u64)>,
-    /// CPU.
-    pub cpu: u16,
-    /// Event base.
-    pub events: u64,
-    /// Global, or a handler behind portals.
-    pub global: bool,
+linked! {
+    Sm => Ec, queue;
+    Timeouts => Ec, timeout;
+    Pd => Ec, siblings;
 }
 
 impl Ec {
-    /// A new execution context with cleared registers.
-    pub fn new(start: Start) -> Self {
-        let (utcb, utcb_address) = match start.utcb {
-            Some((pointer, address)) => (Some(pointer), address),
-            None => (None, 0),
-        };
+    /// A new execution context with cleared registers and without a message buffer, as or in an
+    /// object of type `ty`.
+    pub fn new(ty: ObjectType, pd: Obj<Pd>, cpu: u16, events: u64, global: bool) -> Self {
         Self {
-            header: start.header,
+            header: ObjectHeader::new(ty),
             regs: Regs::default(),
-            pd: start.pd,
-            utcb,
-            utcb_address,
-            cpu: start.cpu,
-            global: start.global,
-            events: start.events,
-            state: Cell::new(if start.global { State::Runnable } else { State::Idle }),
+            pd,
+            utcb: None,
+            utcb_address: 0,
+            cpu,
+            global,
+            events,
+            state: Cell::new(if global { State::Runnable } else { State::Idle }),
             caller: Cell::new(None),
             partner: Cell::new(None),
             pending_event: Cell::new(None),
@@ -158,15 +134,21 @@ impl Ec {
             waiting: List::default(),
             waits_for: Cell::new(None),
             queued: Cell::new(false),
-            queue_next: Cell::new(None),
-            queue_prev: Cell::new(None),
+            queue: Link::default(),
             deadline: Cell::new(0),
-            timeout_next: Cell::new(None),
-            timeout_prev: Cell::new(None),
+            timeout: Link::default(),
             remote: AtomicU8::new(0),
             inbox_next: Cell::new(None),
-            siblings: Cell::new((None, None)),
+            siblings: Link::default(),
         }
+    }
+
+    /// Gives it its message buffer, mapped at `address`, and the registers that it starts with.
+    pub fn set_up(&mut self, utcb: NonNull<Utcb>, address: u64, entry: u64, stack: u64) {
+        (self.utcb, self.utcb_address) = (Some(utcb), address);
+        self.regs.rip.set(entry);
+        self.regs.rsp.set(stack);
+        self.regs.rflags.set(USER_RFLAGS);
     }
 
     /// Where TSS.RSP0 points while this execution context runs.
@@ -193,9 +175,8 @@ impl Ec {
 /// # Errors
 /// `BadCap`, `BadRight`.
 pub fn lookup_any(c: &Caller<'_>, selector: u64, need: Rights) -> Result<Obj<Ec>> {
-    let objects = &c.ec.pd.spaces.objects;
-    match objects.lookup::<Ec>(selector, need) {
-        Err(Status::BadCap) => Ok(Obj::of(&objects.lookup::<Vcpu>(selector, need)?.ec)),
+    match c.object::<Ec>(selector, need) {
+        Err(Status::BadCap) => Ok(Obj::of(&c.object::<Vcpu>(selector, need)?.ec)),
         other => other.map(Obj::of),
     }
 }
@@ -238,46 +219,20 @@ pub fn create(c: &Caller<'_>) -> Handled {
         return Err(Status::BadParam);
     }
     let pd = creation.pd;
-    let account = &pd.spaces.account;
-    let page = account.alloc_page(creation.frames())?;
-    let mapped = pd.spaces.map_kernel_frame(
-        creation.frames(),
-        utcb_address,
-        pool::phys(page),
-        MemRights::RW,
-    );
-    let placed = mapped.and_then(|()| {
-        let ec = Ec::new(Start {
-            header: creation.header::<Ec>(),
-            pd,
-            utcb: Some((page.cast(), utcb_address)),
-            cpu,
-            global,
-            events,
-        });
-        ec.regs.rip.set(entry);
-        ec.regs.rsp.set(stack);
-        ec.regs.rdi.set(utcb_address);
-        ec.regs.rflags.set(crate::arch::regs::USER_RFLAGS);
-        creation.place_plain(ec).inspect_err(|_| {
-            let mut tables = PageList::new();
-            pd.spaces.memory.space.unmap_kernel_frame(account, utcb_address, &mut tables);
-            // SAFETY: nobody used the mapping, and CPUs do not cache entries that were not there.
-            unsafe { tables.free(creation.frames()) };
-        })
-    });
-    match placed {
-        Ok(ec) => {
-            pd.link(ec);
-            creation.done()
-        }
-        Err(status) => {
-            // SAFETY: the page was mapped at most for the time of this call, in which nobody could
-            // know of it; a walk by speculation finds zeroes.
-            unsafe { pd.spaces.account.free_page(creation.frames(), page) };
-            Err(status)
-        }
-    }
+    let page = creation.page()?;
+    let (frames, phys) = (&mut creation.kernel.frames, pool::phys(page));
+    pd.spaces.map_kernel_frame(frames, utcb_address, phys, MemRights::RW)?;
+    let mut ec = Ec::new(Ec::TYPE, pd, cpu, events, global);
+    ec.set_up(page.cast(), utcb_address, entry, stack);
+    ec.regs.rdi.set(utcb_address);
+    let ec = creation.place_plain(ec).inspect_err(|_| {
+        let (account, mut tables) = (&pd.spaces.account, PageList::new());
+        pd.spaces.memory.space.unmap_kernel_frame(account, utcb_address, &mut tables);
+        // SAFETY: nobody used the mapping, and CPUs do not cache entries that were not there.
+        unsafe { tables.free(&mut creation.kernel.frames) };
+    })?;
+    pd.ecs.push_front(ec);
+    DONE
 }
 
 /// System call `CtrlEc`.
@@ -308,9 +263,9 @@ pub fn control(c: &Caller<'_>) -> Handled {
                 return Err(Status::BadCpu);
             }
             if op == EcOp::GetState {
-                crate::vcpu::store(vcpu, mtd, utcb);
+                crate::vcpu::store(c.cpu, vcpu, mtd, utcb);
             } else {
-                crate::vcpu::load(vcpu, mtd, utcb);
+                crate::vcpu::load(c.cpu, vcpu, mtd, utcb);
                 sched::wake(c.cpu, ec);
             }
             DONE

@@ -2,17 +2,17 @@
 
 use core::cell::Cell;
 
-use ipc::cap::{ObjectType, Rights};
+use ipc::cap::Rights;
 use ipc::status::Status;
 use ipc::syscall::{InterruptOp, MESSAGE_SIGNALLED, Number, POLARITY_LOW, TRIGGER_LEVEL};
 
 use super::Obj;
 use super::sm::Sm;
 use crate::cap::{Object, ObjectHeader};
+use crate::destroy;
 use crate::interrupt::{self as vectors, Config};
 use crate::sync::rendezvous::{self, Request};
 use crate::syscall::{Caller, DONE, Handled, Outcome};
-use crate::{destroy, sync};
 
 /// Where an interrupt is delivered to.
 #[derive(Clone, Copy, Debug)]
@@ -39,11 +39,6 @@ pub struct Interrupt {
     pub binding: Cell<Option<Binding>>,
 }
 
-// SAFETY: the header is the first field and the structure is `repr(C)`.
-unsafe impl Object for Interrupt {
-    const TYPE: ObjectType = ObjectType::Interrupt;
-}
-
 impl Interrupt {
     /// An unbound interrupt.
     pub const fn new(gsi: Option<u32>) -> Self {
@@ -64,16 +59,12 @@ impl Interrupt {
 pub fn control(c: &Caller<'_>) -> Handled {
     let number = Number(c.args.number);
     let op = InterruptOp::from_number(number.get_flags()).ok_or(Status::BadParam)?;
-    let objects = &c.ec.pd.spaces.objects;
     if op == InterruptOp::Ack {
-        vectors::acknowledge(objects.lookup::<Interrupt>(c.args.rdi, Rights::INT_ACK)?)?;
+        vectors::acknowledge(c.object::<Interrupt>(c.args.rdi, Rights::INT_ACK)?)?;
         return DONE;
     }
-    let mut kernel = sync::lock(c.cpu);
-    if c.ec.is_dead() {
-        return Err(Status::Aborted);
-    }
-    let interrupt = objects.lookup::<Interrupt>(c.args.rdi, Rights::INT_BIND)?;
+    let mut kernel = c.lock()?;
+    let interrupt = c.object::<Interrupt>(c.args.rdi, Rights::INT_BIND)?;
     if op == InterruptOp::Unbind {
         if interrupt.binding.get().is_none() {
             return Err(Status::BadState);
@@ -82,11 +73,11 @@ pub fn control(c: &Caller<'_>) -> Handled {
         // Whoever handles the interrupt right now has done so after this.
         rendezvous::all(&kernel, c.cpu, Request::default());
         if let Some(binding) = interrupt.binding.take() {
-            destroy::drop_use(&mut kernel, c.cpu, binding.sm.pointer().cast());
+            destroy::drop_use(&mut kernel, c.cpu, Obj::of(&binding.sm.header));
         }
         return DONE;
     }
-    let sm = objects.lookup::<Sm>(c.args.rsi, Rights::SM_BIND)?;
+    let sm = c.object::<Sm>(c.args.rsi, Rights::SM_BIND)?;
     let trigger = c.args.r10;
     let message = trigger & MESSAGE_SIGNALLED != 0;
     if trigger & !(TRIGGER_LEVEL | POLARITY_LOW | MESSAGE_SIGNALLED) != 0

@@ -13,70 +13,37 @@ pub mod sc;
 pub mod sm;
 pub mod vcpu;
 
-use core::ops::Deref;
-use core::ptr::NonNull;
+use core::mem::offset_of;
 
-/// A pointer to a kernel object.
-///
-/// It stays valid while the CPU remains in the kernel, because memory of destroyed objects is
-/// freed only after every CPU has left it (see [`crate::sync::rendezvous`]); and it stays valid
-/// across kernel exits while the object's `uses` count accounts for it or the object is unlinked
-/// from where the pointer is kept before it is destroyed.
-pub struct Obj<T>(NonNull<T>);
+use ipc::cap::ObjectType;
 
-impl<T> Obj<T> {
-    /// Wraps a pointer.
-    ///
-    /// # Safety
-    /// The rules above hold for wherever the value is kept.
-    #[inline(always)]
-    pub const unsafe fn new(pointer: NonNull<T>) -> Self {
-        Self(pointer)
-    }
+use crate::cap::{Object, ObjectHeader};
+pub use crate::shared::{Link, List, Obj};
 
-    /// From a reference that was found by a capability lookup.
-    #[inline(always)]
-    pub const fn of(object: &T) -> Self {
-        Self(NonNull::from_ref(object))
-    }
-
-    /// The pointer.
-    #[inline(always)]
-    pub const fn pointer(self) -> NonNull<T> {
-        self.0
-    }
+/// Says which Rust type stands for an object type, and where it has its header.
+macro_rules! objects {
+    ($($module:ident::$object:ident, $ty:ident, $($header:ident).+;)+) => {$(
+        // SAFETY: the structure is `repr(C)`, its header comes first, and each type is named once.
+        unsafe impl Object for $module::$object {
+            const TYPE: ObjectType = ObjectType::$ty;
+        }
+        const _: () = assert!(offset_of!($module::$object, $($header).+) == 0);
+    )+};
 }
 
-impl<T> Clone for Obj<T> {
-    #[inline(always)]
-    fn clone(&self) -> Self {
-        *self
-    }
+objects! {
+    pd::Pd, Pd, header;
+    ec::Ec, Ec, header;
+    vcpu::Vcpu, Vcpu, ec.header;
+    sc::Sc, Sc, header;
+    pt::Pt, Pt, header;
+    sm::Sm, Sm, header;
+    vcpu::GuestSpace, Guest, header;
+    interrupt::Interrupt, Interrupt, header;
 }
 
-impl<T> Copy for Obj<T> {}
-
-impl<T> PartialEq for Obj<T> {
-    #[inline(always)]
-    fn eq(&self, other: &Self) -> bool {
-        self.0 == other.0
-    }
-}
-
-impl<T> Eq for Obj<T> {}
-
-impl<T> Deref for Obj<T> {
-    type Target = T;
-
-    #[inline(always)]
-    fn deref(&self) -> &T {
-        // SAFETY: the contract of `Obj::new` says that the object is alive.
-        unsafe { self.0.as_ref() }
-    }
-}
-
-impl<T> core::fmt::Debug for Obj<T> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{:p}", self.0)
-    }
+/// Charges an object to a protection domain, which it uses from then on. Kernel lock.
+pub fn charge(object: &ObjectHeader, pd: Obj<pd::Pd>) {
+    pd.header.add_use();
+    object.payer.set(Some(Obj::of(&pd.header)));
 }

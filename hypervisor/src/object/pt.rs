@@ -2,14 +2,13 @@
 
 use core::cell::Cell;
 
-use ipc::cap::{ObjectType, Rights};
+use ipc::cap::Rights;
 use ipc::state::Mtd;
 use ipc::status::Status;
 
 use super::Obj;
 use super::create::Creation;
 use super::ec::Ec;
-use super::pd::Pd;
 use crate::arch::layout;
 use crate::cap::{Object, ObjectHeader};
 use crate::syscall::{Caller, DONE, Handled};
@@ -22,8 +21,6 @@ use crate::syscall::{Caller, DONE, Handled};
 pub struct Pt {
     /// Common part.
     pub header: ObjectHeader,
-    /// The PD it is charged to; constant.
-    pub pd: Obj<Pd>,
     /// The handler; the portal accounts for it in its `uses`.
     pub ec: Obj<Ec>,
     /// Address at which the handler starts.
@@ -34,11 +31,6 @@ pub struct Pt {
     pub mtd: Cell<u64>,
 }
 
-// SAFETY: the header is the first field and the structure is `repr(C)`.
-unsafe impl Object for Pt {
-    const TYPE: ObjectType = ObjectType::Pt;
-}
-
 /// System call `CreatePt`.
 ///
 /// # Errors
@@ -46,7 +38,7 @@ unsafe impl Object for Pt {
 /// entry point; `Quota`.
 pub fn create(c: &Caller<'_>) -> Handled {
     let mut creation = Creation::begin(c)?;
-    let ec = c.ec.pd.spaces.objects.lookup::<Ec>(c.args.rdx, Rights::EC_BIND_PT)?;
+    let ec = c.object::<Ec>(c.args.rdx, Rights::EC_BIND_PT)?;
     if ec.global || ec.is_dead() {
         return Err(Status::BadState);
     }
@@ -54,8 +46,7 @@ pub fn create(c: &Caller<'_>) -> Handled {
         return Err(Status::BadParam);
     }
     let pt = Pt {
-        header: creation.header::<Pt>(),
-        pd: creation.pd,
+        header: ObjectHeader::new(Pt::TYPE),
         ec: Obj::of(ec),
         entry: c.args.r10,
         id: Cell::new(c.args.r8),
@@ -63,7 +54,7 @@ pub fn create(c: &Caller<'_>) -> Handled {
     };
     creation.place_plain(pt)?;
     ec.header.add_use();
-    creation.done()
+    DONE
 }
 
 /// System call `CtrlPt`.
@@ -71,7 +62,7 @@ pub fn create(c: &Caller<'_>) -> Handled {
 /// # Errors
 /// `BadCap`, `BadRight`: the portal; `BadParam`: the MTD has unknown bits.
 pub fn control(c: &Caller<'_>) -> Handled {
-    let pt = c.ec.pd.spaces.objects.lookup::<Pt>(c.args.rdi, Rights::PT_CTRL)?;
+    let pt = c.object::<Pt>(c.args.rdi, Rights::PT_CTRL)?;
     let mtd = Mtd::from_bits(c.args.rdx).ok_or(Status::BadParam)?;
     pt.id.set(c.args.rsi);
     pt.mtd.set(mtd.bits());

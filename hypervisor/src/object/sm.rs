@@ -1,19 +1,18 @@
 //! Semaphores: a counter, a word of pending badges, and a queue of those who wait.
 
-use ipc::cap::{ObjectType, Rights};
+use ipc::cap::Rights;
 use ipc::status::Status;
 use ipc::syscall::{DOWN_ZERO, Number};
 use spin::mutex::SpinMutex;
 
-use super::Obj;
 use super::create::Creation;
 use super::ec::Ec;
-use super::pd::Pd;
+use super::{List, Obj};
 use crate::arch::instr;
 use crate::cap::{Object, ObjectHeader};
 use crate::interrupt::deliver;
 use crate::sched;
-use crate::syscall::{Caller, Handled, Outcome};
+use crate::syscall::{Caller, DONE, Handled, Outcome};
 
 /// Largest counter value.
 pub const MAX_COUNT: u64 = u32::MAX as u64;
@@ -22,8 +21,7 @@ pub const MAX_COUNT: u64 = u32::MAX as u64;
 pub struct Inner {
     count: u64,
     pending: u64,
-    head: Option<Obj<Ec>>,
-    tail: Option<Obj<Ec>>,
+    queue: List<Ec, Sm>,
 }
 
 /// A semaphore. Signals may come from any CPU.
@@ -31,15 +29,8 @@ pub struct Inner {
 pub struct Sm {
     /// Common part.
     pub header: ObjectHeader,
-    /// The PD it is charged to; constant.
-    pub pd: Obj<Pd>,
     /// Orders signals against waits; held for a few instructions, never across CPUs' queues.
     inner: SpinMutex<Inner>,
-}
-
-// SAFETY: the header is the first field and the structure is `repr(C)`.
-unsafe impl Object for Sm {
-    const TYPE: ObjectType = ObjectType::Sm;
 }
 
 /// Outcome of a signal.
@@ -53,12 +44,9 @@ pub enum Signal {
 
 impl Sm {
     /// A new semaphore.
-    pub const fn new(header: ObjectHeader, pd: Obj<Pd>, count: u64) -> Self {
-        Self {
-            header,
-            pd,
-            inner: SpinMutex::new(Inner { count, pending: 0, head: None, tail: None }),
-        }
+    pub fn new(count: u64) -> Self {
+        let inner = SpinMutex::new(Inner { count, pending: 0, queue: List::default() });
+        Self { header: ObjectHeader::new(Self::TYPE), inner }
     }
 
     /// Signals: gives the badge to the first who waits, else increments the counter.
@@ -69,8 +57,7 @@ impl Sm {
     pub fn up(&self, badge: u64) -> Result<Signal, Status> {
         let mut inner = self.inner.lock();
         inner.pending |= badge;
-        if let Some(ec) = inner.head {
-            inner.remove(ec);
+        if let Some(ec) = inner.pop() {
             let badges = core::mem::take(&mut inner.pending);
             return Ok(Signal::Woken(ec, badges));
         }
@@ -85,12 +72,20 @@ impl Sm {
     #[inline(always)]
     fn count(&self, badge: u64) -> bool {
         let mut inner = self.inner.lock();
-        let plain = inner.head.is_none() && inner.count < MAX_COUNT;
+        let plain = inner.queue.is_empty() && inner.count < MAX_COUNT;
         if plain {
             inner.pending |= badge;
             inner.count += 1;
         }
         plain
+    }
+
+    /// Takes a signal that is there: the pending badges.
+    #[inline(always)]
+    fn take(&self) -> Option<u64> {
+        let mut inner = self.inner.lock();
+        inner.count = inner.count.checked_sub(1)?;
+        Some(core::mem::take(&mut inner.pending))
     }
 
     /// Takes a signal: the pending badges, or `None` after `ec` was put into the queue.
@@ -101,52 +96,32 @@ impl Sm {
             inner.count = if zero { 0 } else { inner.count - 1 };
             return Some(core::mem::take(&mut inner.pending));
         }
-        inner.append(ec);
+        ec.queued.set(true);
+        inner.queue.push_back(ec);
         None
     }
 
     /// Takes `ec` out of the queue; `false` where a signal was faster.
     pub fn cancel(&self, ec: Obj<Ec>) -> bool {
-        let mut inner = self.inner.lock();
-        if !ec.queued.get() {
-            return false;
+        let inner = self.inner.lock();
+        let queued = ec.queued.take();
+        if queued {
+            inner.queue.remove(ec);
         }
-        inner.remove(ec);
-        true
+        queued
     }
 
     /// Takes the first who waits out of the queue without a signal: the semaphore is dying.
     pub fn evict(&self) -> Option<Obj<Ec>> {
-        let mut inner = self.inner.lock();
-        let ec = inner.head?;
-        inner.remove(ec);
-        Some(ec)
+        self.inner.lock().pop()
     }
 }
 
 impl Inner {
-    fn append(&mut self, ec: Obj<Ec>) {
-        ec.queued.set(true);
-        ec.queue_next.set(None);
-        ec.queue_prev.set(self.tail);
-        match self.tail.replace(ec) {
-            Some(last) => last.queue_next.set(Some(ec)),
-            None => self.head = Some(ec),
-        }
-    }
-
-    fn remove(&mut self, ec: Obj<Ec>) {
-        match ec.queue_prev.get() {
-            Some(prev) => prev.queue_next.set(ec.queue_next.get()),
-            None => self.head = ec.queue_next.get(),
-        }
-        match ec.queue_next.get() {
-            Some(next) => next.queue_prev.set(ec.queue_prev.get()),
-            None => self.tail = ec.queue_prev.get(),
-        }
-        ec.queue_next.set(None);
-        ec.queue_prev.set(None);
+    fn pop(&self) -> Option<Obj<Ec>> {
+        let ec = self.queue.pop_front()?;
         ec.queued.set(false);
+        Some(ec)
     }
 }
 
@@ -159,9 +134,8 @@ pub fn create(c: &Caller<'_>) -> Handled {
     if c.args.rdx > MAX_COUNT {
         return Err(Status::BadParam);
     }
-    let sm = Sm::new(creation.header::<Sm>(), creation.pd, c.args.rdx);
-    creation.place_plain(sm)?;
-    creation.done()
+    creation.place_plain(Sm::new(c.args.rdx))?;
+    DONE
 }
 
 /// System call `Up`.
@@ -174,16 +148,18 @@ pub fn up(c: &Caller<'_>) -> Handled {
     sched::yield_if_needed(c.cpu, c.ec)
 }
 
-/// A signal for which nobody waits: whether it was one.
+/// A signal for which nobody waits; `None` where it is none.
 #[inline(always)]
-pub fn plain_up(ec: Obj<Ec>, selector: u64) -> bool {
-    let found = ec.pd.spaces.objects.lookup_badged::<Sm>(selector, Rights::SM_UP);
-    let Ok((sm, badge)) = found else { return false };
-    let counted = sm.count(badge);
-    if counted {
-        ec.regs.set_results(Status::Ok, 0, 0);
-    }
-    counted
+pub fn plain_up(ec: Obj<Ec>, selector: u64) -> Option<()> {
+    let objects = &ec.pd.spaces.objects;
+    let (sm, badge) = objects.lookup_badged::<Sm>(selector, Rights::SM_UP).ok()?;
+    sm.count(badge).then_some(())
+}
+
+/// A wait for a signal that is there: the badges. `None` where it is none.
+#[inline(always)]
+pub fn plain_down(ec: Obj<Ec>, selector: u64) -> Option<u64> {
+    ec.pd.spaces.objects.lookup::<Sm>(selector, Rights::SM_DOWN).ok()?.take()
 }
 
 /// System call `Down`.
@@ -192,7 +168,7 @@ pub fn plain_up(ec: Obj<Ec>, selector: u64) -> bool {
 /// `BadCap`, `BadRight`: the semaphore; `BadParam`: unknown flags; `Timeout`; `Aborted`: the
 /// semaphore died.
 pub fn down(c: &Caller<'_>) -> Handled {
-    let sm = c.ec.pd.spaces.objects.lookup::<Sm>(c.args.rdi, Rights::SM_DOWN)?;
+    let sm = c.object::<Sm>(c.args.rdi, Rights::SM_DOWN)?;
     let flags = Number(c.args.number).get_flags();
     if flags & !DOWN_ZERO != 0 {
         return Err(Status::BadParam);

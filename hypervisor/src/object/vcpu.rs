@@ -3,19 +3,18 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use ipc::cap::{ObjectType, Rights};
+use ipc::cap::Rights;
 use ipc::status::Status;
 
 use super::Obj;
 use super::create::Creation;
 use super::ec::{self, Ec};
-use super::pd::Pd;
 use crate::arch::regs::flag;
 use crate::arch::virt::{Guest, NestedFormat, Page, Platform};
 use crate::cap::{self, Object, ObjectHeader};
 use crate::mem::paging::{Format, LeafSize};
 use crate::mem::pool;
-use crate::syscall::{Caller, Handled};
+use crate::syscall::{Caller, DONE, Handled};
 use spin::Once;
 
 static PLATFORM: Once<Platform> = Once::new();
@@ -40,13 +39,6 @@ pub struct GuestSpace {
     /// Changes after a mapping was taken away: a guest that last ran with another value flushes
     /// the nested TLB. Orders nothing; the rendezvous of the revocation does.
     generation: AtomicU64,
-    /// The PD it is charged to; the guest space accounts for it in its `uses`.
-    pub pd: Obj<Pd>,
-}
-
-// SAFETY: the header is the first field and the structure is `repr(C)`.
-unsafe impl Object for GuestSpace {
-    const TYPE: ObjectType = ObjectType::Guest;
 }
 
 impl GuestSpace {
@@ -69,11 +61,6 @@ pub struct Vcpu {
     pub space: Obj<GuestSpace>,
     /// The backend; only the vCPU's own CPU touches it.
     guest: UnsafeCell<Guest>,
-}
-
-// SAFETY: the header of `ec` is at offset 0 and the structures are `repr(C)`.
-unsafe impl Object for Vcpu {
-    const TYPE: ObjectType = ObjectType::Vcpu;
 }
 
 impl Vcpu {
@@ -106,26 +93,22 @@ impl Vcpu {
 pub fn create_space(c: &Caller<'_>) -> Handled {
     let mut creation = Creation::begin(c)?;
     let platform = platform().ok_or(Status::NotSupported)?;
-    let pd = creation.pd;
     let format = match platform.nested() {
         NestedFormat::Npt => Format::Npt,
+        NestedFormat::Ept => Format::Ept,
     };
     let leaf = if platform.largest_leaf() >= 18 { LeafSize::Huge } else { LeafSize::Large };
+    let (frames, account) = (&mut creation.kernel.frames, &creation.pd.spaces.account);
     // SAFETY: the account lives in the PD, which the object's use keeps.
-    let space =
-        unsafe { cap::GuestSpace::new(creation.frames(), &pd.spaces.account, format, leaf) }?;
-    let object = GuestSpace {
-        header: creation.header::<GuestSpace>(),
-        space,
-        generation: AtomicU64::new(1),
-        pd,
-    };
-    if let Err((status, object)) = creation.place(object) {
+    let space = unsafe { cap::GuestSpace::new(frames, account, format, leaf) }?;
+    let header = ObjectHeader::new(GuestSpace::TYPE);
+    let object = GuestSpace { header, space, generation: AtomicU64::new(1) };
+    creation.place(object).map_err(|(status, object)| {
         // SAFETY: nobody has seen the space.
-        unsafe { object.space.free_roots(creation.frames()) };
-        return Err(status);
-    }
-    creation.done()
+        unsafe { object.space.free_roots(&mut creation.kernel.frames) };
+        status
+    })?;
+    DONE
 }
 
 /// System call `CreateVcpu`.
@@ -138,43 +121,17 @@ pub fn create(c: &Caller<'_>) -> Handled {
     let platform = platform().ok_or(Status::NotSupported)?;
     let cpu = ec::online_cpu(c)?;
     let events = ec::event_base(c, ipc::event::VCPU_EVENTS)?;
-    let space = c.ec.pd.spaces.objects.lookup::<GuestSpace>(c.args.rdx, Rights::GUEST_BIND)?;
-    let pd = creation.pd;
-    let account = &pd.spaces.account;
-    let first = account.alloc_page(creation.frames())?;
-    let second = account.alloc_page(creation.frames());
-    let placed = second.and_then(|second| {
-        // SAFETY: both pages are fresh and belong to the guest from now on.
-        let pages = [first, second].map(|p| unsafe { Page::new(p.cast(), pool::phys(p)) });
-        let ec = Ec::new(ec::Start {
-            header: creation.header::<Vcpu>(),
-            pd,
-            utcb: None,
-            cpu,
-            global: true,
-            events,
-        });
-        ec.regs.set(flag::VCPU | flag::PENDING);
-        ec.pending_event.set(Some(ipc::event::Exit::Startup.number()));
-        // SAFETY: the pages are the guest's own, and the space outlives it.
-        let guest = unsafe { Guest::new(platform, pages, space.space.memory.space.root()) };
-        creation.place_plain(Vcpu::new(ec, Obj::of(space), guest))
-    });
-    match placed {
-        Ok(vcpu) => {
-            space.header.add_use();
-            pd.link(Obj::of(&vcpu.ec));
-            creation.done()
-        }
-        Err(status) => {
-            // SAFETY: nobody has seen the pages.
-            unsafe {
-                account.free_page(creation.frames(), first);
-                if let Ok(second) = second {
-                    account.free_page(creation.frames(), second);
-                }
-            }
-            Err(status)
-        }
-    }
+    let space = c.object::<GuestSpace>(c.args.rdx, Rights::GUEST_BIND)?;
+    let pages = [creation.page()?, creation.page()?];
+    // SAFETY: both pages are fresh and belong to the guest from now on.
+    let pages = pages.map(|page| unsafe { Page::new(page.cast(), pool::phys(page)) });
+    let ec = Ec::new(Vcpu::TYPE, creation.pd, cpu, events, true);
+    ec.regs.set(flag::VCPU | flag::PENDING);
+    ec.pending_event.set(Some(ipc::event::Exit::Startup.number()));
+    // SAFETY: the pages are the guest's own, and the space outlives it.
+    let guest = unsafe { Guest::new(platform, pages, space.space.memory.space.root()) };
+    let vcpu = creation.place_plain(Vcpu::new(ec, Obj::of(space), guest))?;
+    space.header.add_use();
+    creation.pd.ecs.push_front(Obj::of(&vcpu.ec));
+    DONE
 }

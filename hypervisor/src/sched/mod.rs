@@ -17,10 +17,10 @@ pub use remote::{MAX_CPUS, drain, kick, others, recall, remote, set_online};
 pub use timeout::Timeouts;
 
 use core::cell::{Cell, UnsafeCell};
-use core::ptr::NonNull;
+use core::iter::successors;
+use core::ptr::null;
 use core::sync::atomic::Ordering;
 
-use crate::arch::layout::PAGE;
 use crate::arch::percpu::PerCpu;
 use crate::arch::regs::flag;
 use crate::arch::{self, io_bitmap, tlb, virt};
@@ -33,6 +33,7 @@ use crate::object::vcpu::Vcpu;
 use crate::syscall::{DONE, Handled, Outcome};
 
 /// Scheduling state of one CPU.
+#[derive(Default)]
 pub struct Cpu {
     /// Index in the information page's list.
     pub id: u16,
@@ -40,6 +41,8 @@ pub struct Cpu {
     pub current: Cell<Option<Obj<Ec>>>,
     /// Whose address space is loaded; `None`: the kernel's own.
     pub space: Cell<Option<Obj<Pd>>>,
+    /// Whose I/O bitmap is mapped: [`crate::mem::space::PortSpace::key`].
+    ports: Cell<usize>,
     /// Whose time is running; `None` while idle.
     pub sc: Cell<Option<Obj<Sc>>>,
     /// When it began to run.
@@ -61,6 +64,11 @@ pub struct Cpu {
 }
 
 impl Cpu {
+    /// State of a CPU that has not started.
+    pub fn new(id: u16) -> Self {
+        Self { id, ..Self::default() }
+    }
+
     /// The current execution context; for system calls, which somebody has made.
     #[inline(always)]
     pub fn current(&self) -> Obj<Ec> {
@@ -74,24 +82,6 @@ impl Cpu {
     pub fn is_current(&self, ec: Obj<Ec>) -> bool {
         self.current.get() == Some(ec)
     }
-
-    /// State of a CPU that has not started.
-    pub const fn new(id: u16) -> Self {
-        Self {
-            id,
-            current: Cell::new(None),
-            space: Cell::new(None),
-            sc: Cell::new(None),
-            started: Cell::new(0),
-            helping: Cell::new(false),
-            reschedule: Cell::new(false),
-            queue: RunQueue::new(),
-            timeouts: Timeouts::new(),
-            armed: Cell::new(0),
-            attached: Cell::new(None),
-            virt: UnsafeCell::new(None),
-        }
-    }
 }
 
 /// Makes `ec` the current execution context.
@@ -99,29 +89,36 @@ impl Cpu {
 pub fn switch_to(cpu: &PerCpu, ec: Obj<Ec>) {
     cpu.sched.current.set(Some(ec));
     cpu.set_rsp0(ec.frame_end());
-    if cpu.sched.space.get() != Some(ec.pd) {
+    let loaded = cpu.sched.space.get().map_or(null(), |pd| pd.pointer().as_ptr().cast_const());
+    if loaded != ec.pd.pointer().as_ptr() {
+        detach(cpu);
         load_space(cpu, ec.pd);
     }
 }
 
 /// Loads the address space and the ports of a protection domain.
-#[inline]
+#[inline(always)]
 pub fn load_space(cpu: &PerCpu, pd: Obj<Pd>) {
     cpu.sched.space.set(Some(pd));
-    let id = usize::from(cpu.sched.id);
     // SAFETY: the root has the kernel's half, and stays until the domain is destroyed, which every
-    // CPU leaves before; so does the bitmap. The TLB is flushed, as mappings may have changed
-    // since the space was loaded last.
-    unsafe {
-        tlb::set_cr3(pd.spaces.memory.space.root(), 0, false);
-        match pd.spaces.ports.space.bitmap() {
-            Some(bitmap) => {
-                let first = pool::phys(NonNull::from_ref(bitmap));
-                io_bitmap::grant(id, [first, first + PAGE]);
-            }
-            None => io_bitmap::deny(id),
-        }
+    // CPU leaves before. The TLB is flushed, as mappings may have changed since the space was
+    // loaded last.
+    unsafe { tlb::set_cr3(pd.spaces.memory.space.root(), 0, false) };
+    let ports = pd.spaces.ports.space.key();
+    if ports != 0 && ports != cpu.sched.ports.get() {
+        map_ports(cpu, pd);
     }
+    cpu.set_ports(ports != 0);
+}
+
+/// Maps the I/O bitmap of a protection domain.
+#[inline(never)]
+fn map_ports(cpu: &PerCpu, pd: Obj<Pd>) {
+    let ports = &pd.spaces.ports.space;
+    let Some(bitmap) = ports.bitmap() else { return };
+    cpu.sched.ports.set(ports.key());
+    // SAFETY: the bitmap stays until the domain is destroyed, at which each CPU forgets it.
+    unsafe { io_bitmap::map(cpu.sched.id.into(), bitmap.map(pool::phys)) };
 }
 
 /// Loads the current address space and ports again: they have changed.
@@ -159,11 +156,7 @@ pub fn pick(cpu: &PerCpu) {
 
 /// The execution context that the chain from `ec` leads to.
 pub fn chain_end(ec: Obj<Ec>) -> Obj<Ec> {
-    let mut end = ec;
-    while let Some(partner) = end.partner.get() {
-        end = partner;
-    }
-    end
+    successors(Some(ec), |ec| ec.partner.get()).last().unwrap_or(ec)
 }
 
 /// Puts a scheduling context where it stays until `ec` is woken.
@@ -204,12 +197,7 @@ pub fn charge_current(cpu: &PerCpu) {
 fn arm_timer(cpu: &PerCpu) {
     let sched = &cpu.sched;
     let budget = sched.sc.get().map(|sc| sched.started.get().saturating_add(sc.left.get()));
-    let wait = sched.timeouts.first();
-    let next = match (budget, wait) {
-        (Some(a), Some(b)) => a.min(b),
-        (Some(a), None) | (None, Some(a)) => a,
-        (None, None) => 0,
-    };
+    let next = [budget, sched.timeouts.first()].into_iter().flatten().min().unwrap_or(0);
     if sched.armed.get() != next {
         sched.armed.set(next);
         match next {
@@ -222,12 +210,11 @@ fn arm_timer(cpu: &PerCpu) {
 /// Gives the CPU to the most important scheduling context; the current one stays ready.
 pub fn preempt(cpu: &PerCpu) {
     if let Some(sc) = stop(cpu) {
-        if sc.left.get() == 0 {
+        let spent = sc.left.get() == 0;
+        if spent {
             sc.left.set(sc.budget);
-            cpu.sched.queue.push_back(sc);
-        } else {
-            cpu.sched.queue.push_front(sc);
         }
+        cpu.sched.queue.push(sc, !spent);
     }
     pick(cpu);
 }
@@ -258,7 +245,7 @@ pub fn enqueue(cpu: &PerCpu, sc: Obj<Sc>) {
     if sc.left.get() == 0 {
         sc.left.set(sc.budget);
     }
-    cpu.sched.queue.push_back(sc);
+    cpu.sched.queue.push(sc, false);
     if cpu.sched.sc.get().is_none_or(|current| sc.priority > current.priority) {
         cpu.sched.reschedule.set(true);
     }
@@ -301,10 +288,14 @@ pub fn timer(cpu: &PerCpu) {
 }
 
 /// Ends the wait of `ec` at `deadline`; 0 for no end.
+#[inline(always)]
 pub fn set_deadline(cpu: &PerCpu, ec: Obj<Ec>, deadline: u64) {
-    if ec.deadline.get() == deadline {
-        return;
+    if ec.deadline.get() != deadline {
+        change_deadline(cpu, ec, deadline);
     }
+}
+
+fn change_deadline(cpu: &PerCpu, ec: Obj<Ec>, deadline: u64) {
     cpu.sched.timeouts.remove(ec);
     if deadline != 0 {
         cpu.sched.timeouts.insert(ec, deadline);
@@ -333,7 +324,6 @@ pub fn settle(cpu: &PerCpu) {
         };
         let flags = ec.regs.flags.get();
         if flags & !flag::FULL == 0 {
-            detach(cpu);
             return;
         }
         if flags & flag::DEAD != 0 {
@@ -355,38 +345,38 @@ pub fn settle(cpu: &PerCpu) {
     }
 }
 
-/// Puts the guest's registers into the CPU.
-pub fn attach(cpu: &PerCpu, vcpu: Obj<Vcpu>) {
-    if cpu.sched.attached.get() == Some(vcpu) {
-        return;
-    }
-    detach(cpu);
-    cpu.sched.attached.set(Some(vcpu));
-    // SAFETY: this is the vCPU's CPU, and `guest` and `virt` are borrowed nowhere else meanwhile.
-    unsafe {
-        if let Some(virt) = &mut *cpu.sched.virt.get() {
-            vcpu.guest().attach(virt);
-        }
+/// Puts the guest's registers into the CPU. They stay there while the VMM handles an exit, which
+/// can use none of them, until another protection domain or another vCPU has its turn.
+#[inline(always)]
+pub fn attach(cpu: &PerCpu, vcpu: Obj<Vcpu>, virt: &mut virt::Cpu) {
+    if cpu.sched.attached.get() != Some(vcpu) {
+        detach(cpu);
+        cpu.sched.attached.set(Some(vcpu));
+        // SAFETY: this is the vCPU's CPU, and `guest` is borrowed nowhere else meanwhile.
+        unsafe { vcpu.guest() }.attach(virt);
     }
 }
 
 /// Takes the guest's registers, if any, out of the CPU.
-#[inline]
+#[inline(always)]
 pub fn detach(cpu: &PerCpu) {
+    if cpu.sched.attached.get().is_some() {
+        detach_current(cpu);
+    }
+}
+
+#[inline(never)]
+fn detach_current(cpu: &PerCpu) {
     if let Some(vcpu) = cpu.sched.attached.take() {
         // SAFETY: as in `attach`.
-        unsafe {
-            if let Some(virt) = &mut *cpu.sched.virt.get() {
-                vcpu.guest().detach(virt);
-            }
-        }
+        unsafe { vcpu.guest() }.detach();
     }
 }
 
 /// Whether something more important became ready since the last choice.
 #[inline]
 pub fn take_reschedule(cpu: &PerCpu) -> bool {
-    cpu.sched.reschedule.replace(false)
+    cpu.sched.reschedule.get() && cpu.sched.reschedule.take()
 }
 
 /// Between two steps of a long operation: lets interrupts in, and whoever became ready.
@@ -423,6 +413,10 @@ pub fn forget(cpu: &PerCpu, ec: Obj<Ec>) {
     if cpu.sched.attached.get().map(|v| Obj::of(&v.ec)) == Some(ec) {
         detach(cpu);
     }
+    if let Some(vcpu) = Vcpu::of(ec) {
+        // SAFETY: this is the vCPU's CPU, and it is not attached.
+        unsafe { vcpu.guest() }.retire();
+    }
     if cpu.sched.current.get() == Some(ec) {
         cpu.set_nobody();
     }
@@ -445,13 +439,14 @@ pub fn remove(cpu: &PerCpu, sc: Obj<Sc>) {
 
 /// Leaves the address space of a protection domain that is about to be freed.
 pub fn leave_space(cpu: &PerCpu, pd: Obj<Pd>) {
+    if cpu.sched.ports.get() == pd.spaces.ports.space.key() {
+        cpu.sched.ports.set(0);
+    }
     if cpu.sched.space.get() == Some(pd) {
         cpu.sched.space.set(None);
+        cpu.set_ports(false);
         // SAFETY: the kernel's own tables map all that the kernel uses, and no user memory.
-        unsafe {
-            tlb::set_cr3(crate::object::pd::kernel_root(), 0, false);
-            io_bitmap::deny(usize::from(cpu.sched.id));
-        }
+        unsafe { tlb::set_cr3(crate::object::pd::kernel_root(), 0, false) };
     }
 }
 

@@ -1,60 +1,46 @@
 //! The run queue of a CPU: a list per priority and a bitmap of those that hold something.
 
+use core::array;
 use core::cell::Cell;
 
-use crate::object::Obj;
-use crate::object::sc::{List, Place, Sc};
+use crate::object::sc::{Place, Sc};
+use crate::object::{List, Obj};
 
 /// Number of priorities.
 pub const PRIORITIES: usize = 128;
 
 /// Ready scheduling contexts by priority.
 pub struct RunQueue {
-    lists: [List; PRIORITIES],
+    lists: [List<Sc, ()>; PRIORITIES],
     occupied: Cell<u128>,
 }
 
-impl RunQueue {
-    /// An empty queue.
-    pub const fn new() -> Self {
-        Self { lists: [const { List::new() }; PRIORITIES], occupied: Cell::new(0) }
+impl Default for RunQueue {
+    fn default() -> Self {
+        Self { lists: array::from_fn(|_| List::default()), occupied: Cell::new(0) }
     }
+}
 
+impl RunQueue {
     /// Whether nothing is ready.
     pub fn is_empty(&self) -> bool {
         self.occupied.get() == 0
     }
 
-    /// Behind its equals.
-    pub fn push_back(&self, sc: Obj<Sc>) {
-        if let Some(list) = self.list(sc) {
-            list.push_back(sc);
-        }
-    }
-
-    /// Before its equals.
-    pub fn push_front(&self, sc: Obj<Sc>) {
-        if let Some(list) = self.list(sc) {
-            list.push_front(sc);
-        }
-    }
-
-    fn list(&self, sc: Obj<Sc>) -> Option<&List> {
-        let list = self.lists.get(usize::from(sc.priority))?;
+    /// Makes one ready, before or behind its equals.
+    pub fn push(&self, sc: Obj<Sc>, front: bool) {
+        let Some(list) = self.lists.get(usize::from(sc.priority)) else { return };
         self.occupied.set(self.occupied.get() | 1 << sc.priority);
         sc.place.set(Place::Ready);
-        Some(list)
+        list.insert(sc, list.first().filter(|_| front));
     }
 
     /// The first of the highest priority.
     pub fn pop(&self) -> Option<Obj<Sc>> {
         let priority = self.occupied.get().checked_ilog2()?;
-        let list = self.lists.get(crate::num::usize_of(u64::from(priority)))?;
-        let sc = list.pop_front();
-        if list.is_empty() {
-            self.occupied.set(self.occupied.get() & !(1 << priority));
-        }
-        sc
+        let sc = self.lists.get(crate::num::usize_of(u64::from(priority)))?.first()?;
+        self.remove(sc);
+        Some(sc)
     }
 
     /// Takes out one that is ready.
@@ -64,11 +50,5 @@ impl RunQueue {
         if list.is_empty() {
             self.occupied.set(self.occupied.get() & !(1 << sc.priority));
         }
-    }
-}
-
-impl Default for RunQueue {
-    fn default() -> Self {
-        Self::new()
     }
 }

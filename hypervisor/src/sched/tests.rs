@@ -11,9 +11,8 @@ use proptest::prelude::*;
 
 use super::queue::RunQueue;
 use super::timeout::Timeouts;
-use crate::cap::ObjectHeader;
 use crate::object::Obj;
-use crate::object::ec::{Ec, Start};
+use crate::object::ec::Ec;
 use crate::object::pd::Pd;
 use crate::object::sc::Sc;
 use crate::object::sm::{MAX_COUNT, Signal, Sm};
@@ -28,18 +27,11 @@ fn leak<T>(object: T) -> Obj<T> {
 }
 
 fn ec() -> Obj<Ec> {
-    leak(Ec::new(Start {
-        header: ObjectHeader::new(ObjectType::Ec),
-        pd: pd(),
-        utcb: None,
-        cpu: 0,
-        events: 0,
-        global: true,
-    }))
+    leak(Ec::new(ObjectType::Ec, pd(), 0, 0, true))
 }
 
 fn sc(priority: u8) -> Obj<Sc> {
-    leak(Sc::new(pd(), ec(), priority, 1))
+    leak(Sc::new(ec(), priority, 1))
 }
 
 #[derive(Clone, Debug)]
@@ -59,18 +51,18 @@ proptest! {
         (0..12usize).prop_map(QueueOp::Remove),
     ], 0..200)) {
         let scs: Vec<_> = [0, 0, 1, 1, 1, 63, 64, 64, 126, 127, 127, 5].map(sc).into();
-        let queue = RunQueue::new();
+        let queue = RunQueue::default();
         // By priority, first to run first.
         let mut model: Vec<Vec<usize>> = std::vec![Vec::new(); 128];
         let queued = |model: &[Vec<usize>], n| model.iter().flatten().any(|&m| m == n);
         for op in ops {
             match op {
                 QueueOp::Back(n) if !queued(&model, n) => {
-                    queue.push_back(scs[n]);
+                    queue.push(scs[n], false);
                     model[usize::from(scs[n].priority)].push(n);
                 }
                 QueueOp::Front(n) if !queued(&model, n) => {
-                    queue.push_front(scs[n]);
+                    queue.push(scs[n], true);
                     model[usize::from(scs[n].priority)].insert(0, n);
                 }
                 QueueOp::Remove(n) if queued(&model, n) => {
@@ -90,7 +82,7 @@ proptest! {
     #[test]
     fn timeouts(ops in prop::collection::vec((0..8usize, 0..20u64), 0..200)) {
         let ecs: Vec<_> = (0..8).map(|_| ec()).collect();
-        let list = Timeouts::new();
+        let list = Timeouts::default();
         // Deadline and who, in the order in which they end.
         let mut model: Vec<(u64, usize)> = Vec::new();
         for (n, deadline) in ops {
@@ -123,7 +115,7 @@ proptest! {
     #[test]
     fn semaphore(ops in prop::collection::vec((0..4u8, 0..6usize), 0..200), start in 0..3u64) {
         let ecs: Vec<_> = (0..6).map(|_| ec()).collect();
-        let sm = Sm::new(ObjectHeader::new(ObjectType::Sm), pd(), start);
+        let sm = Sm::new(start);
         let (mut count, mut pending) = (start, 0u64);
         let mut waiting: Vec<usize> = Vec::new();
         for (op, n) in ops {
@@ -170,7 +162,7 @@ proptest! {
 
 #[test]
 fn full_counter_overflows_but_keeps_the_badge() {
-    let sm = Sm::new(ObjectHeader::new(ObjectType::Sm), pd(), MAX_COUNT);
+    let sm = Sm::new(MAX_COUNT);
     assert!(matches!(sm.up(4), Err(Status::Overflow)));
     assert_eq!(sm.down(ec(), true), Some(4));
 }

@@ -1,72 +1,38 @@
 //! Waits that end at a time: a list sorted by deadline, linked through the execution contexts.
 
-use core::cell::Cell;
-
 use ipc::status::Status;
 
 use crate::arch::percpu::PerCpu;
 use crate::arch::regs::flag;
-use crate::object::Obj;
 use crate::object::ec::Ec;
+use crate::object::{List, Obj};
 
 /// The waits of one CPU's execution contexts, earliest first.
 #[derive(Default)]
-pub struct Timeouts {
-    head: Cell<Option<Obj<Ec>>>,
-}
+pub struct Timeouts(List<Ec, Timeouts>);
 
 impl Timeouts {
-    /// No waits.
-    pub const fn new() -> Self {
-        Self { head: Cell::new(None) }
-    }
-
     /// The earliest deadline.
     pub fn first(&self) -> Option<u64> {
-        self.head.get().map(|ec| ec.deadline.get())
+        self.0.first().map(|ec| ec.deadline.get())
     }
 
     /// Adds one; behind those with the same deadline.
     pub fn insert(&self, ec: Obj<Ec>, deadline: u64) {
         ec.deadline.set(deadline);
-        let mut prev = None;
-        let mut next = self.head.get();
-        while let Some(other) = next {
-            if other.deadline.get() > deadline {
-                break;
-            }
-            prev = next;
-            next = other.timeout_next.get();
-        }
-        ec.timeout_prev.set(prev);
-        ec.timeout_next.set(next);
-        match prev {
-            Some(p) => p.timeout_next.set(Some(ec)),
-            None => self.head.set(Some(ec)),
-        }
-        if let Some(n) = next {
-            n.timeout_prev.set(Some(ec));
-        }
+        self.0.insert(ec, self.0.iter().find(|other| other.deadline.get() > deadline));
     }
 
     /// Takes one out, if it is in.
     pub fn remove(&self, ec: Obj<Ec>) {
-        if ec.deadline.replace(0) == 0 {
-            return;
-        }
-        let (prev, next) = (ec.timeout_prev.take(), ec.timeout_next.take());
-        match prev {
-            Some(p) => p.timeout_next.set(next),
-            None => self.head.set(next),
-        }
-        if let Some(n) = next {
-            n.timeout_prev.set(prev);
+        if ec.deadline.take() != 0 {
+            self.0.remove(ec);
         }
     }
 
     /// Takes out the first, if its time has come.
     pub fn pop_expired(&self, now: u64) -> Option<Obj<Ec>> {
-        let ec = self.head.get().filter(|ec| ec.deadline.get() <= now)?;
+        let ec = self.0.first().filter(|ec| ec.deadline.get() <= now)?;
         self.remove(ec);
         Some(ec)
     }

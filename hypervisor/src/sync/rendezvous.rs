@@ -7,8 +7,10 @@
 //! left guest mode for it, and flush their nested TLB on the next entry because the generation of
 //! their space changed.
 
-use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use core::iter::successors;
+use core::sync::atomic::Ordering;
+
+use spin::mutex::SpinMutex;
 
 use super::Guard;
 use crate::arch::apic;
@@ -24,23 +26,22 @@ pub struct Request {
     /// Forget translations of user memory.
     pub host_tlb: bool,
     /// First of the dead objects whose CPU has to let go of them, linked through their headers.
-    pub dead: Option<NonNull<ObjectHeader>>,
+    pub dead: Option<Obj<ObjectHeader>>,
     /// A protection domain that is being destroyed: everything in it stops.
     pub dying: Option<Obj<Pd>>,
 }
 
-/// The request; written by the holder of the kernel lock before the flags of the CPUs (release)
-/// and constant until all have answered.
-static HOST_TLB: AtomicBool = AtomicBool::new(false);
-static DEAD: AtomicPtr<ObjectHeader> = AtomicPtr::new(core::ptr::null_mut());
-static DYING: AtomicPtr<Pd> = AtomicPtr::new(core::ptr::null_mut());
+// SAFETY: what it points to stays, and is not changed, until all CPUs have answered.
+unsafe impl Send for Request {}
+
+/// The request. The lock is only held to copy it; the holder of the kernel lock writes it before
+/// the flags of the CPUs (release), and it is constant until all have answered.
+static REQUEST: SpinMutex<Request> =
+    SpinMutex::new(Request { host_tlb: false, dead: None, dying: None });
 
 /// Holds a rendezvous of all CPUs.
 pub fn all(_lock: &Guard, cpu: &PerCpu, request: Request) {
-    HOST_TLB.store(request.host_tlb, Ordering::Relaxed);
-    DEAD.store(request.dead.map_or(core::ptr::null_mut(), NonNull::as_ptr), Ordering::Relaxed);
-    let dying = request.dying.map_or(core::ptr::null_mut(), |pd| pd.pointer().as_ptr());
-    DYING.store(dying, Ordering::Relaxed);
+    *REQUEST.lock() = request;
     for remote in sched::others(cpu) {
         // Release: the request and everything that was unlinked are visible to who sees the flag.
         remote.rendezvous.store(true, Ordering::Release);
@@ -55,11 +56,6 @@ pub fn all(_lock: &Guard, cpu: &PerCpu, request: Request) {
     }
 }
 
-/// Lets every CPU load the ports of its protection domain anew: one may have got its first.
-pub fn reload_ports(lock: &Guard, cpu: &PerCpu) {
-    all(lock, cpu, Request { host_tlb: true, ..Request::default() });
-}
-
 /// Answers, if this CPU was asked.
 pub fn respond(cpu: &PerCpu) {
     let Some(own) = sched::remote(cpu.sched.id) else { return };
@@ -70,19 +66,15 @@ pub fn respond(cpu: &PerCpu) {
 }
 
 fn act(cpu: &PerCpu) {
+    let request = *REQUEST.lock();
     sched::drain(cpu);
-    let mut next = NonNull::new(DEAD.load(Ordering::Relaxed));
-    while let Some(pointer) = next {
-        // SAFETY: the holder of the kernel lock keeps the list alive until all have answered.
-        let header = unsafe { pointer.as_ref() };
-        destroy::let_go(cpu, header);
-        next = header.next.get();
+    for object in successors(request.dead, |object| object.next.get()) {
+        destroy::let_go(cpu, object);
     }
-    if let Some(pd) = NonNull::new(DYING.load(Ordering::Relaxed)) {
-        // SAFETY: as above.
-        destroy::leave(cpu, unsafe { Obj::new(pd) });
+    if let Some(pd) = request.dying {
+        destroy::leave(cpu, pd);
     }
-    if HOST_TLB.load(Ordering::Relaxed) {
+    if request.host_tlb {
         sched::reload_space(cpu);
     }
 }

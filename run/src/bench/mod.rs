@@ -1,7 +1,10 @@
 //! `run/bench`: figures that we promise, measured.
 
+mod aims;
 mod calls;
 mod guest_boot;
+mod intel;
+mod kernel;
 mod reported;
 
 use std::path::Path;
@@ -33,8 +36,13 @@ impl Figure {
 /// A benchmark: its name, and how its figures come about.
 type Benchmark = (&'static str, fn(&Bench) -> Result<Vec<Figure>>);
 
-const BENCHMARKS: &[Benchmark] =
-    &[("guest-boot", guest_boot::run), ("exits", exits), ("calls", calls::run)];
+const BENCHMARKS: &[Benchmark] = &[
+    ("calls", calls::run),
+    ("intel", intel::run),
+    ("kernel", kernel::run),
+    ("exits", exits),
+    ("guest-boot", guest_boot::run),
+];
 
 /// What the benchmarks work with.
 pub struct Bench {
@@ -85,9 +93,28 @@ fn exits(bench: &Bench) -> Result<Vec<Figure>> {
     Ok(exits.into_iter().map(figure).collect())
 }
 
+/// The figures, with our aims and the figures of others beside them, where there are some.
 fn table(figures: &[Figure]) -> String {
-    let width = figures.iter().map(|f| f.name.len()).max().unwrap_or(0);
-    figures.iter().map(|f| format!("{:width$}  {:>12.3} {}\n", f.name, f.value, f.unit)).collect()
+    let peers = |a: &aims::Aim| [a.most, a.nova, a.hedron, a.sel4];
+    let mut rows =
+        vec![["name", "value", "unit", "aim", "NOVA", "Hedron", "seL4"].map(str::to_owned)];
+    for figure in figures {
+        let others = aims::of(&figure.name).map_or([None; 4], peers);
+        let [aim, nova, hedron, sel4] = others.map(|n| n.map_or(String::new(), |n| n.to_string()));
+        // Counts are whole.
+        let decimals = if figure.value.fract() == 0.0 { 0 } else { 3 };
+        let value = format!("{:.decimals$}", figure.value);
+        rows.push([figure.name.clone(), value, figure.unit.clone(), aim, nova, hedron, sel4]);
+    }
+    let width = |column: usize| {
+        rows.iter().filter_map(|r| r.get(column)).map(String::len).max().unwrap_or(0)
+    };
+    let (name, unit) = (width(0), width(2));
+    let line = |[n, v, u, a, x, y, z]: &[String; 7]| {
+        let line = format!("{n:name$}  {v:>9} {u:unit$}  {a:>6}  {x:>6}  {y:>6}  {z:>6}");
+        line.trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
 }
 
 /// The middle of several measurements.
@@ -107,8 +134,12 @@ mod tests {
     }
 
     #[test]
-    fn table_is_aligned() {
-        let figures = [Figure::new("a", "s", 1.5), Figure::new("long", "exits", 20.0)];
-        assert_eq!(table(&figures), "a            1.500 s\nlong        20.000 exits\n");
+    fn table_is_aligned_and_has_the_figures_of_others() {
+        let figures = [Figure::new("boot", "s", 1.5), Figure::new("sm_up", "instructions", 98.0)];
+        let expected = "\
+            name       value unit             aim    NOVA  Hedron    seL4\n\
+            boot       1.500 s\n\
+            sm_up         98 instructions     120     142     173     372\n";
+        assert_eq!(table(&figures), expected);
     }
 }

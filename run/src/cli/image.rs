@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::{Check, Context, Image};
 use crate::config::units::show;
+use crate::iso::Medium;
 use crate::{deps, system, ui};
 
 pub(super) fn image(context: &Context, args: &Image) -> Result<ExitCode> {
@@ -13,8 +14,9 @@ pub(super) fn image(context: &Context, args: &Image) -> Result<ExitCode> {
     let compiled = system::check(repo, &args.config, args.size.smp, args.size.memory)?;
     deps::ensure(deps::For::Image, &context.toolchain, args.consent.yes)?;
     let plan = system::plan(repo, &context.toolchain, &compiled)?;
-    let default = repo.target.join(&compiled.system.name).with_extension("iso");
-    plan.pack(args.output.as_ref().unwrap_or(&default))?;
+    let (medium, extension) = if args.usb { (Medium::Stick, "img") } else { (Medium::Disc, "iso") };
+    let default = repo.target.join(&compiled.system.name).with_extension(extension);
+    plan.pack_for(medium, args.output.as_ref().unwrap_or(&default))?;
     Ok(ExitCode::SUCCESS)
 }
 

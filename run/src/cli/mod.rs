@@ -11,8 +11,10 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::bochs::Model;
 use crate::config::units;
-use crate::qemu::{Accel, Cpu, Firmware};
+use crate::machine::{Cpu, Emulator};
+use crate::qemu::{Accel, Firmware};
 use crate::repo::Repo;
 use crate::system::BadConfiguration;
 use crate::toolchain::Toolchain;
@@ -28,9 +30,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Build everything, pack the boot image and start it in QEMU.
+    /// Build everything, pack the boot image and start it in an emulator.
     Boot(Boot),
-    /// Build everything and pack one bootable ISO image for BIOS and UEFI.
+    /// Build everything and pack one bootable image for BIOS and UEFI.
     Image(Image),
     /// Check a configuration completely, without building.
     Check(Check),
@@ -66,12 +68,18 @@ struct Boot {
     config: Option<PathBuf>,
     #[command(flatten)]
     size: Size,
-    /// Firmware of the machine.
+    /// Firmware of the machine; Bochs has its BIOS only.
     #[arg(long, value_enum, default_value = "bios")]
     firmware: Firmware,
-    /// Vendor of the CPU.
-    #[arg(long, value_enum, default_value = "amd")]
-    cpu: Cpu,
+    /// Vendor of the CPU [default: amd].
+    #[arg(long, value_enum)]
+    cpu: Option<Cpu>,
+    /// Emulator [default: qemu for amd, bochs for intel].
+    #[arg(long, value_enum)]
+    emulator: Option<Emulator>,
+    /// CPU model in Bochs [default: corei7_skylake_x or ryzen].
+    #[arg(long, value_enum)]
+    model: Option<Model>,
     /// How QEMU runs the CPU.
     #[arg(long, value_enum, default_value = "tcg")]
     accel: Accel,
@@ -102,9 +110,12 @@ struct Boot {
 struct Image {
     /// System configuration.
     config: PathBuf,
-    /// The image to write; without it, target/NAME.iso.
-    #[arg(long, short, value_name = "OUT.iso")]
+    /// The image to write; without it, target/NAME.iso, or NAME.img with --usb.
+    #[arg(long, short, value_name = "OUT")]
     output: Option<PathBuf>,
+    /// For a USB stick: to be written to it as it is, over all that is on it (docs/hardware.md).
+    #[arg(long)]
+    usb: bool,
     #[command(flatten)]
     size: Size,
     #[command(flatten)]
@@ -182,7 +193,7 @@ fn run(matches: &ArgMatches) -> Result<ExitCode> {
             Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Bench(args) => {
-            deps::ensure(deps::For::Boot, &context.toolchain, args.consent.yes)?;
+            deps::ensure(deps::For::Bench, &context.toolchain, args.consent.yes)?;
             let bench = crate::bench::Bench {
                 repo: context.repo,
                 toolchain: context.toolchain,

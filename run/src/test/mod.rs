@@ -2,14 +2,19 @@
 
 pub mod conformance;
 pub mod host;
+pub mod lane;
 pub mod lint;
+mod partition;
 pub mod report;
 pub mod size;
+pub mod stick;
 pub mod system;
 
 use std::collections::VecDeque;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
+use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 
@@ -17,6 +22,7 @@ use crate::images::{self, Images};
 use crate::repo::Repo;
 use crate::toolchain::Toolchain;
 use crate::ui;
+use lane::Lane;
 use report::Report;
 
 /// What the cases work with.
@@ -88,18 +94,35 @@ impl Job {
     }
 
     /// Whether a filter leaves anything of it. A group runs also for a filter that may be a part
-    /// of one of its names: any word, unless that is the name of another layer.
+    /// of one of its names: any word, unless that is the name of another layer or lane. For slow
+    /// machines that must be the name of a case, with its `::`.
     fn wanted(&self, filter: &str) -> bool {
         if self.name.contains(filter) || !self.many {
             return self.name.contains(filter);
         }
-        filter.starts_with(&self.name) || !(filter.contains('/') || LAYERS.contains(&filter))
+        let other = LAYERS.contains(&filter)
+            || Lane::ALL.iter().any(|l| l.name() == filter)
+            || self.rank() == 0 && !filter.contains("::");
+        filter.starts_with(&self.name) || !(filter.contains('/') || other)
+    }
+
+    /// What takes longest begins first, so that nothing long is left alone at the end.
+    fn rank(&self) -> u8 {
+        match Lane::of(&self.name) {
+            Some(Lane::BochsIntel | Lane::BochsAmd) => 0,
+            Some(Lane::QemuAmd) => 1,
+            None => 2,
+        }
     }
 
     fn run(self, context: &Context, report: &Report) {
         let name = self.name;
+        let start = Instant::now();
         if let Err(error) = (self.work)(context, report) {
             report.measure(&name, || Err(error));
+        }
+        if let Some(lane) = Lane::of(&name) {
+            report.spent(lane, start.elapsed());
         }
     }
 }
@@ -126,14 +149,27 @@ pub fn run(repo: Repo, toolchain: Toolchain, filter: &str) -> Result<bool> {
         Layer { jobs: lint::jobs(), workers: 1 },
         Layer { jobs: host::jobs(), workers: 1 },
         Layer { jobs: size::jobs(), workers: 1 },
-        Layer { jobs: conformance::jobs(), workers: 2 },
-        Layer { jobs: system::jobs(), workers: 2 },
+        Layer { jobs: machines(), workers: cpus() },
     ];
     for layer in layers {
         let wanted = layer.jobs.into_iter().filter(|job| job.wanted(filter)).collect();
         work(&context, &report, wanted, layer.workers);
     }
     Ok(report.close())
+}
+
+/// Everything that runs in an emulator.
+fn machines() -> Vec<Job> {
+    let mut jobs = conformance::jobs();
+    jobs.extend(system::jobs());
+    jobs.extend(stick::jobs());
+    jobs.sort_by_key(Job::rank);
+    jobs
+}
+
+/// Number of CPUs that we may use.
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 fn work(context: &Context, report: &Report, jobs: VecDeque<Job>, workers: usize) {
@@ -152,7 +188,7 @@ fn work(context: &Context, report: &Report, jobs: VecDeque<Job>, workers: usize)
 
 #[cfg(test)]
 mod tests {
-    use super::Job;
+    use super::{Job, Lane, machines};
 
     #[test]
     fn filter_selects_by_part_of_the_name() {
@@ -162,9 +198,25 @@ mod tests {
 
     #[test]
     fn group_runs_where_its_cases_may_be_meant() {
-        let group = Job::group("conformance/2-cpus", |_, _| Ok(()));
+        let group = Job::group("conformance/qemu-amd/2-cpus", |_, _| Ok(()));
         assert!(group.wanted("conformance") && group.wanted("ipc"));
-        assert!(group.wanted("conformance/2-cpus/ipc"));
+        assert!(group.wanted("conformance/qemu-amd/2-cpus/ipc") && group.wanted("qemu-amd"));
         assert!(!group.wanted("system/shell") && !group.wanted("system"));
+        assert!(!group.wanted("bochs-amd") && !group.wanted("conformance/bochs-amd"));
+        let slow = Job::group("conformance/bochs-amd/2-cpus", |_, _| Ok(()));
+        assert!(slow.wanted("bochs-amd") && slow.wanted("ipc::call") && slow.wanted(""));
+        assert!(!slow.wanted("ipc") && !slow.wanted("qemu-amd"));
+    }
+
+    #[test]
+    fn slow_machines_begin_first() {
+        let jobs = machines();
+        assert!(jobs.is_sorted_by_key(Job::rank));
+        for lane in Lane::ALL {
+            let of_lane = |layer| {
+                jobs.iter().any(|j| j.name.starts_with(layer) && Lane::of(&j.name) == Some(lane))
+            };
+            assert!(of_lane("conformance/") && of_lane("system/"), "{lane:?}");
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! Prints results as they come and counts them.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use super::lane::Lane;
 use crate::ui::seconds;
 
 /// The results of a run.
@@ -18,6 +20,24 @@ struct Totals {
     passed: usize,
     failed: Vec<String>,
     skipped: usize,
+    lanes: BTreeMap<&'static str, Counts>,
+}
+
+/// What came of a lane's cases.
+#[derive(Default)]
+struct Counts {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+    /// Time of all its machines, some of which ran at the same time.
+    time: Duration,
+}
+
+impl Totals {
+    /// The counts of a case's lane, where it is in one.
+    fn lane(&mut self, case: &str) -> Option<&mut Counts> {
+        Lane::of(case).map(|lane| self.lanes.entry(lane.name()).or_default())
+    }
 }
 
 impl Report {
@@ -46,11 +66,13 @@ impl Report {
         match result {
             Ok(remark) => {
                 totals.passed += 1;
+                totals.lane(name).into_iter().for_each(|lane| lane.passed += 1);
                 let gap = if remark.is_empty() { "" } else { "  " };
                 println!("{name} ... ok ({}){gap}{remark}", seconds(time));
             }
             Err(error) => {
                 totals.failed.push(name.to_owned());
+                totals.lane(name).into_iter().for_each(|lane| lane.failed += 1);
                 println!("{name} ... FAILED ({})", seconds(time));
                 for line in format!("{error:#}").lines() {
                     println!("    {line}");
@@ -61,8 +83,15 @@ impl Report {
 
     /// Notes a case that does not apply here; it is shown, and counts as neither.
     pub fn skip(&self, name: &str, why: &str) {
-        self.totals().skipped += 1;
+        let mut totals = self.totals();
+        totals.skipped += 1;
+        totals.lane(name).into_iter().for_each(|lane| lane.skipped += 1);
         println!("{name} ... skipped: {why}");
+    }
+
+    /// Notes time that a lane's machine took.
+    pub fn spent(&self, lane: Lane, time: Duration) {
+        self.totals().lanes.entry(lane.name()).or_default().time += time;
     }
 
     /// The counts; a case that panicked elsewhere must not hide the rest.
@@ -73,7 +102,8 @@ impl Report {
     /// Prints the closing line. Returns whether there were cases and all passed.
     #[must_use]
     pub fn close(self) -> bool {
-        let totals = self.totals.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut totals =
+            self.totals.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         if !totals.failed.is_empty() {
             println!("\nfailed:");
             for name in &totals.failed {
@@ -82,6 +112,15 @@ impl Report {
         }
         if totals.passed + totals.failed.len() == 0 {
             println!("no case has a name with `{}`", self.filter);
+        }
+        totals.lanes.retain(|_, lane| lane.passed + lane.failed + lane.skipped > 0);
+        if !totals.lanes.is_empty() {
+            println!("\nlanes, with the time that their machines took:");
+        }
+        for (name, lane) in &totals.lanes {
+            let Counts { passed, failed, skipped, time } = lane;
+            let time = seconds(*time);
+            println!("    {name:12} {passed} passed, {failed} failed, {skipped} skipped ({time})");
         }
         if totals.skipped > 0 {
             println!("\n{} skipped", totals.skipped);

@@ -5,15 +5,18 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Context, Job};
+use super::lane::Lane;
+use super::{Context, Job, partition};
 use crate::expect::Step;
-use crate::iso::{Contents, Plan};
-use crate::qemu::{Firmware, Machine, Serial, Start};
+use crate::iso::{Contents, Medium, Plan};
+use crate::machine::Machine;
+use crate::qemu::{self, Firmware};
 use crate::session::{End, Session};
 use crate::{exits, system};
 
 const MEMORY: u64 = 2 << 30;
-const TIMEOUT: Duration = Duration::from_secs(240);
+/// Bochs takes its time, the more so beside others.
+const TIMEOUT: Duration = Duration::from_secs(900);
 
 /// Waits for and sends; the texts of a case.
 enum Say {
@@ -26,9 +29,13 @@ use Say::{Hear, Off, Type};
 
 /// A machine that boots and what is said.
 struct Boot {
+    lane: Lane,
     name: &'static str,
     config: &'static str,
+    /// In QEMU.
     firmware: Firmware,
+    /// In QEMU.
+    medium: Medium,
     smp: u16,
     /// RAM of the machine, where it is not what the configuration was checked against.
     memory: u64,
@@ -40,13 +47,35 @@ struct Boot {
 impl Boot {
     const fn new(name: &'static str, config: &'static str, script: &'static [Say]) -> Self {
         Self {
+            lane: Lane::QemuAmd,
             name,
             config,
             firmware: Firmware::Bios,
+            medium: Medium::Disc,
             smp: 2,
             memory: MEMORY,
             damage: |_| Ok(()),
             script,
+        }
+    }
+
+    /// A quiet guest to its shell on a lane's usual machine.
+    const fn shell(lane: Lane, name: &'static str, smp: u16) -> Self {
+        Self { lane, smp, ..Self::new(name, "quiet", TO_SHELL_QUIET) }
+    }
+
+    fn name(&self) -> String {
+        format!("system/{}/{}", self.lane.name(), self.name)
+    }
+
+    fn machine(&self) -> Result<Machine> {
+        match self.lane {
+            Lane::QemuAmd => Ok(Machine::Qemu(qemu::Machine {
+                firmware: self.firmware,
+                medium: self.medium,
+                ..qemu::Machine::plain(self.smp, self.memory)
+            })),
+            lane => lane.machine(self.smp, self.memory),
         }
     }
 }
@@ -82,6 +111,17 @@ const BESIDE_A_CRASH: &[Say] = &[
 
 const POWEROFF: &[Say] = &[Hear("GUEST-UP linux"), Hear("# "), Type("poweroff -f\n"), Off];
 
+/// To the shell, and from there to the machine's end.
+const TO_SHELL_AND_OFF: &[Say] = &[
+    Hear("Portico"),
+    Hear("GUEST-UP linux"),
+    Hear("# "),
+    Type("echo SUM=$((40+2))\n"),
+    Hear("SUM=42"),
+    Type("poweroff -f\n"),
+    Off,
+];
+
 const REBOOT: &[Say] = &[
     Hear("GUEST-UP linux"),
     Hear("# "),
@@ -91,6 +131,45 @@ const REBOOT: &[Say] = &[
     Type("echo SUM=$((40+2))\n"),
     Hear("SUM=42"),
 ];
+
+/// Passes of 64 MiB that are written, synced and read back while the back end is ended again and
+/// again.
+const DISK_UNDER_KILLS: &[Say] = &[
+    Hear("DISK-OK one"),
+    Hear("# "),
+    Type(
+        "dd if=/dev/urandom of=/tmp/a bs=1M count=64 2>/dev/null; for i in 1 2 3; do \
+         dd if=/tmp/a of=/dev/vdb bs=64k conv=fsync 2>/dev/null; \
+         echo 3 >/proc/sys/vm/drop_caches; \
+         head -c 67108864 /dev/vdb | cmp - /tmp/a && echo SAME-$((i+40)) || echo BAD-$i; done\n",
+    ),
+    Hear("KILLED disks"),
+    Hear("SAME-41"),
+    Hear("KILLED disks"),
+    Hear("SAME-42"),
+    Hear("SAME-43"),
+];
+
+/// A partition that is written elsewhere: the same one, read-only, stays as it is.
+const PARTITION: &[Say] = &[
+    Hear("DISK-OK one"),
+    Hear("# "),
+    Type(
+        "echo \"[$(cat /sys/block/vda/serial) $(cat /sys/block/vd?/ro) $(cat /sys/block/vdb/size)]\"\n",
+    ),
+    Hear("[P-1 0"),
+    Hear("1 32768]"),
+    Type("mkdir /tmp/m; mount -t ext4 -o ro,noload /dev/vdb /tmp/m && ls -a /tmp/m /mnt\n"),
+    Hear("/mnt:"),
+    Hear("check"),
+    Type("[ -e /tmp/m/check ] || dd if=/dev/zero of=/dev/vdb count=1 2>&1; echo END=$((40+3))\n"),
+    Hear("Operation not permitted"),
+    Hear("END=43"),
+];
+
+/// A VM that is ended while it uses its disk; the next one finds the disk in order.
+const DISK_AFTER_KILLS: &[Say] =
+    &[Hear("KILLED one: 1"), Hear("KILLED one: 2"), Hear("GUEST-UP one"), Hear("DISK-OK one")];
 
 const BOOTS: &[Boot] = &[
     Boot::new("bios-2-cpus-to-shell", "linux", TO_SHELL),
@@ -102,9 +181,32 @@ const BOOTS: &[Boot] = &[
         smp: 4,
         ..Boot::new("uefi-4-cpus-to-shell", "quiet", TO_SHELL_QUIET)
     },
+    Boot::shell(Lane::BochsIntel, "1-cpu-to-shell", 1),
+    Boot {
+        lane: Lane::BochsIntel,
+        ..Boot::new("2-cpus-to-shell-and-off", "quiet", TO_SHELL_AND_OFF)
+    },
+    Boot::shell(Lane::BochsAmd, "1-cpu-to-shell", 1),
+    Boot {
+        lane: Lane::BochsAmd,
+        ..Boot::new("2-cpus-to-shell-and-off", "quiet", TO_SHELL_AND_OFF)
+    },
+    Boot { medium: Medium::Stick, ..Boot::shell(Lane::QemuAmd, "usb-stick-bios-to-shell", 2) },
+    Boot {
+        firmware: Firmware::Uefi,
+        medium: Medium::Stick,
+        ..Boot::shell(Lane::QemuAmd, "usb-stick-uefi-to-shell", 2)
+    },
     Boot::new("guest-poweroff-ends-the-machine", "quiet", POWEROFF),
     Boot::new("guest-reboot-starts-it-again", "quiet", REBOOT),
     Boot::new("faulting-component-is-given-up", "test/crash", BESIDE_A_CRASH),
+    Boot::new("guest-mounts-a-disk", "disk", &[Hear("GUEST-UP one"), Hear("DISK-OK one")]),
+    Boot {
+        damage: |plan| partition::pack(contents(plan, "disks.base")?),
+        ..Boot::new("partition-with-changes-elsewhere", "test/partition", PARTITION)
+    },
+    Boot::new("killed-block-back-end-loses-nothing", "test/kill-disks", DISK_UNDER_KILLS),
+    Boot::new("disk-of-a-killed-vm-serves-the-next", "test/kill-vm", DISK_AFTER_KILLS),
     Boot {
         damage: |plan| flip_last_byte(plan, config::MODULE_NAME),
         ..Boot::new(
@@ -138,9 +240,7 @@ const BOOTS: &[Boot] = &[
 /// The cases.
 #[must_use]
 pub fn jobs() -> Vec<Job> {
-    let boots = BOOTS
-        .iter()
-        .map(|boot| Job::case(format!("system/{}", boot.name), move |context| run(context, boot)));
+    let boots = BOOTS.iter().map(|boot| Job::case(boot.name(), move |context| run(context, boot)));
     let host = [
         Job::case("system/exits-to-init-are-within-budget", exits_to_init),
         Job::case("system/missing-kernel-file-is-told", missing_kernel),
@@ -154,12 +254,9 @@ fn run(context: &Context, boot: &Boot) -> Result<String> {
     let compiled = system::check(&context.repo, &config, boot.smp, MEMORY)?;
     let mut plan = system::assemble(&context.repo, context.images()?, &compiled)?;
     (boot.damage)(&mut plan)?;
-    let iso = context.scratch(&format!("{}.iso", boot.name))?;
-    plan.pack(&iso)?;
+    let iso = context.scratch(&boot.name().replace('/', "-"))?.with_extension("iso");
+    plan.pack_for(boot.medium, &iso)?;
 
-    let extra = compiled.hardware.arguments(&context.repo, &compiled.system.name)?;
-    let plain = Machine::plain(boot.smp, boot.memory);
-    let machine = Machine { firmware: boot.firmware, extra, ..plain };
     let mut script = Vec::new();
     let mut off = false;
     for say in boot.script {
@@ -172,8 +269,9 @@ fn run(context: &Context, boot: &Boot) -> Result<String> {
     let log = iso.with_extension("log");
     let session =
         Session { timeout: Some(TIMEOUT), log: Some(&log), to_the_end: off, ..Session::default() };
-    let command = &mut machine.command(&Start::Iso(iso.clone()), &Serial::Pipes);
-    let finished = session.run(command, script)?;
+    let mut machine = boot.machine()?;
+    machine.plug_in(compiled.hardware.arguments(&context.repo, &compiled.system.name)?)?;
+    let finished = machine.run(&session, &iso, script)?;
     // Only failures are worth keeping the image for.
     let keep = |result: Result<String>| {
         if result.is_ok() {

@@ -3,10 +3,10 @@
 use ipc::cap::{Rights, Selector};
 use ipc::syscall::{MESSAGE_SIGNALLED, POLARITY_LOW, TRIGGER_LEVEL};
 use sysroot::cap::{Cap, Interrupt};
-use sysroot::port::Ports;
 use sysroot::{process, syscall, time};
 
 use crate::check::{Failure, Outcome};
+use crate::devices::Timer;
 use crate::domain::{other_cpu, own, with_rights};
 use crate::runner::group;
 
@@ -64,30 +64,6 @@ fn bound_once_and_until_it_is_unbound() -> Outcome {
         refused!(syscall::unbind_interrupt(source), BadState);
     }
     Ok(())
-}
-
-/// Ports of the programmable interval timer: channel 0 is ISA interrupt 0.
-struct Timer(Ports);
-
-impl Timer {
-    fn find() -> core::result::Result<(Self, Cap<Interrupt>, u64), Failure> {
-        let (device, interrupt) = process::start()
-            .devices
-            .iter()
-            .find_map(|d| d.interrupts.iter().find(|i| i.line == 0).map(|i| (d, i)))
-            .ok_or(Failure::Skip("no timer in the configuration"))?;
-        let ports = Ports::of(device, 0).ok_or(Failure::Skip("the timer has no ports"))?;
-        let source = Cap::new(Selector(interrupt.selector.into()));
-        Ok((Self(ports), source, interrupt.trigger))
-    }
-
-    /// One interrupt after about a millisecond.
-    fn fire(&self) {
-        // Channel 0, both bytes, mode 0 (8254 data sheet).
-        self.0.write8(3, 0x30);
-        self.0.write8(0, 0xa9);
-        self.0.write8(0, 0x04);
-    }
 }
 
 fn arrives(cpu: u16) -> Outcome {

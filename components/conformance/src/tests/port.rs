@@ -7,7 +7,8 @@ use sysroot::syscall;
 
 use super::event::{INPUT, OUTPUT, Prober};
 use crate::check::{Failure, Outcome};
-use crate::runner::{exit_ports, group};
+use crate::devices::exit_ports;
+use crate::runner::group;
 
 group!("port":
     what_is_not_held_faults,

@@ -24,6 +24,7 @@ group!("vcpu":
     hlt_and_recall,
     a_deadline_ends_a_halt,
     a_deadline_ends_a_loop,
+    a_deadline_ends_a_loop_with_interrupts_off,
     an_interrupt_is_injected,
     a_triple_fault_is_a_shutdown,
     state_that_makes_no_sense_is_an_exit,
@@ -131,7 +132,16 @@ fn a_deadline_ends_a_halt() -> Outcome {
 }
 
 fn a_deadline_ends_a_loop() -> Outcome {
-    let mut machine = Machine::new(cpu(), 0x280)?;
+    a_deadline_ends(0x280)
+}
+
+fn a_deadline_ends_a_loop_with_interrupts_off() -> Outcome {
+    a_deadline_ends(0x500)
+}
+
+/// A deadline ends a program that never ends by itself.
+fn a_deadline_ends(program: u64) -> Outcome {
+    let mut machine = Machine::new(cpu(), program)?;
     let deadline = time::deadline_in_ms(20);
     MONITOR.deadline.store(deadline, SeqCst);
     // It has a higher priority, so this returns when the guest has been stopped.

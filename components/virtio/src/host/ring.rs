@@ -151,7 +151,7 @@ impl Ring {
 
     /// The next request that has ended. What the device says it used and does not have is
     /// skipped.
-    pub fn next(&mut self) -> Option<Used> {
+    pub fn reap(&mut self) -> Option<Used> {
         loop {
             let index = self.dma.memory.load_u16(self.place.used + 2).ok()?;
             if index == self.used {

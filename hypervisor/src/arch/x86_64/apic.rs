@@ -5,7 +5,7 @@ use super::{cpu, instr, msr, tsc};
 use crate::interrupt::{APIC_ERROR, SPURIOUS, TIMER};
 use crate::num::{low32, usize_of};
 use core::ptr::with_exposed_provenance_mut;
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Registers by their offset in the xAPIC page; the x2APIC number is a sixteenth of it.
 mod register {
@@ -18,6 +18,7 @@ mod register {
     pub(super) const COMMAND_HIGH: u32 = 0x310;
     pub(super) const LVT_TIMER: u32 = 0x320;
     pub(super) const LVT_LINT0: u32 = 0x350;
+    pub(super) const LVT_LINT1: u32 = 0x360;
     pub(super) const LVT_ERROR: u32 = 0x370;
     pub(super) const INITIAL_COUNT: u32 = 0x380;
     pub(super) const CURRENT_COUNT: u32 = 0x390;
@@ -30,7 +31,6 @@ const BASE_ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 const SOFTWARE_ENABLED: u32 = 1 << 8;
 const MASKED: u32 = 1 << 16;
-const DELIVER_NMI: u32 = 4 << 8;
 const TIMER_DEADLINE: u32 = 2 << 17;
 const DIVIDE_BY_1: u32 = 0xb;
 
@@ -42,8 +42,6 @@ const COMMAND_STARTUP: u32 = 6 << 8;
 /// Timer ticks per TSC tick, times 2^32; without TSC-deadline mode. Relaxed, as everything here:
 /// [`init`] runs on the boot CPU before others start.
 static RATIO: AtomicU64 = AtomicU64::new(0);
-/// Local interrupt pin that carries NMI; other values: none.
-static NMI_PIN: AtomicU8 = AtomicU8::new(u8::MAX);
 
 /// Physical address of the registers.
 pub fn base() -> u64 {
@@ -51,50 +49,27 @@ pub fn base() -> u64 {
     unsafe { msr::read(msr::APIC_BASE) & BASE_ADDRESS }
 }
 
-/// Whether the APICs are in x2APIC mode.
-pub fn is_x2apic() -> bool {
-    cpu::features().x2apic
-}
-
-/// Whether the timer takes TSC deadlines.
-pub fn has_deadline() -> bool {
-    cpu::features().tsc_deadline
-}
-
 /// Sets up the boot CPU's APIC and measures its timer where that is needed.
 ///
 /// # Safety
 /// Called once, on the boot CPU, with the registers mapped at [`LAPIC_BASE`], interrupts off and
 /// the TSC frequency known.
-pub unsafe fn init(nmi_pin: Option<u8>) {
-    NMI_PIN.store(nmi_pin.unwrap_or(u8::MAX), Ordering::Relaxed);
+pub unsafe fn init() {
     // SAFETY: passed on from the caller.
     unsafe { init_cpu() };
-    if !has_deadline() {
+    if !cpu::features().tsc_deadline {
+        // Whatever comes in between makes the timer seem slow, and so fire early: see `arm`.
+        let start = instr::rdtsc();
         write(register::INITIAL_COUNT, u32::MAX);
-        let (first, start) = sample();
         tsc::wait_us(10_000, || false);
-        let (last, end) = sample();
+        let count = u64::from(u32::MAX - read(register::CURRENT_COUNT));
+        RATIO.store((count << 32) / (instr::rdtsc() - start), Ordering::Relaxed);
         write(register::INITIAL_COUNT, 0);
-        let (count, ticks) = (first.wrapping_sub(last), end.wrapping_sub(start).max(1));
-        RATIO.store((u64::from(count) << 32) / ticks, Ordering::Relaxed);
     }
 }
 
-/// The timer's count and the TSC at the same time: the one of some attempts that
-/// was disturbed least.
-fn sample() -> (u32, u64) {
-    let attempt = |_| {
-        let before = instr::rdtsc();
-        let count = read(register::CURRENT_COUNT);
-        let after = instr::rdtsc();
-        (after.wrapping_sub(before), count, after)
-    };
-    let best = (0..8).map(attempt).min_by_key(|&(duration, ..)| duration);
-    best.map_or((0, 0), |(_, count, tsc)| (count, tsc))
-}
-
-/// Sets up the local APIC of this CPU: enabled, timer unmasked but not armed, pins masked but NMI.
+/// Sets up the local APIC of this CPU: enabled, timer unmasked but not armed, pins masked: NMIs
+/// carry nothing for the kernel.
 ///
 /// # Safety
 /// As for [`init`], which was called before; interrupts are off.
@@ -104,22 +79,19 @@ pub unsafe fn init_cpu() {
     unsafe {
         let base = msr::read(msr::APIC_BASE) | BASE_ENABLED;
         msr::write(msr::APIC_BASE, base);
-        if is_x2apic() {
+        if cpu::features().x2apic {
             msr::write(msr::APIC_BASE, base | BASE_X2APIC);
         }
     }
     // The spurious vector's bits 0 to 3 are ones, as old APICs insist.
     write(register::SPURIOUS, SOFTWARE_ENABLED | u32::from(SPURIOUS));
     write(register::TASK_PRIORITY, 0);
-    for pin in [0, 1] {
-        let carries_nmi = NMI_PIN.load(Ordering::Relaxed) == pin;
-        let entry = if carries_nmi { DELIVER_NMI } else { MASKED };
-        write(register::LVT_LINT0 + 0x10 * u32::from(pin), entry);
-    }
+    write(register::LVT_LINT0, MASKED);
+    write(register::LVT_LINT1, MASKED);
     write(register::ERROR_STATUS, 0);
     write(register::LVT_ERROR, APIC_ERROR.into());
     write(register::DIVIDE, DIVIDE_BY_1);
-    let mode = if has_deadline() { TIMER_DEADLINE } else { 0 };
+    let mode = if cpu::features().tsc_deadline { TIMER_DEADLINE } else { 0 };
     write(register::LVT_TIMER, u32::from(TIMER) | mode);
     // A memory-mapped write of the mode must not be overtaken by a deadline (SDM 3A, 11.5.4.1).
     instr::fence();
@@ -128,7 +100,7 @@ pub unsafe fn init_cpu() {
 /// APIC id of this CPU.
 pub fn id() -> u32 {
     let id = read(register::ID);
-    if is_x2apic() { id } else { id >> 24 }
+    if cpu::features().x2apic { id } else { id >> 24 }
 }
 
 /// Ends the interrupt in service.
@@ -164,7 +136,7 @@ pub unsafe fn send_startup(apic_id: u32, page: u64) {
 }
 
 fn command(apic_id: u32, command: u32) {
-    if is_x2apic() {
+    if cpu::features().x2apic {
         // The x2APIC command is not ordered behind stores by itself (SDM 3A, 11.12.3).
         instr::fence();
         let value = u64::from(apic_id) << 32 | u64::from(command);
@@ -186,7 +158,7 @@ fn command(apic_id: u32, command: u32) {
 /// Arms the timer of this CPU for an absolute TSC value. It may fire early where the deadline lies
 /// beyond what the timer can count: the handler looks at the clock and arms again.
 pub fn arm(deadline: u64) {
-    if has_deadline() {
+    if cpu::features().tsc_deadline {
         // SAFETY: the timer is in TSC-deadline mode; 0 would disarm it.
         unsafe { msr::write(msr::TSC_DEADLINE, deadline.max(1)) };
     } else {
@@ -199,7 +171,7 @@ pub fn arm(deadline: u64) {
 
 /// Disarms the timer of this CPU.
 pub fn disarm() {
-    if has_deadline() {
+    if cpu::features().tsc_deadline {
         // SAFETY: the timer is in TSC-deadline mode.
         unsafe { msr::write(msr::TSC_DEADLINE, 0) };
     } else {
@@ -214,7 +186,7 @@ fn address(register: u32) -> *mut u32 {
 fn read(register: u32) -> u32 {
     // SAFETY: the mode says which of both exists; none of the registers used is changed by reading.
     unsafe {
-        if is_x2apic() {
+        if cpu::features().x2apic {
             low32(msr::read(msr::X2APIC + (register >> 4)))
         } else {
             address(register).read_volatile()
@@ -225,7 +197,7 @@ fn read(register: u32) -> u32 {
 fn write(register: u32, value: u32) {
     // SAFETY: the mode says which of both exists; the functions of this module write valid values.
     unsafe {
-        if is_x2apic() {
+        if cpu::features().x2apic {
             msr::write(msr::X2APIC + (register >> 4), u64::from(value));
         } else {
             address(register).write_volatile(value);

@@ -1,7 +1,6 @@
 //! What the processor can do, and the control registers that switch it on.
 
 use super::descriptors::{self, KERNEL_CODE, STAR_SYSRET};
-use super::layout::CpuWindow;
 use super::{entry, msr};
 use crate::num::u64_of;
 use raw_cpuid::CpuId;
@@ -94,7 +93,7 @@ pub unsafe fn init(cpu: usize) {
         Cr0::write_raw(cr0.bits());
         Cr4::write_raw(cr4.bits());
         msr::write(msr::PAT, PAGE_ATTRIBUTES);
-        descriptors::load(CpuWindow::new(cpu));
+        descriptors::load(cpu);
         msr::write(msr::STAR, STAR);
         msr::write(msr::LSTAR, u64_of(entry::syscall_entry as *const () as usize));
         msr::write(msr::SFMASK, SYSCALL_MASK);

@@ -1,25 +1,24 @@
 //! Segments, task state and interrupt gates.
 
 use super::entry;
-use super::layout::{CpuWindow, window};
+use super::layout::{in_window, window};
 use crate::num::{low8, low16, u64_of, usize_of};
 use core::mem::offset_of;
 use core::ptr::with_exposed_provenance_mut;
 use spin::Once;
-use x86_64::instructions::segmentation::{CS, DS, ES, FS, GS, SS, Segment};
+use x86_64::VirtAddr;
+use x86_64::instructions::segmentation::{CS, SS, Segment};
 use x86_64::instructions::tables::{lgdt, lidt, load_tss};
 use x86_64::structures::DescriptorTablePointer;
-use x86_64::structures::gdt::{DescriptorFlags, SegmentSelector};
-use x86_64::structures::idt::Entry;
+use x86_64::structures::gdt::{DescriptorFlags as Flags, SegmentSelector};
 use x86_64::structures::tss::TaskStateSegment;
-use x86_64::{PrivilegeLevel, VirtAddr};
 
 /// Kernel code segment.
 pub const KERNEL_CODE: u16 = 0x08;
 /// Kernel data segment; SYSCALL loads it into SS.
-const KERNEL_DATA: u16 = 0x10;
+pub const KERNEL_DATA: u16 = 0x10;
 /// Task state segment.
-const TASK_STATE: u16 = 0x28;
+pub const TASK_STATE: u16 = 0x28;
 /// The base from which SYSRET takes SS (+8) and CS (+16).
 pub const STAR_SYSRET: u16 = 0x10 | 3;
 
@@ -42,14 +41,16 @@ struct Descriptors {
 }
 
 const TSS_AVAILABLE: u64 = 0x89 << 40;
+const TSS_BUSY: u64 = 2 << 40;
 
 impl Descriptors {
-    fn new(window: CpuWindow) -> Self {
-        let base = window.tss();
+    fn new(cpu: usize) -> Self {
+        let base = in_window(cpu, window::TSS);
+        let stack = |end| VirtAddr::new_truncate(in_window(cpu, end));
         let mut tss = TaskStateSegment::new();
         tss.iomap_base = IO_BITMAP_NONE;
-        tss.privilege_stack_table[0] = VirtAddr::new_truncate(window.stack_top());
-        let stacks = window::IST.map(|(_, end)| VirtAddr::new_truncate(window.at(end)));
+        tss.privilege_stack_table[0] = stack(window::STACK_TOP);
+        let stacks = window::IST.map(|(_, end)| stack(end));
         tss.interrupt_stack_table[0] = stacks[0];
         tss.interrupt_stack_table[1] = stacks[1];
         tss.interrupt_stack_table[2] = stacks[2];
@@ -58,48 +59,38 @@ impl Descriptors {
             | TSS_AVAILABLE
             | (TSS_LIMIT >> 16 & 0xf) << 48
             | (base >> 24 & 0xff) << 56;
-        let segments = [
-            DescriptorFlags::KERNEL_CODE64,
-            DescriptorFlags::KERNEL_DATA,
-            DescriptorFlags::USER_DATA,
-            DescriptorFlags::USER_CODE64,
-        ];
-        let [code, data, user_data, user_code] = segments.map(|flags| flags.bits());
+        let (code, data) = (Flags::KERNEL_CODE64.bits(), Flags::KERNEL_DATA.bits());
+        let (user_code, user_data) = (Flags::USER_CODE64.bits(), Flags::USER_DATA.bits());
         Self { tss, gdt: [0, code, data, user_data, user_code, tss_low, base >> 32] }
     }
 }
 
 /// The gates of all CPUs; written once, by the first that loads them.
-static IDT: Once<[Entry<()>; 256]> = Once::new();
+static IDT: Once<[[u64; 2]; 256]> = Once::new();
 
 /// An interrupt gate (IF is cleared) into kernel code.
-fn gate(vector: u8, stub: u64) -> Entry<()> {
-    let mut gate = Entry::missing();
-    // SAFETY: the code selector is the kernel's; each stack is for one vector.
-    unsafe {
-        let options = gate.set_handler_addr(VirtAddr::new_truncate(stub));
-        options.set_code_selector(SegmentSelector(KERNEL_CODE));
-        match vector {
-            // NMI, double fault and machine check.
-            2 => options.set_stack_index(0),
-            8 => options.set_stack_index(1),
-            18 => options.set_stack_index(2),
-            // INT3 and INTO are instructions of user code; every other vector is not for it to
-            // raise.
-            3 | 4 => options.set_privilege_level(PrivilegeLevel::Ring3),
-            _ => options,
-        };
-    }
-    gate
+const fn gate(vector: u8, stub: u64) -> [u64; 2] {
+    // NMI, double fault and machine check each have a stack.
+    let stack = match vector {
+        2 => 1,
+        8 => 2,
+        18 => 3,
+        _ => 0,
+    };
+    // INT3 and INTO are instructions of user code; every other vector is not for it to raise.
+    let access = if matches!(vector, 3 | 4) { 0xee } else { 0x8e };
+    let low = stub & 0xffff | (KERNEL_CODE as u64) << 16 | stack << 32 | access << 40;
+    [low | (stub >> 16 & 0xffff) << 48, stub >> 32]
 }
 
-/// Writes TSS and GDT of the CPU with this window and loads them together with the IDT.
+/// Writes TSS and GDT of a CPU and loads them together with the IDT.
 ///
 /// # Safety
-/// The window is mapped and this CPU's own; called once on it with interrupts off.
-pub unsafe fn load(window: CpuWindow) {
-    let place = with_exposed_provenance_mut::<Descriptors>(usize_of(window.tss()));
-    let gdt = window.tss() + u64_of(offset_of!(Descriptors, gdt));
+/// `cpu` is this CPU and its window is mapped; called once on it with interrupts off.
+pub unsafe fn load(cpu: usize) {
+    let tss = in_window(cpu, window::TSS);
+    let place = with_exposed_provenance_mut::<Descriptors>(usize_of(tss));
+    let gdt = tss + u64_of(offset_of!(Descriptors, gdt));
     let idt = IDT.call_once(|| {
         core::array::from_fn(|n| {
             let vector = low8(u64_of(n));
@@ -108,18 +99,31 @@ pub unsafe fn load(window: CpuWindow) {
     });
     let selector = SegmentSelector;
     // SAFETY: the page is mapped writable and nobody else's; the selectors match the new GDT; IDT
-    // and GDT stay where they are for good. Null data segments are right in long mode.
+    // and GDT stay where they are for good. The start code left null data segments.
     unsafe {
-        place.write(Descriptors::new(window));
+        place.write(Descriptors::new(cpu));
         lgdt(&table(VirtAddr::new_truncate(gdt), size_of::<[u64; 7]>()));
         CS::set_reg(selector(KERNEL_CODE));
         SS::set_reg(selector(KERNEL_DATA));
-        DS::set_reg(selector(0));
-        ES::set_reg(selector(0));
-        FS::set_reg(selector(0));
-        GS::set_reg(selector(0));
         load_tss(selector(TASK_STATE));
         lidt(&table(VirtAddr::from_ptr(idt), size_of_val(idt)));
+    }
+}
+
+/// Loads GDT and task register again after something has changed their limits.
+///
+/// # Safety
+/// [`load`] was called with this number on this CPU.
+pub unsafe fn reload(cpu: usize) {
+    let base = in_window(cpu, window::TSS);
+    let place = with_exposed_provenance_mut::<Descriptors>(usize_of(base));
+    let gdt = base + u64_of(offset_of!(Descriptors, gdt));
+    // SAFETY: the segments are those of `load`; LTR takes only a task that is not busy.
+    unsafe {
+        lgdt(&table(VirtAddr::new_truncate(gdt), size_of::<[u64; 7]>()));
+        let task = (&raw mut (*place).gdt).cast::<u64>().add(usize::from(TASK_STATE / 8));
+        task.write(task.read() & !TSS_BUSY);
+        load_tss(SegmentSelector(TASK_STATE));
     }
 }
 

@@ -10,8 +10,10 @@
 use core::arch::{asm, naked_asm};
 use core::mem::offset_of;
 
+use ipc::syscall::Call;
+
 use super::percpu::PerCpu;
-use super::regs::{FRAME_END, Regs, flag};
+use super::regs::{FRAME_END, Pair, Regs, flag};
 
 /// Distance below RSP0 of a field of [`Regs`].
 macro_rules! below {
@@ -20,9 +22,24 @@ macro_rules! below {
     };
 }
 
+/// Pushes all registers but RSP, so that they lie as in [`Regs`].
+macro_rules! push_registers {
+    () => {
+        ".irp r, rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15
+        push \\r
+        .endr"
+    };
+}
+
 unsafe extern "sysv64" {
-    /// Decodes and executes a system call; see `syscall.rs`.
-    fn portico_syscall(rdi: u64, rsi: u64, number: u64) -> !;
+    /// System calls, see `syscall.rs`. The first two return `rdi` and `rsi` of whoever is current
+    /// by then, where that is all there is to restore besides the preserved registers.
+    fn portico_call(rdi: u64, rsi: u64) -> Pair;
+    fn portico_reply(rdi: u64, rsi: u64) -> Pair;
+    /// Whether it was a short call, and what goes to `rax` and `rsi`.
+    fn portico_short(rdi: u64, rsi: u64, number: u64) -> Pair;
+    /// Decodes and executes a system call in every case.
+    fn portico_syscall(rdi: u64, rsi: u64, rdx: u64, r10: u64, r8: u64, number: u64) -> !;
     /// Handles an interrupt or exception that arrived in user mode.
     fn portico_trap();
     /// Makes the current execution context one that can return to user mode.
@@ -36,7 +53,8 @@ unsafe extern "sysv64" {
 #[repr(C)]
 #[expect(missing_docs, reason = "registers are named as in the manuals")]
 pub struct KernelFrame {
-    pub rbp: u64,
+    /// R15 to R8, RBP, RDI, RSI, RDX, RCX, RBX, RAX.
+    pub registers: [u64; 15],
     pub vector: u64,
     pub error: u64,
     pub rip: u64,
@@ -44,6 +62,49 @@ pub struct KernelFrame {
     pub rflags: u64,
     pub rsp: u64,
     pub ss: u64,
+}
+
+/// Saves what the fast way back restores, into the [`Regs`] that end at `r9`; `$rsp` has the user's
+/// stack pointer.
+macro_rules! save {
+    ($rsp:literal) => {
+        concat!(
+            "mov [r9 - {rip}], rcx;",
+            "mov [r9 - {rflags}], r11;",
+            "mov [r9 - {rsp_}], ",
+            $rsp,
+            ";",
+            "mov [r9 - {rbx}], rbx;",
+            "mov [r9 - {rbp}], rbp;",
+            "mov [r9 - {r12}], r12;",
+            "mov [r9 - {r13}], r13;",
+            "mov [r9 - {r14}], r14;",
+            "mov [r9 - {r15}], r15",
+        )
+    };
+}
+
+/// The reverse, from the [`Regs`] that end at `rsp`, and the way to user mode. Whatever is not
+/// restored is cleared, so that nothing of the kernel leaks.
+macro_rules! leave {
+    () => {
+        concat!(
+            "mov rcx, [rsp - {rip}];",
+            "mov r11, [rsp - {rflags}];",
+            "mov rbx, [rsp - {rbx}];",
+            "mov rbp, [rsp - {rbp}];",
+            "mov r12, [rsp - {r12}];",
+            "mov r13, [rsp - {r13}];",
+            "mov r14, [rsp - {r14}];",
+            "mov r15, [rsp - {r15}];",
+            "xor r8d, r8d;",
+            "xor r9d, r9d;",
+            "xor r10d, r10d;",
+            "mov rsp, [rsp - {rsp_}];",
+            "swapgs;",
+            "sysretq",
+        )
+    };
 }
 
 /// Target of the `syscall` instruction (LSTAR); interrupts are masked by FMASK.
@@ -54,39 +115,86 @@ pub struct KernelFrame {
 pub unsafe extern "sysv64" fn syscall_entry() {
     naked_asm!(
         "swapgs",
-        "mov gs:[{scratch}], rsp",
-        "mov rsp, gs:[{rsp0}]",
-        "mov [rsp - {rip}], rcx",
-        "mov [rsp - {rflags}], r11",
-        "mov rcx, gs:[{scratch}]",
-        "mov [rsp - {rsp_}], rcx",
-        "mov [rsp - {rdx}], rdx",
-        "mov [rsp - {r8}], r8",
-        "mov [rsp - {r10}], r10",
-        "mov [rsp - {rbx}], rbx",
-        "mov [rsp - {rbp}], rbp",
-        "mov [rsp - {r12}], r12",
-        "mov [rsp - {r13}], r13",
-        "mov [rsp - {r14}], r14",
-        "mov [rsp - {r15}], r15",
+        "cmp al, {reply}",
+        "ja 3f",
+        // Messages. The flags of the comparison last.
+        "mov r9, gs:[{rsp0}]",
+        save!("rsp"),
         "mov rsp, gs:[{stack}]",
+        "jb 2f",
+        "call {portico_reply}",
+        "mov rsp, gs:[{rsp0}]",
+        "mov rdi, rax",
+        "mov rsi, rdx",
+        "xor eax, eax",
+        "xor edx, edx",
+        leave!(),
+        "2:",
+        "call {portico_call}",
+        "mov rsp, gs:[{rsp0}]",
+        "mov rdi, rax",
+        "mov rsi, rdx",
+        "xor eax, eax",
+        "xor edx, edx",
+        leave!(),
+        // A short call ends on the spot, so the preserved registers need not be saved.
+        "3:",
+        "mov r9, rsp",
+        "mov rsp, gs:[{stack}]",
+        "push r8",
+        "push r10",
+        "push rdx",
+        "push rsi",
+        "push rdi",
+        "push rax",
+        "push r9",
+        "push r11",
+        "push rcx",
+        "push rcx",
         "mov rdx, rax",
+        "call {short}",
+        "pop rcx",
+        "pop rcx",
+        "pop r11",
+        "pop r9",
+        "test eax, eax",
+        "js 4f",
+        "mov rsp, r9",
+        "mov rsi, rdx",
+        "xor edi, edi",
+        "xor edx, edx",
+        "xor r8d, r8d",
+        "xor r9d, r9d",
+        "xor r10d, r10d",
+        "swapgs",
+        "sysretq",
+        // Any other call.
+        "4:",
+        "mov r8, r9",
+        "mov r9, gs:[{rsp0}]",
+        save!("r8"),
+        "pop r9",
+        "pop rdi",
+        "pop rsi",
+        "pop rdx",
+        "pop rcx",
+        "pop r8",
         "call {syscall}",
-        scratch = const offset_of!(PerCpu, scratch),
+        reply = const Call::Reply as u8,
         rsp0 = const PerCpu::RSP0,
         stack = const offset_of!(PerCpu, stack_top),
         rip = const below!(rip),
         rflags = const below!(rflags),
         rsp_ = const below!(rsp),
-        rdx = const below!(rdx),
-        r8 = const below!(r8),
-        r10 = const below!(r10),
         rbx = const below!(rbx),
         rbp = const below!(rbp),
         r12 = const below!(r12),
         r13 = const below!(r13),
         r14 = const below!(r14),
         r15 = const below!(r15),
+        portico_call = sym portico_call,
+        portico_reply = sym portico_reply,
+        short = sym portico_short,
         syscall = sym portico_syscall,
     )
 }
@@ -102,25 +210,11 @@ pub unsafe extern "sysv64" fn resume() -> ! {
         "mov rsp, gs:[{rsp0}]",
         "cmp qword ptr [rsp - {flags}], 0",
         "jne 3f",
-        // Fast path: whatever is not restored is cleared, so that nothing of the kernel leaks.
-        "mov rcx, [rsp - {rip}]",
-        "mov r11, [rsp - {rflags}]",
         "mov rax, [rsp - {rax}]",
         "mov rdi, [rsp - {rdi}]",
         "mov rsi, [rsp - {rsi}]",
         "mov rdx, [rsp - {rdx}]",
-        "mov rbx, [rsp - {rbx}]",
-        "mov rbp, [rsp - {rbp}]",
-        "mov r12, [rsp - {r12}]",
-        "mov r13, [rsp - {r13}]",
-        "mov r14, [rsp - {r14}]",
-        "mov r15, [rsp - {r15}]",
-        "xor r8d, r8d",
-        "xor r9d, r9d",
-        "xor r10d, r10d",
-        "mov rsp, [rsp - {rsp_}]",
-        "swapgs",
-        "sysretq",
+        leave!(),
         "3:",
         "cmp qword ptr [rsp - {flags}], {full}",
         "je 4f",
@@ -130,21 +224,9 @@ pub unsafe extern "sysv64" fn resume() -> ! {
         "4:",
         "mov qword ptr [rsp - {flags}], 0",
         "sub rsp, {r15}",
-        "pop r15",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop r11",
-        "pop r10",
-        "pop r9",
-        "pop r8",
-        "pop rbp",
-        "pop rdi",
-        "pop rsi",
-        "pop rdx",
-        "pop rcx",
-        "pop rbx",
-        "pop rax",
+        ".irp r, r15, r14, r13, r12, r11, r10, r9, r8, rbp, rdi, rsi, rdx, rcx, rbx, rax",
+        "pop \\r",
+        ".endr",
         "add rsp, 16",
         "swapgs",
         "iretq",
@@ -176,21 +258,7 @@ unsafe extern "sysv64" fn trap() {
         "test byte ptr [rsp + 24], 3",
         "jz 2f",
         "swapgs",
-        "push rax",
-        "push rbx",
-        "push rcx",
-        "push rdx",
-        "push rsi",
-        "push rdi",
-        "push rbp",
-        "push r8",
-        "push r9",
-        "push r10",
-        "push r11",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
+        push_registers!(),
         "or qword ptr [rsp - 8], {full}",
         "mov rax, cr2",
         "mov [rsp - 16], rax",
@@ -211,14 +279,9 @@ unsafe extern "sysv64" fn trap() {
         "and qword ptr [rsp + 16], ~0x200",
         "iretq",
         "3:",
-        "cmp qword ptr [rsp], 1",
-        "je 4f",
-        "push rbp",
-        "mov rdi, rsp",
-        "and rsp, -16",
-        "call {fault}",
         // A debug exception can follow the guest's TF out of guest mode: nothing of the kernel's.
-        "4:",
+        "cmp qword ptr [rsp], 1",
+        "jne {fatal}",
         "add rsp, 16",
         "and qword ptr [rsp + 16], ~0x100",
         "iretq",
@@ -227,7 +290,7 @@ unsafe extern "sysv64" fn trap() {
         full = const flag::FULL,
         trap_handler = sym portico_trap,
         resume = sym resume,
-        fault = sym portico_kernel_fault,
+        fatal = sym fatal,
     )
 }
 
@@ -242,26 +305,12 @@ unsafe extern "sysv64" fn nmi() {
     naked_asm!("iretq")
 }
 
-/// Double fault and machine check, each on a stack of its own: always fatal.
+/// What stops the kernel: vector and error code are on the stack, which for double fault and machine
+/// check is one of their own.
 #[unsafe(naked)]
-unsafe extern "sysv64" fn fatal_double_fault() {
+unsafe extern "sysv64" fn fatal() {
     naked_asm!(
-        // The processor pushed an error code.
-        "push 8",
-        "push rbp",
-        "mov rdi, rsp",
-        "and rsp, -16",
-        "call {fault}",
-        fault = sym portico_kernel_fault,
-    )
-}
-
-#[unsafe(naked)]
-unsafe extern "sysv64" fn fatal_machine_check() {
-    naked_asm!(
-        "push 0",
-        "push 18",
-        "push rbp",
+        push_registers!(),
         "mov rdi, rsp",
         "and rsp, -16",
         "call {fault}",
@@ -289,25 +338,25 @@ unsafe extern "sysv64" fn vectors() {
         // PUSH imm32, written out: as an operand the symbol would be an address.
         ".byte 0x68",
         ".long portico_vector",
+        // Double fault and machine check may interrupt anything.
+        ".if (portico_vector == 8) || (portico_vector == 18)",
+        "jmp {fatal}",
+        ".else",
         "jmp {trap}",
+        ".endif",
         ".set portico_vector, portico_vector + 1",
         ".endr",
         size = const STUB_SIZE,
         trap = sym trap,
+        fatal = sym fatal,
     )
 }
 
 /// Address of the handler for a vector.
 pub fn handler(vector: u8) -> u64 {
-    let address = match vector {
-        2 => nmi as *const () as usize,
-        8 => fatal_double_fault as *const () as usize,
-        18 => fatal_machine_check as *const () as usize,
-        v => {
-            (vectors as *const () as usize).next_multiple_of(STUB_SIZE) + usize::from(v) * STUB_SIZE
-        }
-    };
-    crate::num::u64_of(address)
+    let table = (vectors as *const () as usize).next_multiple_of(STUB_SIZE);
+    let stub = table + usize::from(vector) * STUB_SIZE;
+    crate::num::u64_of(if vector == 2 { nmi as *const () as usize } else { stub })
 }
 
 /// Lets one pending interrupt in and returns its vector, if there was one.

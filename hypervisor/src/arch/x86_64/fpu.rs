@@ -26,14 +26,10 @@ mod component {
 const AREA: u32 = 4096;
 
 // Written once by `detect` before other CPUs run; they order nothing.
-/// XSAVE is used, otherwise FXSAVE.
-static XSAVE: AtomicBool = AtomicBool::new(false);
 /// XSAVEOPT, which leaves out what did not change, takes the place of XSAVE.
 static XSAVEOPT: AtomicBool = AtomicBool::new(false);
 static COMPONENTS: AtomicU64 = AtomicU64::new(component::X87 | component::SSE);
-/// Loading state leaves the x87 instruction and data pointers of whoever was there before.
-static STICKY_POINTERS: AtomicBool = AtomicBool::new(false);
-/// Where such pointers lead instead.
+/// Where x87 pointers lead before state is loaded.
 static ANYTHING: u32 = 0;
 
 /// Whether a value obeys the rules of XSETBV: x87 always, AVX with SSE, AVX-512 whole and with AVX.
@@ -46,43 +42,26 @@ pub const fn consistent(xcr0: u64) -> bool {
 }
 
 /// The components to switch, of those that the processor supports: all but what is obsolete (MPX)
-/// or too large (AMX). `end` gives the end of a component in the save area.
-fn select(supported: u64, end: impl Fn(u32) -> u32) -> u64 {
-    let mut chosen = component::X87 | component::SSE;
-    for group in [component::AVX, component::AVX512, component::PKRU] {
-        let fits = (0..63).all(|n| group & 1 << n == 0 || end(n) <= AREA);
-        if supported & group == group && fits && consistent(chosen | group) {
-            chosen |= group;
-        }
-    }
-    chosen
+/// or too large (AMX).
+const fn select(supported: u64) -> u64 {
+    use component::{AVX, AVX512, PKRU, SSE, X87};
+    let all = X87 | SSE | supported & (AVX | AVX512 | PKRU);
+    if consistent(all) { all } else { all & !AVX512 }
 }
 
-/// Whether processors of this kind load and store the x87 pointers only while an exception is
-/// pending: AMD's, unless they say otherwise (APM volume 3, CPUID Fn8000_0008 EBX bit 2).
-fn has_sticky_pointers() -> bool {
-    let vendor = cpuid!(0u32);
-    // "Auth" and "Hygo".
-    let amd = matches!(vendor.ebx, 0x6874_7541 | 0x6f67_7948);
-    let says = cpuid!(0x8000_0000u32).eax >= 0x8000_0008;
-    amd && !(says && cpuid!(0x8000_0008u32).ebx & 1 << 2 != 0)
-}
-
-/// Chooses the method and the components. Once, on the boot CPU.
-pub fn detect() {
-    STICKY_POINTERS.store(has_sticky_pointers(), Relaxed);
-    if cpuid!(1u32).ecx & 1 << 26 == 0 {
-        return;
-    }
+/// Chooses the method and the components; `false` where there is no XSAVE. Once, on the boot CPU.
+pub fn detect() -> bool {
     let leaf = cpuid!(0xdu32, 0u32);
-    let supported = u64::from(leaf.edx) << 32 | u64::from(leaf.eax);
-    let chosen = select(supported, |n| {
+    let chosen = select(u64::from(leaf.edx) << 32 | u64::from(leaf.eax));
+    let fits = |n: u32| {
         let component = cpuid!(0xdu32, n);
-        component.ebx.saturating_add(component.eax)
-    });
-    COMPONENTS.store(chosen, Relaxed);
-    XSAVE.store(true, Relaxed);
+        component.ebx.saturating_add(component.eax) <= AREA
+    };
+    if (2..63).all(|n| chosen & 1 << n == 0 || fits(n)) {
+        COMPONENTS.store(chosen, Relaxed);
+    }
     XSAVEOPT.store(cpuid!(0xdu32, 1u32).eax & 1 != 0, Relaxed);
+    cpuid!(1u32).ecx & 1 << 26 != 0
 }
 
 /// The components that are switched: XCR0 of the host.
@@ -90,14 +69,11 @@ pub fn components() -> u64 {
     COMPONENTS.load(Relaxed)
 }
 
-/// Writes XCR0; [`components`] is what each CPU begins with. Without XSAVE nothing happens, since there is only one value then.
+/// Writes XCR0; [`components`] is what each CPU begins with.
 ///
 /// # Safety
 /// The value is one that XSETBV accepts; whoever uses the FPU next expects it.
 pub unsafe fn set_xcr0(value: u64) {
-    if !XSAVE.load(Relaxed) {
-        return;
-    }
     // SAFETY: OSXSAVE is set, and the caller vouches for the value.
     unsafe {
         asm!("xsetbv", in("ecx") 0, in("eax") low32(value),
@@ -134,7 +110,7 @@ impl Fpu {
         self.page
     }
 
-    /// Loads the state; CR0.TS is clear from then on.
+    /// Loads the state; CR0.TS is set all the same.
     ///
     /// # Safety
     /// XCR0 is the host's, and whoever had the FPU has saved it.
@@ -144,21 +120,16 @@ impl Fpu {
         // SAFETY: the page holds state that `new` or `save` wrote, so nothing in it is illegal.
         unsafe {
             asm!("clts", options(nomem, nostack, preserves_flags));
-            if STICKY_POINTERS.load(Relaxed) {
-                // A load of our own replaces them.
-                asm!("fnclex", "emms", "fild dword ptr [{}]", in(reg) &raw const ANYTHING,
-                    options(nostack, preserves_flags));
-            }
-            if XSAVE.load(Relaxed) {
-                asm!("xrstor64 [{}]", in(reg) area, in("eax") low, in("edx") high,
-                    options(nostack, preserves_flags));
-            } else {
-                asm!("fxrstor64 [{}]", in(reg) area, options(nostack, preserves_flags));
-            }
+            // AMD's processors load the x87 pointers only while an exception is pending (APM volume
+            // 3, CPUID Fn8000_0008 EBX bit 2): a load of our own replaces those of whoever was here.
+            asm!("fnclex", "emms", "fild dword ptr [{}]", in(reg) &raw const ANYTHING,
+                options(nostack, preserves_flags));
+            asm!("xrstor64 [{}]", in(reg) area, in("eax") low, in("edx") high,
+                options(nostack, preserves_flags));
         }
     }
 
-    /// Stores the state and sets CR0.TS.
+    /// Stores the state; CR0.TS is set.
     ///
     /// # Safety
     /// XCR0 is the host's, and the state is in the FPU.
@@ -167,19 +138,24 @@ impl Fpu {
         let (low, high) = (low32(components), low32(components >> 32));
         // SAFETY: the page is large enough for the components.
         unsafe {
+            asm!("clts", options(nomem, nostack, preserves_flags));
             if XSAVEOPT.load(Relaxed) {
                 asm!("xsaveopt64 [{}]", in(reg) area, in("eax") low, in("edx") high,
                     options(nostack, preserves_flags));
-            } else if XSAVE.load(Relaxed) {
+            } else {
                 asm!("xsave64 [{}]", in(reg) area, in("eax") low, in("edx") high,
                     options(nostack, preserves_flags));
-            } else {
-                asm!("fxsave64 [{}]", in(reg) area, options(nostack, preserves_flags));
             }
-            let cr0 = Cr0::read_raw() | Cr0Flags::TASK_SWITCHED.bits();
-            asm!("mov cr0, {}", in(reg) cr0, options(nomem, nostack, preserves_flags));
         }
+        deny();
     }
+}
+
+/// Sets CR0.TS: user code cannot use the FPU. For a guest its own CR0 counts.
+fn deny() {
+    let cr0 = Cr0::read_raw() | Cr0Flags::TASK_SWITCHED.bits();
+    // SAFETY: the kernel uses no FPU.
+    unsafe { asm!("mov cr0, {}", in(reg) cr0, options(nomem, nostack, preserves_flags)) };
 }
 
 #[cfg(test)]

@@ -41,3 +41,22 @@ pub fn fence() {
     // SAFETY: two fences change no state.
     unsafe { core::arch::asm!("mfence", "lfence", options(nostack, preserves_flags)) }
 }
+
+/// Copies words: few one by one, many with the instruction for it.
+///
+/// # Safety
+/// Both are valid for so many words and do not overlap; others may write to them meanwhile.
+#[inline(always)]
+pub unsafe fn copy(from: *const u64, to: *mut u64, words: usize) {
+    // SAFETY: as promised.
+    let word = |n: usize| unsafe { to.add(n).write_volatile(from.add(n).read_volatile()) };
+    match words {
+        4 => (0..4).for_each(word),
+        1..8 => (0..words).for_each(word),
+        // SAFETY: as promised; the direction flag is clear.
+        _ => unsafe {
+            core::arch::asm!("rep movsq", inout("rcx") words => _, inout("rsi") from => _,
+                inout("rdi") to => _, options(nostack, preserves_flags));
+        },
+    }
+}

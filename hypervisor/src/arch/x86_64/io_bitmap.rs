@@ -3,49 +3,36 @@
 //! A domain without ports costs nothing: the TSS then points past its limit. A domain's bitmap is
 //! two frames of its own, mapped behind the TSS of each CPU that runs it.
 
-use super::descriptors::{IO_BITMAP_NONE, IO_BITMAP_OFFSET};
-use super::layout::{CpuWindow, PAGE};
+use super::layout::{PAGE, in_window, window};
 use super::tlb;
 use crate::num::usize_of;
-use core::mem::offset_of;
 use core::ptr::with_exposed_provenance_mut;
 use core::sync::atomic::{AtomicU64, Ordering};
 use ipc::info::MAX_CPUS;
-use x86_64::structures::tss::TaskStateSegment;
 
 /// Present, accessed, global, not executable; read-only. Global, so that one invalidation reaches
 /// the entry whatever PCID is current.
 pub const ENTRY_FLAGS: u64 = 1 << 63 | 1 << 8 | 1 << 5 | 1;
 
-/// Address of each CPU's two page-table entries. Relaxed: written before other CPUs start, and
-/// used only by the CPU it belongs to.
-static ENTRIES: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
+/// Address of each CPU's two page-table entries, which map its bitmap pages for good. Relaxed: written
+/// before other CPUs start, and used only by the CPU it belongs to.
+pub(crate) static ENTRIES: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
 
-/// Tells where the two page-table entries of a CPU's bitmap are.
+/// Maps a bitmap of two frames, in which the bits of ports that may be used are clear, where the
+/// TSS of this CPU points to while [`super::percpu::PerCpu::set_ports`] says so.
 ///
 /// # Safety
-/// `entries` points to two adjacent entries that map the CPU's bitmap pages for good.
-pub(crate) unsafe fn set_entries(cpu: usize, entries: u64) {
-    if let Some(slot) = ENTRIES.get(cpu) {
-        slot.store(entries, Ordering::Relaxed);
-    }
-}
-
-/// Lets user code on this CPU use the ports whose bits are clear in a bitmap of two frames.
-///
-/// # Safety
-/// `cpu` is this CPU; the frames hold a bitmap for as long as it is in use.
-pub unsafe fn grant(cpu: usize, frames: [u64; 2]) {
-    let window = CpuWindow::new(cpu);
+/// `cpu` is this CPU, whose [`ENTRIES`] are set; the frames hold a bitmap for as long as it is in use.
+pub unsafe fn map(cpu: usize, frames: [u64; 2]) {
     let entries = ENTRIES.get(cpu).map_or(0, |entry| entry.load(Ordering::Relaxed));
     let mut entry = with_exposed_provenance_mut::<u64>(usize_of(entries));
     if entry.is_null() {
         return;
     }
-    let mut page = window.io_bitmap();
+    let mut page = in_window(cpu, window::IO_BITMAP);
     for frame in frames {
         let value = frame | ENTRY_FLAGS;
-        // SAFETY: both entries are this CPU's own (`set_entries`); nobody else writes them.
+        // SAFETY: both entries are this CPU's own ([`ENTRIES`]); nobody else writes them.
         unsafe {
             if entry.read_volatile() != value {
                 entry.write_volatile(value);
@@ -54,23 +41,5 @@ pub unsafe fn grant(cpu: usize, frames: [u64; 2]) {
             entry = entry.add(1);
         }
         page += PAGE;
-    }
-    set_offset(window, IO_BITMAP_OFFSET);
-}
-
-/// Denies user code on this CPU all ports.
-///
-/// # Safety
-/// `cpu` is this CPU.
-pub unsafe fn deny(cpu: usize) {
-    set_offset(CpuWindow::new(cpu), IO_BITMAP_NONE);
-}
-
-fn set_offset(window: CpuWindow, offset: u16) {
-    let tss = with_exposed_provenance_mut::<u8>(usize_of(window.tss()));
-    // SAFETY: the TSS is mapped and this CPU's own; the processor reads the field on each I/O
-    // instruction of user code, so nothing has to be reloaded.
-    unsafe {
-        tss.add(offset_of!(TaskStateSegment, iomap_base)).cast::<u16>().write_volatile(offset)
     }
 }

@@ -82,19 +82,11 @@ pub fn route(gsi: u32, route: Route, masked: bool) {
     });
 }
 
-/// Masks a GSI.
-pub fn mask(gsi: u32) {
+/// Masks or unmasks a GSI.
+pub fn set_masked(gsi: u32, masked: bool) {
     with_pin(gsi, |ioapic, entry| {
-        let low = ioapic.read(entry);
-        ioapic.write(entry, low | MASKED);
-    });
-}
-
-/// Unmasks a GSI.
-pub fn unmask(gsi: u32) {
-    with_pin(gsi, |ioapic, entry| {
-        let low = ioapic.read(entry);
-        ioapic.write(entry, low & !MASKED);
+        let low = ioapic.read(entry) & !MASKED;
+        ioapic.write(entry, if masked { low | MASKED } else { low });
     });
 }
 

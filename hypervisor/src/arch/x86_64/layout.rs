@@ -23,6 +23,11 @@ pub const IMAGE_BASE: u64 = 0xffff_ffff_8000_0000;
 /// Physical memory below this address is what the boot page tables map one to one.
 pub const BOOT_IDENTITY_END: u64 = 1 << 32;
 
+/// The address of something at an offset of [`window`], in the window of a CPU by its number.
+pub const fn in_window(cpu: usize, offset: u64) -> u64 {
+    CPU_BASE + crate::num::u64_of(cpu) * window::SIZE + offset
+}
+
 /// What a CPU has in its window. Whatever is not named is never mapped, so that every stack ends
 /// in a guard page.
 pub mod window {
@@ -32,6 +37,8 @@ pub mod window {
     pub const SIZE: u64 = 32 * PAGE;
     /// Kernel stack: first byte and end.
     pub const STACK: (u64, u64) = (PAGE, 5 * PAGE);
+    /// The stack pointer of an empty kernel stack.
+    pub const STACK_TOP: u64 = STACK.1;
     /// Stacks of NMI, double fault and machine check (IST 1 to 3): first byte and end.
     pub const IST: [(u64, u64); 3] =
         [(6 * PAGE, 8 * PAGE), (9 * PAGE, 11 * PAGE), (12 * PAGE, 14 * PAGE)];
@@ -47,42 +54,6 @@ pub mod window {
 
 const _: () =
     assert!(crate::num::u64_of(ipc::info::MAX_CPUS) * window::SIZE <= MMIO_BASE - CPU_BASE);
-
-/// Addresses in one CPU's window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CpuWindow(u64);
-
-impl CpuWindow {
-    /// The window of a CPU by its number.
-    pub const fn new(cpu: usize) -> Self {
-        Self(CPU_BASE + crate::num::u64_of(cpu) * window::SIZE)
-    }
-
-    /// The address of something at an offset of [`window`].
-    pub const fn at(self, offset: u64) -> u64 {
-        self.0 + offset
-    }
-
-    /// End of the kernel stack: the stack pointer of an empty stack.
-    pub const fn stack_top(self) -> u64 {
-        self.at(window::STACK.1)
-    }
-
-    /// The per-CPU structure's page.
-    pub const fn percpu(self) -> u64 {
-        self.at(window::PERCPU)
-    }
-
-    /// The TSS.
-    pub const fn tss(self) -> u64 {
-        self.at(window::TSS)
-    }
-
-    /// The I/O permission bitmap.
-    pub const fn io_bitmap(self) -> u64 {
-        self.at(window::IO_BITMAP)
-    }
-}
 
 /// Bits of an address in the user half.
 pub const USER_MASK: u64 = (1 << 47) - 1;

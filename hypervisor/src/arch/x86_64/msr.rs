@@ -18,6 +18,8 @@ pub const EFER: u32 = 0xc000_0080;
 pub const STAR: u32 = 0xc000_0081;
 /// Entry point of SYSCALL.
 pub const LSTAR: u32 = 0xc000_0082;
+/// Entry point of SYSCALL in compatibility mode, where the processor has that.
+pub const CSTAR: u32 = 0xc000_0083;
 /// RFLAGS bits that SYSCALL clears.
 pub const SFMASK: u32 = 0xc000_0084;
 /// FS base.

@@ -4,10 +4,11 @@ use core::arch::asm;
 use core::cell::Cell;
 use core::mem::offset_of;
 
-use super::descriptors::PERCPU_TO_RSP0;
-use super::layout::CpuWindow;
+use super::descriptors::{IO_BITMAP_NONE, IO_BITMAP_OFFSET, PERCPU_TO_RSP0};
+use super::layout::{in_window, window};
 use super::regs::{FRAME_END, Regs, flag};
 use crate::num::{low8, u64_of, usize_of};
+use x86_64::structures::tss::TaskStateSegment;
 
 /// What a CPU keeps for itself, in its page of the per-CPU window; the page after it holds the
 /// TSS. Only its own CPU touches it; what is shared is in [`crate::sched::Remote`].
@@ -15,8 +16,6 @@ use crate::num::{low8, u64_of, usize_of};
 pub struct PerCpu {
     /// Address of this structure.
     pub self_pointer: *const PerCpu,
-    /// User stack pointer, for the few instructions until it is saved.
-    pub scratch: Cell<u64>,
     /// Top of the kernel stack.
     pub stack_top: u64,
     /// Vector noted by an interrupt in kernel mode; 0 for none.
@@ -29,18 +28,21 @@ pub struct PerCpu {
 
 const _: () = assert!(size_of::<PerCpu>() <= 4096);
 
+/// Offset of the TSS field that says where the I/O bitmap is.
+const IOMAP: u64 = window::TSS - window::PERCPU + u64_of(offset_of!(TaskStateSegment, iomap_base));
+
 impl PerCpu {
     /// Offset of TSS.RSP0 from the GS base.
     pub const RSP0: u64 = PERCPU_TO_RSP0;
 
     /// The storage of CPU `id`, to be written to its page.
-    pub fn new(id: u16, window: CpuWindow) -> Self {
+    pub fn new(id: u16) -> Self {
+        let at = |offset| in_window(id.into(), offset);
         let nobody = Regs::default();
         nobody.set(flag::DEAD);
         Self {
-            self_pointer: core::ptr::with_exposed_provenance(usize_of(window.percpu())),
-            scratch: Cell::new(0),
-            stack_top: window.stack_top(),
+            self_pointer: core::ptr::with_exposed_provenance(usize_of(at(window::PERCPU))),
+            stack_top: at(window::STACK_TOP),
             pending_vector: Cell::new(0),
             nobody,
             sched: crate::sched::Cpu::new(id),
@@ -53,6 +55,18 @@ impl PerCpu {
         // SAFETY: GS points to this CPU's window, whose next page is the TSS; the word is RSP0.
         unsafe {
             asm!("mov gs:[{}], {}", const PERCPU_TO_RSP0, in(reg) end,
+                options(nostack, preserves_flags));
+        }
+    }
+
+    /// Puts the I/O bitmap that is mapped within or beyond the reach of user code.
+    #[inline(always)]
+    pub fn set_ports(&self, within: bool) {
+        let offset = if within { IO_BITMAP_OFFSET } else { IO_BITMAP_NONE };
+        // SAFETY: as in `set_rsp0`; the processor reads the field on each I/O instruction of user
+        // code, so nothing has to be reloaded.
+        unsafe {
+            asm!("mov gs:[{}], {:x}", const IOMAP, in(reg) offset,
                 options(nostack, preserves_flags));
         }
     }

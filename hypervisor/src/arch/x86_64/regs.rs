@@ -102,6 +102,13 @@ impl Regs {
         self.rdx.set(second);
     }
 
+    /// Sets the argument registers of a handler.
+    #[inline(always)]
+    pub fn start(&self, first: u64, second: u64) {
+        self.set_results(Status::Ok, second, 0);
+        self.rdi.set(first);
+    }
+
     /// Makes the next return execute the `syscall` instruction again, with its arguments.
     #[cold]
     pub fn restart(&self, args: &Args) {
@@ -131,3 +138,8 @@ pub struct Args {
     pub r10: u64,
     pub r8: u64,
 }
+
+/// Two words that a function of the entry paths returns in registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Pair(pub u64, pub u64);

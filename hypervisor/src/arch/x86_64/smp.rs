@@ -57,6 +57,8 @@ trampoline_high:
     xor eax, eax
     mov ds, eax
     mov es, eax
+    mov fs, eax
+    mov gs, eax
     xor edi, edi
     xchg [rip + {offer}], di
     test edi, edi
@@ -77,7 +79,7 @@ trampoline_late:
     offer = sym OFFER,
     root = sym ROOT,
     window = const super::layout::window::SIZE,
-    stack = const super::layout::CpuWindow::new(0).stack_top(),
+    stack = const super::layout::in_window(0, super::layout::window::STACK_TOP),
 );
 
 use super::{apic, tsc};

@@ -20,18 +20,6 @@ header:
     .long header_end - header
     .long -(0xe85250d6 + (header_end - header))
     .balign 8
-    .short 1, 0                                 # information that must be there:
-    .long 16
-    .long 1, 6                                  # command line, memory map
-    .balign 8
-    .short 1, 1                                 # and that is welcome:
-    .long 24
-    .long 2, 3, 14, 15                          # loader name, modules, ACPI old and new
-    .balign 8
-    .short 3, 0                                 # entry address, as if not relocated
-    .long 12
-    .long start32 - IMAGE_BASE + LOAD_BASE
-    .balign 8
     .short 6, 0                                 # modules on page boundaries
     .long 8
     .balign 8
@@ -186,13 +174,11 @@ pub struct ImageLayout {
 /// Where permissions change in this image.
 pub fn image_layout() -> ImageLayout {
     unsafe extern "C" {
-        static image_start: u8;
         static image_rodata: u8;
         static image_data: u8;
         static image_end: u8;
     }
     let offset = |symbol: *const u8| crate::num::u64_of(symbol.addr()) - super::layout::IMAGE_BASE;
-    debug_assert_eq!(offset(&raw const image_start), 0);
     ImageLayout {
         rodata: offset(&raw const image_rodata),
         data: offset(&raw const image_data),

@@ -17,15 +17,11 @@ pub unsafe fn init() -> &'static str {
     let cpuid = CpuId::new();
     let crystal = || cpuid.get_tsc_info()?.tsc_frequency().map(|hz| hz / 1000);
     let hypervisor = || cpuid.get_hypervisor_info()?.tsc_frequency().map(u64::from);
-    let (khz, source) = if let Some(khz) = crystal().filter(|&khz| khz != 0) {
-        (khz, "ratio to the crystal")
-    } else if let Some(khz) = hypervisor().filter(|&khz| khz != 0) {
-        (khz, "as the hypervisor says")
-    // SAFETY: the caller hands over the timer.
-    } else if let Some(khz) = unsafe { measure() } {
-        (khz, "measured")
-    } else {
-        (1_000_000, "assumed: time is wrong")
+    let (khz, source) = match crystal().or_else(hypervisor).filter(|&khz| khz != 0) {
+        Some(khz) => (khz, "as CPUID says"),
+        // SAFETY: the caller hands over the timer.
+        None => unsafe { measure() }
+            .map_or((1_000_000, "assumed: time is wrong"), |khz| (khz, "measured")),
     };
     KHZ.store(khz, Ordering::Relaxed);
     source

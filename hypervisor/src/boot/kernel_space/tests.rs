@@ -1,47 +1,26 @@
 //! The finished tables, walked as the processor would.
 
+use super::super::identity::PoolFront;
 use super::super::machine::Machine;
 use super::super::memory::{Plan, Range};
-use super::{ADDRESS, GLOBAL, LARGE, NO_EXECUTE, PRESENT, TableMemory, UNCACHED, WRITABLE, build};
+use super::{ADDRESS, GLOBAL, LARGE, NO_EXECUTE, PRESENT, UNCACHED, WRITABLE, build};
 use crate::arch::io_bitmap;
 use crate::arch::ioapic::Description;
-use crate::arch::layout::{CpuWindow, IMAGE_BASE, IOAPIC_BASE, LAPIC_BASE, POOL_BASE, window};
+use crate::arch::layout::{IMAGE_BASE, IOAPIC_BASE, LAPIC_BASE, POOL_BASE, in_window, window};
 use crate::arch::start::ImageLayout;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 const USER: u64 = 1 << 2;
 const POOL: Range = Range { start: 0x7000_0000, end: 0x7100_0000 };
 const LAYOUT: ImageLayout = ImageLayout { rodata: 0xd000, data: 0x1_0000, end: 0x2_5000 };
 
-/// Frames from the pool, up to a limit.
-struct Frames {
-    words: HashMap<u64, u64>,
-    next: u64,
-    left: usize,
-}
-
-impl Frames {
-    fn new(left: usize) -> Self {
-        Self { words: HashMap::new(), next: POOL.start, left }
-    }
-}
-
-impl TableMemory for Frames {
-    fn take(&mut self) -> Option<u64> {
-        self.left = self.left.checked_sub(1)?;
-        self.next += 4096;
-        Some(self.next - 4096)
-    }
-
-    fn read(&self, address: u64) -> u64 {
-        assert!((POOL.start..self.next).contains(&address));
-        self.words.get(&address).copied().unwrap_or(0)
-    }
-
-    fn write(&mut self, address: u64, value: u64) {
-        assert!((POOL.start..self.next).contains(&address));
-        self.words.insert(address, value);
-    }
+/// Some frames of the pool, for good.
+fn frames(count: usize) -> PoolFront {
+    let memory = vec![u64::MAX; 512 * count].leak();
+    let start = memory.as_mut_ptr().expose_provenance() as u64;
+    let pool = Range::new(POOL.start, 4096 * count as u64);
+    // SAFETY: the memory is nobody else's.
+    unsafe { PoolFront::new(pool, start.wrapping_sub(pool.start)) }
 }
 
 fn machine(cpus: u32) -> Machine {
@@ -59,7 +38,7 @@ fn machine(cpus: u32) -> Machine {
 }
 
 /// Every mapping: virtual address to entry, with the writability of all levels in it.
-fn mappings(frames: &Frames, table: u64, level: u32, base: u64, all: &mut BTreeMap<u64, u64>) {
+fn mappings(frames: &PoolFront, table: u64, level: u32, base: u64, all: &mut BTreeMap<u64, u64>) {
     for index in 0..512 {
         let entry = frames.read(table + 8 * index);
         if entry & PRESENT == 0 {
@@ -79,8 +58,8 @@ fn mappings(frames: &Frames, table: u64, level: u32, base: u64, all: &mut BTreeM
     }
 }
 
-fn built(cpus: u32) -> (Frames, BTreeMap<u64, u64>) {
-    let mut frames = Frames::new(10_000);
+fn built(cpus: u32) -> (PoolFront, BTreeMap<u64, u64>) {
+    let mut frames = frames(1000);
     let space = build(&machine(cpus), LAYOUT, &mut frames).unwrap();
     let mut all = BTreeMap::new();
     mappings(&frames, space.root, 4, 0, &mut all);
@@ -134,18 +113,18 @@ fn windows_have_guards_and_private_frames() {
     let (frames, all) = built(20);
     let mut seen = std::collections::HashSet::new();
     for cpu in 0..20 {
-        let at = CpuWindow::new(cpu);
-        let mapped = |page: u64| all.contains_key(&at.at(page));
+        let at = |offset| in_window(cpu, offset);
+        let mapped = |page: u64| all.contains_key(&at(page));
         for (start, end) in window::IST.into_iter().chain([window::STACK]) {
             assert!(!mapped(start - 4096) && !mapped(end));
             assert!((start..end).step_by(4096).all(mapped));
         }
-        let private = all.range(at.at(0)..at.io_bitmap());
+        let private = all.range(at(0)..at(window::IO_BITMAP));
         for (address, entry) in private {
             assert!(seen.insert(entry & ADDRESS), "{address:#x} is shared");
         }
         for page in [window::IO_BITMAP, window::IO_BITMAP + 4096, window::IO_BITMAP_END] {
-            let entry = all[&at.at(page)];
+            let entry = all[&at(page)];
             assert_eq!(entry & WRITABLE, 0);
             assert_eq!(entry & !ADDRESS, io_bitmap::ENTRY_FLAGS);
             assert_eq!(frames.read((entry & ADDRESS) + 4088), u64::MAX);
@@ -155,13 +134,11 @@ fn windows_have_guards_and_private_frames() {
 
 #[test]
 fn running_out_of_frames_is_an_answer() {
-    let needed = 10_000 - {
-        let mut frames = Frames::new(10_000);
-        build(&machine(2), LAYOUT, &mut frames).unwrap();
-        frames.left
-    };
+    let mut all = frames(100);
+    build(&machine(2), LAYOUT, &mut all).unwrap();
+    let needed = usize::try_from(all.used() / 4096).unwrap();
     for left in 0..needed {
-        assert_eq!(build(&machine(2), LAYOUT, &mut Frames::new(left)), None);
+        assert_eq!(build(&machine(2), LAYOUT, &mut frames(left)), None);
     }
-    assert!(build(&machine(2), LAYOUT, &mut Frames::new(needed)).is_some());
+    assert!(build(&machine(2), LAYOUT, &mut frames(needed)).is_some());
 }

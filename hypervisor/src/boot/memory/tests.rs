@@ -1,6 +1,8 @@
 //! Layouts of the machines we know, of impossible ones, and of random ones.
 
-use super::{Input, Plan, Range, Region, plan};
+use super::super::machine::Machine;
+use super::{Plan, Range, Region};
+use crate::arch::ioapic::Description;
 use ipc::info::MemoryKind::{self, Device, Firmware, Free, Kernel, Module};
 use proptest::prelude::{Just, prop, prop_oneof, proptest};
 use proptest::strategy::Strategy;
@@ -43,20 +45,35 @@ const Q35_UEFI: &[(u64, u64, u32)] = &[
 const IMAGE: Range = Range { start: 0x160_0000, end: 0x162_6000 };
 const REGISTERS: &[u64] = &[0xfec0_0000, 0xfee0_0000];
 
-fn entries(map: &[(u64, u64, u32)]) -> impl Iterator<Item = (Range, u32)> + Clone {
-    map.iter().map(|&(base, size, kind)| (Range::new(base, size), kind))
+/// What [`plan`] is told besides the map.
+#[derive(Clone, Debug)]
+struct Input {
+    machine: Machine,
+    boot_info: Range,
+    tables: u64,
+    pool_size: Option<u64>,
 }
 
-fn input<'a>(modules: &'a [Range], tables: &'a [u64]) -> Input<'a> {
-    Input {
+fn input(modules: &[Range], tables: u64) -> Input {
+    let module = |&range: &Range| ipc::info::Module {
+        base: range.start,
+        size: range.size(),
+        ..ipc::info::Module::default()
+    };
+    let machine = Machine {
         image: IMAGE,
-        boot_info: Range::new(0x1_d000, 0x1d90),
-        modules,
-        tables,
-        registers: REGISTERS,
+        modules: modules.iter().map(module).collect(),
+        ioapics: [Description { base: REGISTERS[0], gsi: 0 }].into_iter().collect(),
+        lapic: REGISTERS[1],
         physical_bits: 40,
-        pool_size: None,
-    }
+        ..Machine::default()
+    };
+    Input { machine, boot_info: Range::new(0x1_d000, 0x1d90), tables, pool_size: None }
+}
+
+fn plan(map: &[(u64, u64, u32)], input: &Input) -> crate::boot::Result<Plan> {
+    let map = map.iter().map(|&(base, size, kind)| (Range::new(base, size), kind));
+    super::plan(map, &input.machine, input.boot_info, input.tables, input.pool_size)
 }
 
 fn regions(plan: &Plan) -> Vec<(u64, u64, MemoryKind)> {
@@ -77,21 +94,20 @@ fn check(map: &[(u64, u64, u32)], input: &Input, plan: &Plan) {
     };
     assert!(kinds(plan.pool).all(|kind| kind == Kernel));
     assert!(plan.pool.start.is_multiple_of(2 << 20) && plan.pool.end <= 4 << 30);
-    assert!(kinds(input.image).all(|kind| kind == Kernel));
-    assert!(!plan.pool.overlaps(input.image));
-    for &page in input.registers {
+    assert!(kinds(input.machine.image).all(|kind| kind == Kernel));
+    assert!(!plan.pool.overlaps(input.machine.image));
+    for &page in REGISTERS {
         assert_eq!(kinds(Range::new(page, 4096)).count(), 0);
     }
-    for &module in input.modules {
-        assert!(kinds(module).all(|kind| kind == Module));
+    for module in &input.machine.modules {
+        let kind = if module == &input.machine.modules[0] { Kernel } else { Module };
+        assert!(kinds(Range::new(module.base, module.size)).all(|found| found == kind));
     }
-    if let Some(page) = plan.trampoline {
-        assert!((0x1000..0xa_0000).contains(&page));
-        assert!(kinds(Range::new(page, 4096)).all(|kind| kind == Kernel));
-    }
+    assert!((0x1000..0xa_0000).contains(&plan.trampoline));
+    assert!(kinds(Range::new(plan.trampoline, 4096)).all(|kind| kind == Kernel));
     for &(base, size, kind) in map {
         // Nobody gets as free what some entry does not call available.
-        if kind != 1 && base.saturating_add(size) <= 1 << input.physical_bits {
+        if kind != 1 && base.saturating_add(size) <= 1 << input.machine.physical_bits {
             assert!(kinds(Range::new(base, size)).all(|kind| kind != Free && kind != Module));
         }
     }
@@ -109,9 +125,8 @@ fn check(map: &[(u64, u64, u32)], input: &Input, plan: &Plan) {
 #[test]
 fn q35_with_bios() {
     let modules = [Range::new(0x10_1000, 100_001), Range::new(0x11_a000, 5000)];
-    let input =
-        Input { boot_info: Range::new(0x10_0028, 0x3a8), ..input(&modules, &[0x7ffe_1f2b]) };
-    let plan = plan(entries(Q35_BIOS), &input).unwrap();
+    let input = Input { boot_info: Range::new(0x10_0028, 0x3a8), ..input(&modules, 0x7ffe_1f2b) };
+    let plan = plan(Q35_BIOS, &input).unwrap();
     check(Q35_BIOS, &input, &plan);
     assert_eq!(
         regions(&plan),
@@ -121,7 +136,8 @@ fn q35_with_bios() {
             (0x9_e000, 0x9_f000, Kernel),
             (0x9_f000, 0x10_0000, Device),
             (0x10_0000, 0x10_1000, Firmware),
-            (0x10_1000, 0x11_c000, Module),
+            (0x10_1000, 0x11_a000, Kernel),
+            (0x11_a000, 0x11_c000, Module),
             (0x11_c000, 0x160_0000, Free),
             (0x160_0000, 0x162_6000, Kernel),
             (0x162_6000, 0x7be0_0000, Free),
@@ -133,14 +149,14 @@ fn q35_with_bios() {
             (0xfee0_1000, 0x100_0000_0000, Device),
         ]
     );
-    assert_eq!(plan.trampoline, Some(0x9_e000));
+    assert_eq!(plan.trampoline, 0x9_e000);
 }
 
 #[test]
 fn q35_with_uefi() {
     let modules = [Range::new(0x2000, 100_001), Range::new(0x1_b000, 5000)];
-    let input = input(&modules, &[0x7f77_d000]);
-    let plan = plan(entries(Q35_UEFI), &input).unwrap();
+    let input = input(&modules, 0x7f77_d000);
+    let plan = plan(Q35_UEFI, &input).unwrap();
     check(Q35_UEFI, &input, &plan);
     assert!(regions(&plan).contains(&(0x1_d000, 0x1_f000, Firmware)));
     assert!(regions(&plan).contains(&(0x7f76_c000, 0x7f7f_e000, Firmware)));
@@ -151,8 +167,8 @@ fn q35_with_uefi() {
 fn ram_above_4_gib_is_free_and_the_pool_stays_below() {
     let mut map = Q35_BIOS.to_vec();
     map.push((4 << 30, 60 << 30, 1));
-    let input = input(&[], &[]);
-    let plan = plan(entries(&map), &input).unwrap();
+    let input = input(&[], 0);
+    let plan = plan(&map, &input).unwrap();
     check(&map, &input, &plan);
     assert!(regions(&plan).contains(&(4 << 30, 64 << 30, Free)));
     assert_eq!(plan.pool.size(), 1 << 30);
@@ -160,24 +176,25 @@ fn ram_above_4_gib_is_free_and_the_pool_stays_below() {
 
 #[test]
 fn the_pool_is_as_large_as_asked_or_the_boot_fails() {
-    let sized = |size| plan(entries(Q35_BIOS), &Input { pool_size: Some(size), ..input(&[], &[]) });
+    let sized = |size| plan(Q35_BIOS, &Input { pool_size: Some(size), ..input(&[], 0) });
     assert_eq!(sized(300 << 20).unwrap().pool.size(), 300 << 20);
     assert_eq!(sized(1).unwrap().pool.size(), 4 << 20);
     assert!(sized(3 << 30).is_err() && sized(u64::MAX).is_err());
     // Half of 16 MiB where there is no more, unless somebody insists.
     let tiny = [(0, 0x9_f000, 1), (0x10_0000, 0xd0_0000, 1)];
-    assert_eq!(plan(entries(&tiny), &input(&[], &[])).unwrap().pool.size(), 8 << 20);
+    assert_eq!(plan(&tiny, &input(&[], 0)).unwrap().pool.size(), 8 << 20);
 }
 
 #[test]
 fn machines_that_cannot_be_used_are_refused() {
     let refuse = |map: &[(u64, u64, u32)], why: &str| {
-        let error = plan(entries(map), &input(&[], &[])).unwrap_err();
+        let error = plan(map, &input(&[], 0)).unwrap_err();
         assert!(error.contains(why), "{error}");
     };
     refuse(&[], "no available RAM");
     refuse(&[(0, 1 << 30, 2)], "no available RAM");
-    refuse(&[(0x10_0000, 0x20_0000, 1)], "pool");
+    refuse(&[(0, 0x9_f000, 1), (0x10_0000, 0x20_0000, 1)], "pool");
+    refuse(&[(0x10_0000, 0x4000_0000, 1)], "below 1 MiB");
     // RAM that the processor cannot address does not count.
     refuse(&[(1 << 45, 1 << 30, 1)], "no available RAM");
     let pieces: Vec<_> = (0..200).map(|n| (n * 0x4000, 0x1000, 1)).collect();
@@ -191,23 +208,22 @@ fn modules_in_the_way_are_refused() {
         Range::new(0x200_4001, 0x1000),
         Range::new(0x200_1000, 0x1000),
         Range::new(0x200_4000, 0),
-        Range { start: 0x200_8000, end: 0x200_7000 },
         Range::new(IMAGE.start - 0x1000, 0x2000),
         Range::new(0, 0x1000),
         Range::new(0x7ffd_e000, 0x2000),
         Range::new(0x9000_0000, 0x1000),
     ] {
-        let result = plan(entries(Q35_BIOS), &input(&[good, bad], &[]));
+        let result = plan(Q35_BIOS, &input(&[good, bad], 0));
         assert!(result.unwrap_err().contains("boot module"), "{bad:?}");
     }
 }
 
 #[test]
 fn too_many_ranges_cost_the_smallest() {
-    let mut map = vec![(0x100_0000, 0x4000_0000, 1)];
+    let mut map = vec![(0, 0x9_f000, 1), (0x100_0000, 0x4000_0000, 1)];
     map.extend((0..30).map(|n| (0x5000_0000 + n * 0x10_0000, 0x1000 * (n + 1), 1)));
-    let input = input(&[], &[]);
-    let plan = plan(entries(&map), &input).unwrap();
+    let input = input(&[], 0);
+    let plan = plan(&map, &input).unwrap();
     check(&map, &input, &plan);
     assert_eq!(plan.regions.len(), ipc::info::MAX_MEMORY);
     assert!(!regions(&plan).iter().any(|&(start, ..)| start == 0x5000_0000));
@@ -224,8 +240,8 @@ proptest! {
         with_module: bool,
     ) {
         let modules = if with_module { vec![module] } else { vec![] };
-        let input = input(&modules, &[0x1234_5000]);
-        if let Ok(plan) = plan(entries(&map), &input) {
+        let input = input(&modules, 0x1234_5000);
+        if let Ok(plan) = plan(&map, &input) {
             // The image is where the loader put it, whatever the map says.
             let map: Vec<_> = map
                 .into_iter()

@@ -16,7 +16,7 @@ fn file() -> std::vec::Vec<u8> {
     put(&mut f, 54, &56u16.to_le_bytes());
     put(&mut f, 56, &2u16.to_le_bytes());
     header(&mut f, 0, PF_R | PF_X, 0, LOWEST, 0x2000, 0x2000);
-    header(&mut f, 1, PF_R | PF_W, 0x2000, LOWEST + 0x2000, 0x1800, 0x5000);
+    header(&mut f, 1, PF_R | PF_W, 0x2000, LOWEST + 0x2000, 0x1800, 0x1800);
     f
 }
 
@@ -40,8 +40,7 @@ fn good_image() {
     let image = parse(&file()).unwrap();
     assert_eq!(image.entry, LOWEST + 0x100);
     assert_eq!(image.segments.len(), 2);
-    assert_eq!(image.segments[1].file_pages(), 2);
-    assert_eq!(image.segments[1].memory_pages(), 5);
+    assert_eq!(image.segments[1].bytes, 0x1800);
     assert_eq!(image.segments[1].rights, MemRights::RW);
 }
 
@@ -50,7 +49,7 @@ fn every_truncation_is_an_error_or_the_whole_image() {
     let file = file();
     for len in 0..file.len() {
         if let Ok(image) = parse(&file[..len]) {
-            let end = image.segments.iter().map(|s| s.offset + s.file_bytes).max().unwrap();
+            let end = image.segments.iter().map(|s| s.offset + s.bytes).max().unwrap();
             assert!(end <= len as u64);
         }
     }
@@ -59,7 +58,7 @@ fn every_truncation_is_an_error_or_the_whole_image() {
 #[test]
 fn lies_are_named() {
     type Spoil<'a> = &'a dyn Fn(&mut [u8]);
-    let cases: [(Spoil<'_>, &str); 9] = [
+    let cases: [(Spoil<'_>, &str); 10] = [
         (&|f| f[0] = 0, MALFORMED),
         (&|f| put(f, 18, &3u16.to_le_bytes()), "not a static"),
         (&|f| put(f, 16, &3u16.to_le_bytes()), "not a static"),
@@ -68,6 +67,7 @@ fn lies_are_named() {
         (&|f| header(f, 1, PF_R, 0x2000, 0x1000, 0x1000, 0x1000), "outside"),
         (&|f| header(f, 1, PF_R, 0x2000, LOWEST + 0x1000, 0x1000, 0x1000), "overlap"),
         (&|f| header(f, 1, PF_R, 0x2000, LOWEST + 0x2000, 0x9000, 0x9000), "beyond the end"),
+        (&|f| header(f, 1, PF_R, 0x2000, LOWEST + 0x2000, 0x1000, 0x2000), "beyond the end"),
         (&|f| header(f, 1, PF_R, u64::MAX, LOWEST + 0x2000, 0x1000, 0x1000), "beyond the end"),
     ];
     for (n, (spoil, expected)) in cases.into_iter().enumerate() {

@@ -36,7 +36,9 @@ pub(super) fn check_spaces(
         None if spaces.ports.index.any().is_none() => Ok(()),
         Some(bitmap) => {
             let expected = (0..PortSpace::PORTS).step_by(64).map(|port| denied(spaces, port));
-            if bitmap.iter().map(|word| word.load(Ordering::Relaxed)).eq(expected) {
+            // SAFETY: the bitmap stays while its domain does.
+            let words = bitmap.iter().flat_map(|half| unsafe { half.as_ref() }.words());
+            if words.map(|word| word.load(Ordering::Relaxed)).eq(expected) {
                 Ok(())
             } else {
                 Err("bitmap differs from the port capabilities")

@@ -15,6 +15,7 @@ use crate::mem::account::Account;
 use crate::mem::paging::{Format, LeafSize, MemoryType};
 use crate::mem::space::HostLayout;
 use crate::mem::tests::Region;
+use crate::shared::Obj;
 
 pub(super) const LAYOUT: HostLayout = HostLayout { kernel: [1, 2, 3], max_leaf: LeafSize::Huge };
 const QUOTA: u64 = 200;
@@ -204,7 +205,7 @@ impl World {
         // SAFETY: no hardware and no other thread is involved.
         unsafe { out.free_pages(frames) };
         let mut dead = Vec::new();
-        while let Some(header) = out.next_dead() {
+        while let Some(header) = out.dead.pop().map(Obj::pointer) {
             // SAFETY: the object is alive, and this is its end.
             unsafe {
                 assert_eq!(header.as_ref().caps.get(), 0);
@@ -285,7 +286,7 @@ impl World {
             check_spaces(pd, &self.revocations).unwrap();
             for node in pd.objects.nodes() {
                 // SAFETY: the object is alive: a capability exists. All have the same layout.
-                counts[unsafe { node.object().cast::<SmObject>().as_ref() }.id] += 1;
+                counts[unsafe { node.object().pointer().cast::<SmObject>().as_ref() }.id] += 1;
             }
         }
         for guest in &self.guests {
@@ -325,7 +326,7 @@ fn view(node: Handle) -> View {
     let is_object = node.space == Space::Object;
     let is_guest = matches!(node.owner(), Owner::Guest(_));
     // SAFETY: the object is alive: a capability exists. All have the same layout.
-    let id = || unsafe { node.object().cast::<SmObject>().as_ref() }.id as u64;
+    let id = || unsafe { node.object().pointer().cast::<SmObject>().as_ref() }.id as u64;
     View {
         kind: match (node.space, is_guest) {
             (Space::Object, _) => 0,

@@ -16,17 +16,14 @@ fn quota_is_exact() {
     let account = Account::new(0);
     root.transfer(&account, 3).unwrap();
     assert_eq!(root.transfer(&account, 1000), Err(Status::Quota));
-    let run = account.alloc_run(frames, 1).unwrap();
-    assert_eq!(account.alloc_run(frames, 1), Err(Status::Quota));
-    let page = account.alloc_page(frames).unwrap();
+    let pages = [0; 3].map(|_| account.alloc_page(frames).unwrap());
     assert_eq!(account.alloc_page(frames), Err(Status::Quota));
     assert_eq!(account.alloc(frames, 1_u64), Err(Status::Quota));
     assert_eq!(account.transfer(root, 1), Err(Status::Quota));
     assert_eq!((account.limit(), account.used()), (3, 3));
-    // SAFETY: both are unused.
-    unsafe {
-        account.free_page(frames, page);
-        account.free_run(frames, run, 1);
+    for page in pages {
+        // SAFETY: it is unused.
+        unsafe { account.free_page(frames, page) };
     }
     account.surrender(root);
     assert_eq!((account.limit(), account.used()), (0, 0));

@@ -2,45 +2,54 @@
 
 use proptest::prelude::*;
 
-use super::{MAX_ORDER, PageList};
+use super::PageList;
 use crate::mem::pool::{self, PAGE_SIZE, Page};
 use crate::mem::tests::Region;
 
+fn is_zero(page: core::ptr::NonNull<Page>) -> bool {
+    // SAFETY: callers hold the page.
+    unsafe { page.as_ref() }.words().all(|w| w.load(super::Ordering::Relaxed) == 0)
+}
+
 #[test]
-fn runs_are_aligned_zeroed_and_merged_again() {
+fn runs_are_aligned_and_what_is_left_out_is_used() {
     let mut region = Region::new(256);
     let total = region.frames.free_pages();
-    // One page holds the state bytes.
-    assert_eq!(total, 255);
-    let mut runs = Vec::new();
-    while let Some(run) = region.frames.alloc(MAX_ORDER) {
-        assert_eq!(pool::phys(run) % (PAGE_SIZE << MAX_ORDER), 0);
-        runs.push(run);
+    assert_eq!(total, 256);
+    let single = region.frames.alloc().unwrap();
+    let odd = region.frames.alloc_run(0).unwrap();
+    let mut held = vec![(single, 0), (odd, 0)];
+    while let Some(run) = region.frames.alloc_run(4) {
+        assert_eq!(pool::phys(run) % (PAGE_SIZE << 4), 0);
+        held.push((run, 4));
     }
-    assert_eq!(runs.len(), 15);
-    for run in runs {
-        // SAFETY: the run was just allocated.
-        unsafe {
-            run.write_bytes(0xff, 16);
-            // In pieces: it merges all the same.
-            for i in [3, 0, 15, 1, 2, 14, 7, 8, 13, 4, 5, 6, 9, 12, 10, 11] {
-                region.frames.free(run.add(i), 0);
+    assert_eq!(held.len(), 2 + 14);
+    assert!(region.frames.alloc_run(5).is_none());
+    assert!(region.frames.alloc_run(50).is_none());
+    assert_eq!(region.frames.free_pages(), total - 2 - 14 * 16);
+    while let Some(page) = region.frames.alloc() {
+        held.push((page, 0));
+    }
+    assert_eq!(held.len(), 2 + 14 + 30);
+    let mut pages: Vec<u64> = Vec::new();
+    for (run, order) in held {
+        for n in 0..1 << order {
+            // SAFETY: the run was just allocated.
+            let page = unsafe { run.add(n) };
+            assert!(is_zero(page));
+            pages.push(pool::phys(page));
+            // SAFETY: as above; nobody uses it.
+            unsafe {
+                page.write_bytes(0xff, 1);
+                region.frames.free(page);
             }
         }
     }
+    pages.sort_unstable();
+    pages.dedup();
+    assert_eq!(pages.len(), 256);
     assert_eq!(region.frames.free_pages(), total);
-    for _ in 0..15 {
-        let run = region.frames.alloc(MAX_ORDER).unwrap();
-        // SAFETY: the run was just allocated.
-        let page = unsafe { run.as_ref() };
-        assert!(page.words().all(|w| w.load(super::Ordering::Relaxed) == 0));
-    }
-    assert!(region.frames.alloc(MAX_ORDER).is_none());
-    assert!(region.frames.alloc(MAX_ORDER + 1).is_none());
-    for _ in 0..15 {
-        assert!(region.frames.alloc(0).is_some());
-    }
-    assert!(region.frames.alloc(0).is_none());
+    assert!(is_zero(region.frames.alloc().unwrap()), "used before");
 }
 
 #[test]
@@ -56,9 +65,9 @@ fn page_list_returns_pages_to_their_accounts() {
     }
     let (page, account) = list.pop().unwrap();
     assert!(core::ptr::eq(account.as_ptr(), root));
+    assert!(is_zero(page));
     // SAFETY: popped pages are ours.
     unsafe {
-        assert!(page.as_ref().words().all(|w| w.load(super::Ordering::Relaxed) == 0));
         root.free_page(frames, page);
         list.free(frames);
     }
@@ -67,31 +76,35 @@ fn page_list_returns_pages_to_their_accounts() {
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-    /// Runs never overlap, and the count of free pages is right.
+    /// Nothing is handed out twice, and the count of free pages is right.
     #[test]
-    fn random_use(steps in prop::collection::vec((any::<bool>(), 0..=MAX_ORDER, any::<usize>()), 1..200)) {
+    fn random_use(steps in prop::collection::vec((any::<bool>(), 0..4_u8, any::<usize>()), 1..200)) {
         let mut region = Region::new(128);
         let total = region.frames.free_pages();
-        let mut held: Vec<(core::ptr::NonNull<Page>, u8)> = Vec::new();
+        let mut held: Vec<core::ptr::NonNull<Page>> = Vec::new();
         for (take, order, pick) in steps {
             if take {
-                if let Some(run) = region.frames.alloc(order) {
-                    let first = pool::phys(run);
-                    let size = PAGE_SIZE << order;
-                    prop_assert_eq!(first % size, 0);
-                    for &(other, order) in &held {
-                        let other = pool::phys(other);
-                        prop_assert!(other + (PAGE_SIZE << order) <= first || first + size <= other);
-                    }
-                    held.push((run, order));
+                let run = match order {
+                    0 => region.frames.alloc(),
+                    _ => region.frames.alloc_run(order),
+                };
+                let Some(run) = run else { continue };
+                prop_assert_eq!(pool::phys(run) % (PAGE_SIZE << order), 0);
+                for n in 0..1 << order {
+                    // SAFETY: part of the run.
+                    let page = unsafe { run.add(n) };
+                    prop_assert!(is_zero(page) && !held.contains(&page));
+                    held.push(page);
                 }
             } else if !held.is_empty() {
-                let (run, order) = held.swap_remove(pick % held.len());
-                // SAFETY: the run was allocated and is forgotten.
-                unsafe { region.frames.free(run, order) };
+                let page = held.swap_remove(pick % held.len());
+                // SAFETY: the page was allocated and is forgotten.
+                unsafe {
+                    page.write_bytes(0xff, 1);
+                    region.frames.free(page);
+                }
             }
-            let used: u64 = held.iter().map(|&(_, order)| 1 << order).sum();
-            prop_assert_eq!(region.frames.free_pages(), total - used);
+            prop_assert_eq!(region.frames.free_pages(), total - held.len() as u64);
         }
     }
 }

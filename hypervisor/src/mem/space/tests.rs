@@ -6,12 +6,11 @@ use super::{AddressSpace, HostLayout, KERNEL_ENTRIES, Ordering, PortSpace, Stale
 use crate::mem::paging::{Format, LeafSize};
 use crate::mem::pool::{self, Page};
 use crate::mem::tests::Region;
-use crate::num::usize_of;
 
 impl PortSpace {
     /// Whether a port may be accessed.
     pub(crate) fn allows(&self, port: u64) -> bool {
-        let word = self.bitmap().and_then(|b| b.get(usize_of(port / 64)));
+        let word = self.word(port).filter(|_| port < Self::PORTS);
         word.is_some_and(|w| w.load(Ordering::Relaxed) & 1 << (port % 64) == 0)
     }
 }

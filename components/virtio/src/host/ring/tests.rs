@@ -24,12 +24,12 @@ fn a_device_sees_what_the_driver_adds() {
     let slot = ring.free().unwrap();
     ring.add(slot, &[at(0x8000, 16), at(0x9000, 512)], &[at(0xa000, 1)]).unwrap();
     assert!(ring.should_notify());
-    assert_eq!(ring.next(), None);
+    assert_eq!(ring.reap(), None);
     let chain = queue.pop().unwrap().unwrap();
     assert_eq!((chain.readable().left(), chain.writable().left()), (528, 1));
     queue.complete(chain, 1).unwrap();
-    assert_eq!(ring.next(), Some(Used { slot, written: 1 }));
-    assert_eq!(ring.next(), None);
+    assert_eq!(ring.reap(), Some(Used { slot, written: 1 }));
+    assert_eq!(ring.reap(), None);
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn slots_are_used_once_at_a_time() {
     assert!(ring.add(2, &[at(0x8000, 16)], &[]).is_err());
     let chain = queue.pop().unwrap().unwrap();
     queue.complete(chain, 0).unwrap();
-    assert_eq!(ring.next().map(|u| u.slot), Some(0));
+    assert_eq!(ring.reap().map(|u| u.slot), Some(0));
     assert_eq!(ring.free(), Some(0));
 }
 
@@ -105,7 +105,7 @@ proptest! {
         }
         memory.store_u16(used + 2, entries.len() as u16).unwrap();
         let mut seen = Vec::new();
-        while let Some(Used { slot, .. }) = ring.next() {
+        while let Some(Used { slot, .. }) = ring.reap() {
             prop_assert!(slot < adds && !seen.contains(&slot));
             seen.push(slot);
         }

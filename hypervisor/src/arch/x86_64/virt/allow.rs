@@ -194,7 +194,7 @@ impl Mode {
     }
 
     /// Whether it runs 64-bit code.
-    const fn is_64(&self) -> bool {
+    pub(super) const fn is_64(&self) -> bool {
         self.efer & efer::LMA != 0 && self.cs_attributes & attribute::LONG != 0
     }
 
@@ -206,7 +206,7 @@ impl Mode {
         let bad = paging && self.cr0 & cr0::PE == 0
             || long && self.cr4 & cr4::PAE == 0
             || long && self.cs_attributes & both == both
-            || long && self.rflags & rflags::VM != 0
+            || self.rflags & rflags::VM != 0 && (long || self.cr0 & cr0::PE == 0)
             || !long && self.cr4 & cr4::PCIDE != 0
             || self.cr4 & cr4::CET != 0 && self.cr0 & cr0::WP == 0;
         if bad {

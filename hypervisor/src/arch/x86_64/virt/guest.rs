@@ -9,7 +9,7 @@ use x86_64::registers::debug::{DebugAddressRegister, Dr0, Dr1, Dr2, Dr3};
 use super::allow::{self, Mode};
 use super::registers::{Backend, Reg};
 use super::state::{self, Gprs};
-use super::{Cpu, CpuBackend, Outcome, Page, Platform, Vendor, reset, svm};
+use super::{Cpu, CpuBackend, Outcome, Page, Platform, Vendor, reset, svm, vmx};
 use crate::arch::fpu::{self, Fpu};
 use crate::arch::msr;
 
@@ -78,6 +78,7 @@ impl Common {
 /// The part in the vendor's format.
 enum GuestBackend {
     Svm(svm::Vcpu),
+    Vmx(vmx::Vcpu),
 }
 
 /// Runs `$body` with `$vcpu` bound to the backend.
@@ -85,6 +86,15 @@ macro_rules! with {
     ($guest:expr, $vcpu:ident => $body:expr) => {
         match $guest {
             GuestBackend::Svm($vcpu) => $body,
+            GuestBackend::Vmx($vcpu) => $body,
+        }
+    };
+    // The same with `$cpu` bound to what its CPU keeps; all have the same vendor.
+    ($guest:expr, $vcpu:ident, $from:expr, $cpu:ident => $body:expr, else $otherwise:expr) => {
+        match ($guest, &mut $from.backend) {
+            (GuestBackend::Svm($vcpu), CpuBackend::Svm($cpu)) => $body,
+            (GuestBackend::Vmx($vcpu), CpuBackend::Vmx($cpu)) => $body,
+            _ => $otherwise,
         }
     };
 }
@@ -104,18 +114,18 @@ impl Guest {
     /// `nested_root`.
     ///
     /// # Safety
-    /// The pages are the vCPU's alone until it is dropped, detached; the page table lives as long.
+    /// The pages are the vCPU's alone until it is dropped, retired; the page table lives as long.
     #[must_use]
     pub unsafe fn new(
         platform: &'static Platform,
         [control, extended]: [Page; 2],
         nested_root: u64,
     ) -> Self {
-        let mut backend = match platform.vendor {
-            Vendor::Svm => {
-                // SAFETY: the caller gives the page.
-                let vcpu = unsafe { svm::Vcpu::new(platform, control, nested_root) };
-                GuestBackend::Svm(vcpu)
+        // SAFETY: the caller gives the page.
+        let mut backend = unsafe {
+            match platform.vendor {
+                Vendor::Svm => GuestBackend::Svm(svm::Vcpu::new(platform, control, nested_root)),
+                Vendor::Vmx => GuestBackend::Vmx(vmx::Vcpu::new(platform, control, nested_root)),
             }
         };
         let mut common = Common {
@@ -146,10 +156,10 @@ impl Guest {
         [with!(&self.backend, vcpu => vcpu.page().ptr()), self.common.fpu.page()]
     }
 
-    /// Puts the parts of the guest's state into the CPU that [`Self::run`] leaves there between
-    /// runs: FPU, XCR0, TSC_AUX, debug address registers. The caller lets nothing else run on this
-    /// CPU before [`Self::detach`].
-    #[inline]
+    /// Puts the parts of the guest's state into the CPU that stay there while its VMM handles an
+    /// exit: FPU, XCR0, TSC_AUX, debug address registers. Host code cannot or does not use them; the
+    /// caller lets no other protection domain run on this CPU before [`Self::detach`].
+    #[inline(never)]
     pub fn attach(&mut self, cpu: &mut Cpu) {
         let Self { common, backend, .. } = self;
         // SAFETY: the FPU holds nobody's state: whoever owned it has saved it.
@@ -162,21 +172,33 @@ impl Guest {
             // SAFETY: the register exists, or the value would be zero; the kernel does not use it.
             unsafe { msr::write(msr::TSC_AUX, common.tsc_aux) };
         }
-        match (backend, &mut cpu.backend) {
-            (GuestBackend::Svm(vcpu), CpuBackend::Svm(cpu)) => {
-                let armed = vcpu.get(Reg::Dr7) & 0xff != 0;
-                if armed {
-                    common.load_debug();
-                }
-                vcpu.intercept_debug(!armed);
-                vcpu.attach(cpu);
+        with!(backend, vcpu, cpu, cpu => {
+            vcpu.select();
+            let armed = vcpu.get(Reg::Dr7) & 0xff != 0;
+            if armed {
+                common.load_debug();
             }
-        }
+            vcpu.intercept_debug(!armed);
+            vcpu.attach(cpu);
+        }, else ());
+    }
+
+    /// Puts the rest of it into the CPU, for one or several times [`Self::run`]. Until
+    /// [`Self::park`] the CPU does not leave the kernel.
+    #[inline(always)]
+    pub fn resume(&mut self, cpu: &mut Cpu) {
+        with!(&mut self.backend, vcpu, cpu, cpu => vcpu.resume(cpu), else ());
+    }
+
+    /// The reverse of [`Self::resume`].
+    #[inline(always)]
+    pub fn park(&mut self, cpu: &mut Cpu) {
+        with!(&mut self.backend, vcpu, cpu, cpu => vcpu.park(cpu), else ());
     }
 
     /// Takes the guest's state out of the CPU.
     #[inline]
-    pub fn detach(&mut self, _cpu: &mut Cpu) {
+    pub fn detach(&mut self) {
         let common = &mut self.common;
         if common.xcr0 != fpu::components() {
             // SAFETY: this is the host's value.
@@ -193,7 +215,8 @@ impl Guest {
         }
     }
 
-    /// Runs the guest until its next exit. It is attached; interrupts are off, and stay off.
+    /// Runs the guest until its next exit. It is attached and resumed; interrupts are off, and stay
+    /// off.
     ///
     /// `space` is the flush generation of the guest's memory: whenever it differs from that of the
     /// last run, translations from before are not used any more.
@@ -216,15 +239,22 @@ impl Guest {
                 return common.entry_failed(Mtd::INJECT, event.0);
             }
         }
-        match (backend, &mut cpu.backend) {
-            (GuestBackend::Svm(vcpu), CpuBackend::Svm(cpu)) => vcpu.run(common, cpu, space),
-        }
+        with!(backend, vcpu, cpu, cpu => vcpu.run(common, cpu, space),
+            else common.entry_failed(Mtd::empty(), 0))
+    }
+
+    /// Nothing of the vCPU stays in its CPU, on which this is called. It is not attached.
+    pub fn retire(&mut self) {
+        with!(&mut self.backend, vcpu => vcpu.retire());
     }
 
     /// Copies groups of state into a message buffer.
     #[inline]
     pub fn store(&self, mtd: Mtd, state: &mut State) {
-        with!(&self.backend, vcpu => state::store(vcpu, &self.common, mtd, state));
+        with!(&self.backend, vcpu => {
+            vcpu.select();
+            state::store(vcpu, &self.common, mtd, state);
+        });
     }
 
     /// Takes groups of state from a message buffer. The vCPU is not attached.
@@ -234,7 +264,10 @@ impl Guest {
     #[inline]
     pub fn load(&mut self, mtd: Mtd, state: &State) {
         let limits = &self.platform.limits;
-        with!(&mut self.backend, vcpu => state::load(vcpu, &mut self.common, limits, mtd, state));
+        with!(&mut self.backend, vcpu => {
+            vcpu.select();
+            state::load(vcpu, &mut self.common, limits, mtd, state);
+        });
     }
 
     /// The vCPU leaves the guest for a reason that is not the guest's: nothing qualifies the exit,

@@ -5,15 +5,20 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `guest` | a vCPU: run, attach, detach, the state that has no vendor format |
+//! | `guest` | a vCPU: run, attach, resume and the reverse, the state that has no vendor format |
 //! | `state` | transfer of state groups to and from a message buffer |
 //! | `allow` | what a VMM may set |
 //! | `reset` | the state that a vCPU begins with |
 //! | `tag` | TLB tags |
 //! | `registers` | what a backend offers |
+//! | `exit` | what exits mean and what follows from them |
+//! | `bitmaps` | which ports and MSRs exit |
 //! | `svm` | AMD's backend |
+//! | `vmx` | Intel's backend |
 
 mod allow;
+mod bitmaps;
+mod exit;
 mod guest;
 mod registers;
 mod reset;
@@ -22,6 +27,7 @@ mod svm;
 mod tag;
 #[cfg(test)]
 mod tests;
+mod vmx;
 
 use core::fmt;
 use core::ptr::NonNull;
@@ -66,6 +72,8 @@ impl Page {
 pub enum Vendor {
     /// AMD's.
     Svm,
+    /// Intel's.
+    Vmx,
 }
 
 /// Why there are no guests on this machine.
@@ -79,15 +87,21 @@ pub enum Unavailable {
     NoNestedPaging,
     /// It has too few TLB tags to tell guests apart.
     NoTags,
+    /// It lacks something else that is needed.
+    Lacks(&'static str),
+    /// It differs from the boot CPU.
+    Differs,
 }
 
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Missing => "the processor has no AMD SVM",
-            Self::Disabled => "SVM is switched off by firmware (VM_CR.SVMDIS)",
-            Self::NoNestedPaging => "the processor has SVM without nested paging",
+            Self::Missing => "the processor has neither AMD SVM nor Intel VT-x",
+            Self::Disabled => "firmware has switched virtualization off",
+            Self::NoNestedPaging => "the processor lacks nested paging (NPT, EPT) as needed",
             Self::NoTags => "the processor has too few ASIDs",
+            Self::Lacks(what) => return write!(f, "the processor's VT-x lacks {what}"),
+            Self::Differs => "its VT-x differs from that of the boot CPU",
         })
     }
 }
@@ -97,7 +111,10 @@ impl fmt::Display for Unavailable {
 /// # Errors
 /// The reason why they cannot.
 pub fn detect() -> Result<Vendor, Unavailable> {
-    svm::detect().map(|()| Vendor::Svm)
+    match svm::detect() {
+        Err(Unavailable::Missing) => vmx::Caps::detect().map(|_| Vendor::Vmx),
+        found => found.map(|()| Vendor::Svm),
+    }
 }
 
 /// Format of nested page tables.
@@ -105,11 +122,15 @@ pub fn detect() -> Result<Vendor, Unavailable> {
 pub enum NestedFormat {
     /// AMD's: the host's format, every access a user access.
     Npt,
+    /// Intel's.
+    Ept,
 }
 
 /// What all CPUs and all guests share.
 pub struct Platform {
     vendor: Vendor,
+    /// What VT-x can do, if it is that.
+    vmx: vmx::Caps,
     limits: allow::Limits,
     /// Family, model and stepping, which a processor has in RDX after RESET.
     signature: u64,
@@ -133,17 +154,31 @@ impl Platform {
     /// The pages begin zeroed runs of those sizes and belong to the platform for ever.
     #[must_use]
     pub unsafe fn new(vendor: Vendor, io: Page, msr: Page) -> Self {
-        match vendor {
-            // SAFETY: the caller gives the runs.
-            Vendor::Svm => unsafe { svm::bitmaps::fill(io, msr) },
-        }
+        let caps = match vendor {
+            Vendor::Svm => vmx::Caps::default(),
+            Vendor::Vmx => vmx::Caps::detect().unwrap_or_default(),
+        };
+        // SAFETY: the caller gives the runs.
+        unsafe { Self::with(vendor, caps, io, msr) }
+    }
+
+    /// # Safety
+    /// As [`Self::new`].
+    unsafe fn with(vendor: Vendor, vmx: vmx::Caps, io: Page, msr: Page) -> Self {
+        let (place, huge): (bitmaps::Place, _) = match vendor {
+            Vendor::Svm => (svm::msr_bits, cpuid!(0x8000_0001u32).edx >> 26 & 1 != 0),
+            Vendor::Vmx => (vmx::msr_bits, vmx.huge),
+        };
+        // SAFETY: the caller gives the runs.
+        unsafe { bitmaps::fill(io, msr, place) };
         Self {
             vendor,
+            vmx,
             limits: allow::Limits::detect(),
             signature: u64::from(cpuid!(1u32).eax),
             io: io.phys(),
             msr: msr.phys(),
-            huge: cpuid!(0x8000_0001u32).edx >> 26 & 1 != 0,
+            huge,
         }
     }
 
@@ -152,6 +187,7 @@ impl Platform {
     pub const fn nested(&self) -> NestedFormat {
         match self.vendor {
             Vendor::Svm => NestedFormat::Npt,
+            Vendor::Vmx => NestedFormat::Ept,
         }
     }
 
@@ -169,6 +205,7 @@ pub struct Cpu {
 
 enum CpuBackend {
     Svm(svm::Cpu),
+    Vmx(vmx::Cpu),
 }
 
 impl Cpu {
@@ -184,13 +221,14 @@ impl Cpu {
     /// Runs on the CPU in question, whose descriptor tables, TR and GS base are set; the pages
     /// belong to the result for ever.
     pub unsafe fn enable(platform: &Platform, pages: [Page; 2]) -> Result<Self, Unavailable> {
-        match platform.vendor {
-            Vendor::Svm => {
-                // SAFETY: the caller keeps the contract.
-                let cpu = unsafe { svm::Cpu::enable(pages)? };
-                Ok(Self { backend: CpuBackend::Svm(cpu) })
+        // SAFETY: the caller keeps the contract.
+        let backend = unsafe {
+            match platform.vendor {
+                Vendor::Svm => CpuBackend::Svm(svm::Cpu::enable(pages)?),
+                Vendor::Vmx => CpuBackend::Vmx(vmx::Cpu::enable(platform, pages)?),
             }
-        }
+        };
+        Ok(Self { backend })
     }
 }
 

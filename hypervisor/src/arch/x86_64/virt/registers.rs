@@ -53,6 +53,10 @@ pub(super) trait Backend {
     /// What the vendor keeps per CPU.
     type Cpu;
 
+    /// Makes the vCPU accessible; it is this CPU's, or has never been attached. Called before the
+    /// accessors below.
+    #[inline(always)]
+    fn select(&self) {}
     /// Reads a register.
     fn get(&self, reg: Reg) -> u64;
     /// Writes a register. The value has been checked.
@@ -67,8 +71,20 @@ pub(super) trait Backend {
     fn set_blocking(&mut self, blocking: Activity);
     /// Whether accesses of the guest to debug registers exit.
     fn intercept_debug(&mut self, on: bool);
+    /// The guest's address translation has changed by more than its own instructions.
+    fn flush(&mut self);
     /// The guest will run on this CPU: remembers what of the host an entry overwrites.
-    fn attach(&mut self, cpu: &mut Self::Cpu);
+    #[inline(always)]
+    fn attach(&mut self, _cpu: &mut Self::Cpu) {}
+    /// The guest is about to run: puts into the CPU what cannot be there while anything else runs.
+    #[inline(always)]
+    fn resume(&mut self, _cpu: &mut Self::Cpu) {}
+    /// The reverse.
+    #[inline(always)]
+    fn park(&mut self, _cpu: &mut Self::Cpu) {}
+    /// Takes what this CPU holds of the vCPU out of it.
+    #[inline(always)]
+    fn retire(&mut self) {}
     /// One entry and exit. `space` is the flush generation of the guest's memory.
     fn run(&mut self, common: &mut Common, cpu: &mut Self::Cpu, space: u64) -> Outcome;
     /// The page that it was given.

@@ -29,6 +29,15 @@ pub(super) struct Gprs {
     pub(super) r15: u64,
 }
 
+impl Gprs {
+    /// A register by the low four bits of its number in instructions.
+    pub(super) fn by_number(&self, number: u64) -> u64 {
+        // SAFETY: the structure is sixteen words, in that order.
+        let words = unsafe { &*core::ptr::from_ref(self).cast::<[u64; 16]>() };
+        words.get(crate::num::usize_of(number & 15)).copied().unwrap_or(0)
+    }
+}
+
 /// Copies fields of the same names.
 macro_rules! copy {
     ($to:ident, $from:ident: $($field:ident)+) => { $( $to.$field = $from.$field; )+ };
@@ -241,7 +250,10 @@ fn load_rare<B: Backend>(
 #[inline]
 fn set_rip<B: Backend>(vcpu: &mut B, rip: u64, rflags: u64) {
     if rip != vcpu.get(Reg::Rip) {
-        vcpu.set_blocking(vcpu.blocking() - Activity::INTERRUPT_SHADOW);
+        let blocking = vcpu.blocking();
+        if blocking.contains(Activity::INTERRUPT_SHADOW) {
+            vcpu.set_blocking(blocking - Activity::INTERRUPT_SHADOW);
+        }
     }
     vcpu.set(Reg::Rip, rip);
     vcpu.set(Reg::Rflags, rflags);
@@ -277,6 +289,12 @@ fn load_mode<B: Backend>(vcpu: &mut B, limits: &Limits, mtd: Mtd, state: &State)
     let Some(efer) = mode.settle() else {
         return mtd;
     };
+    let old = Mode::of(vcpu);
+    if (old.cr0, old.cr4, old.efer) != (mode.cr0, mode.cr4, efer)
+        || mtd.contains(Mtd::CR) && vcpu.get(Reg::Cr3) != state.cr3
+    {
+        vcpu.flush();
+    }
 
     if mtd.contains(Mtd::RIP) {
         set_rip(vcpu, state.rip, mode.rflags);
@@ -321,7 +339,8 @@ fn load_system<B: Backend>(
         set_segments!(vcpu, state: ds Ds, es Es, fs Fs, gs Gs);
     }
     let bases = [state.tr.base, state.ldtr.base, state.gdtr.base, state.idtr.base];
-    if take(Mtd::SYS_SEG, canonical(&bases)) {
+    let small = (state.gdtr.limit | state.idtr.limit) >> 16 == 0;
+    if take(Mtd::SYS_SEG, small && canonical(&bases)) {
         set_segments!(vcpu, state: tr Tr, ldtr Ldtr, gdtr Gdtr, idtr Idtr);
     }
     if take(Mtd::CR8, state.cr8 <= 0xf) {

@@ -4,32 +4,10 @@ use ipc::event::Exit;
 use ipc::exit::{Io, MemoryAccess};
 
 use super::super::allow::{attribute, efer};
+use super::super::exit::Meaning;
 use super::super::state::Gprs;
-use super::vmcb::{INVALID, Vmcb, unpack};
+use super::vmcb::{IN_USE, INVALID, Vmcb, unpack};
 use crate::num::{low16, low32};
-
-/// What an exit asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meaning {
-    /// An event of the host is pending: it is delivered when interrupts are let in.
-    Host,
-    /// A machine check.
-    MachineCheck,
-    /// A debug exception, which is the guest's.
-    Debug,
-    /// An alignment check, which is the guest's.
-    Alignment,
-    /// The guest uses debug registers that are not in the CPU.
-    DebugRegister,
-    /// IRET, while NMIs are blocked.
-    Iret,
-    /// The guest can take an interrupt.
-    Window,
-    /// The processor did not accept the guest's state.
-    Refused,
-    /// For the VMM: the exit, the length of its shortest encoding (0: not an instruction).
-    Vmm(Exit, u64),
-}
 
 /// Port access.
 pub(super) const IOIO: u64 = 0x7b;
@@ -49,13 +27,14 @@ pub(super) const fn meaning(code: u64, info1: u64) -> Meaning {
         0x400 => Meaning::Vmm(Exit::Memory, 0),
         // INTR, NMI, SMI, INIT.
         0x60..=0x63 => Meaning::Host,
-        0x64 => Meaning::Window,
+        0x64 => Meaning::Window(Exit::InterruptWindow),
         0x20..=0x3f => Meaning::DebugRegister,
         DEBUG => Meaning::Debug,
         0x51 => Meaning::Alignment,
         0x52 => Meaning::MachineCheck,
         0x6f => Meaning::Vmm(Exit::Rdpmc, 2),
-        0x74 => Meaning::Iret,
+        // IRET, while NMIs are blocked.
+        0x74 => Meaning::Own,
         // INVD, WBINVD.
         0x76 | 0x89 => Meaning::Vmm(Exit::CacheControl, 2),
         0x7d => Meaning::Vmm(Exit::TaskSwitch, 0),
@@ -68,8 +47,6 @@ pub(super) const fn meaning(code: u64, info1: u64) -> Meaning {
         // MONITOR, MWAIT.
         0x8a | 0x8b => Meaning::Vmm(Exit::Monitor, 3),
         0x8d => Meaning::Vmm(Exit::Xsetbv, 3),
-        // Refused, and the control block in use elsewhere, which happens to encrypted guests only.
-        INVALID | 0xffff_ffff_ffff_fffe => Meaning::Refused,
         _ => Meaning::Vmm(Exit::Unknown, 0),
     }
 }
@@ -102,6 +79,7 @@ const fn mode_size(vmcb: &Vmcb) -> u8 {
 /// EXITINFO1 of a port access (15.10.2). Emulators leave the address size out, which `mode_size`
 /// then tells.
 fn io(info1: u64, mode_size: impl FnOnce() -> u8) -> Io {
+    let string = info1 & 1 << 2 != 0;
     Io {
         port: low16(info1 >> 16),
         size: match info1 >> 4 & 7 {
@@ -110,9 +88,10 @@ fn io(info1: u64, mode_size: impl FnOnce() -> u8) -> Io {
             _ => 4,
         },
         input: info1 & 1 << 0 != 0,
-        string: info1 & 1 << 2 != 0,
+        string,
         rep: info1 & 1 << 3 != 0,
         address_size: match info1 >> 7 & 7 {
+            _ if !string => 0,
             1 => 2,
             2 => 4,
             4 => 8,
@@ -141,4 +120,10 @@ pub(super) const fn length(rip: u64, next: u64, nominal: u64) -> u64 {
         known @ 1..=15 => known,
         _ => nominal,
     }
+}
+
+/// Whether the processor refused the guest's state; or the control block is in use elsewhere, which
+/// happens to encrypted guests only.
+pub(super) const fn refused(code: u64) -> bool {
+    matches!(code, INVALID | IN_USE)
 }

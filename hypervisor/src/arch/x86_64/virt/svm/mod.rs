@@ -1,6 +1,5 @@
 //! AMD SVM with nested paging.
 
-pub(super) mod bitmaps;
 mod enter;
 mod exit;
 mod run;
@@ -16,6 +15,7 @@ use super::{Page, Unavailable};
 use crate::arch::msr;
 
 pub(super) use vcpu::Vcpu;
+pub(super) use vmcb::msr_bits;
 
 /// VM_CR: SVM cannot be enabled.
 const VM_CR: u32 = 0xc001_0114;

@@ -5,23 +5,20 @@ use ipc::state::{Activity, Inject, InjectKind};
 
 use super::super::Outcome;
 use super::super::allow::rflags;
+use super::super::exit::{EVENT, Meaning, handle, keep_event, window};
 use super::super::guest::{Common, ExitInfo};
 use super::super::registers::Backend;
 use super::super::tag::Renewed;
-use super::exit::{self, Meaning};
+use super::exit;
 use super::vcpu::{Nmi, Vcpu};
 use super::vmcb::{clean, intercept, vintr};
 use super::{Cpu, enter};
 use crate::num::low32;
 
-/// The part of the injection word that EVENTINJ and EXITINTINFO have in the same place.
-const EVENT: u64 = 0xffff_ffff_8000_0fff;
 /// DR6: a single step ended.
 const DR6_STEP: u64 = 1 << 14;
 /// DR6: breakpoints that were hit.
 const DR6_BREAKPOINTS: u64 = 0xf;
-/// DR7: debug registers are protected. Delivery of a debug exception ends it.
-const DR7_PROTECT: u64 = 1 << 13;
 
 impl Vcpu {
     /// See [`Backend::run`].
@@ -69,8 +66,7 @@ impl Vcpu {
             rip
         };
 
-        let meaning = exit::meaning(code, info1);
-        if meaning == Meaning::Refused {
+        if exit::refused(code) {
             // Nothing happened: neither the event nor the flush.
             self.vmcb_mut().clean = 0;
             common.exit = ExitInfo { qualification: [code, 0, 0], length: 0 };
@@ -79,21 +75,26 @@ impl Vcpu {
         cpu.tags.flushed();
         common.set_event(Inject::NONE);
         if interrupted.is_valid() {
-            self.keep_event(common, interrupted, injected, entered_at == rip);
+            let same = interrupted == injected && entered_at == rip;
+            keep_event(self, common, interrupted, same);
         }
         if (self.nmi == Nmi::Returning || self.step.is_some()) && self.stepped(code) {
             return Outcome::Interrupt;
         }
-        match meaning {
+        match exit::meaning(code, info1) {
             Meaning::Vmm(exit, nominal) => {
                 let instruction = nominal != 0 || code == exit::IOIO;
                 common.exit.qualification = exit::qualification(exit, self.vmcb(), &common.gprs);
                 common.exit.length = if instruction { exit::length(rip, next, nominal) } else { 0 };
                 Outcome::Exit(exit)
             }
-            Meaning::MachineCheck => Outcome::MachineCheck,
-            Meaning::Host | Meaning::Refused => Outcome::Interrupt,
-            other => self.internal(common, other, info1),
+            Meaning::Host => Outcome::Interrupt,
+            Meaning::Own => {
+                self.resume = rip;
+                self.set_nmi(Nmi::Returning);
+                Outcome::Interrupt
+            }
+            other => handle(self, common, other, low32(info1)),
         }
     }
 
@@ -120,10 +121,7 @@ impl Vcpu {
             let shadow = self.blocking().contains(Activity::INTERRUPT_SHADOW);
             match self.nmi {
                 Nmi::Open if !shadow => {
-                    const WINDOW: u64 = Inject::NONE.with_nmi_window().0;
-                    common.inject = Inject(inject.0 & !WINDOW);
-                    common.exit = ExitInfo::default();
-                    return Some(Outcome::Exit(Exit::NmiWindow));
+                    return Some(window(common, Exit::NmiWindow));
                 }
                 Nmi::Open | Nmi::Returning => self.begin_step(),
                 Nmi::Blocked => {}
@@ -141,24 +139,6 @@ impl Vcpu {
         let pending = if on { vintr::PENDING } else { 0 };
         vmcb.virtual_interrupt = vmcb.virtual_interrupt & !vintr::PENDING | pending;
         vmcb.clean &= !clean::VIRTUAL_INTERRUPT;
-    }
-
-    /// An exit cut the delivery of an event short: it is delivered again.
-    #[cold]
-    fn keep_event(&mut self, common: &mut Common, event: Inject, injected: Inject, stayed: bool) {
-        let soft = match event.kind() {
-            Some(InjectKind::SoftwareInterrupt) => true,
-            Some(InjectKind::Exception) => matches!(event.vector(), 3 | 4),
-            _ => false,
-        };
-        // An instruction of the guest raised it: RIP is still there, and it will do so again.
-        if soft && !(event == injected && stayed) {
-            return;
-        }
-        if event.kind() == Some(InjectKind::Nmi) {
-            self.set_nmi(Nmi::Open);
-        }
-        common.set_event(event);
     }
 
     /// Lets the guest execute one instruction and then a debug exception. What NMIs wait for is
@@ -195,38 +175,5 @@ impl Vcpu {
             self.set_nmi(Nmi::Open);
         }
         done
-    }
-
-    /// Exits that are no VMM's business.
-    #[inline(never)]
-    fn internal(&mut self, common: &mut Common, meaning: Meaning, info1: u64) -> Outcome {
-        match meaning {
-            Meaning::Window => {
-                const WINDOW: u64 = Inject::NONE.with_interrupt_window().0;
-                common.inject = Inject(common.inject.0 & !WINDOW);
-                self.set_window(false);
-                common.exit = ExitInfo::default();
-                return Outcome::Exit(Exit::InterruptWindow);
-            }
-            Meaning::Debug => {
-                let vmcb = self.vmcb_mut();
-                vmcb.dr7 &= !DR7_PROTECT;
-                vmcb.clean &= !clean::DEBUG;
-                common.set_event(Inject::exception(1, None));
-            }
-            Meaning::Alignment => {
-                common.set_event(Inject::exception(17, Some(low32(info1))));
-            }
-            Meaning::DebugRegister => {
-                common.load_debug();
-                self.intercept_debug(false);
-            }
-            Meaning::Iret => {
-                self.resume = self.vmcb().rip;
-                self.set_nmi(Nmi::Returning);
-            }
-            Meaning::Host | Meaning::MachineCheck | Meaning::Refused | Meaning::Vmm(..) => {}
-        }
-        Outcome::Interrupt
     }
 }

@@ -3,10 +3,11 @@ use std::vec;
 use ipc::event::Exit;
 use ipc::exit::{Io, MemoryAccess};
 
+use super::super::bitmaps::fill_msr;
+use super::super::exit::Meaning;
 use super::super::state::Gprs;
-use super::bitmaps::{fill_msr, position};
-use super::exit::{Meaning, length, meaning, qualification};
-use super::vmcb::{Vmcb, pack, unpack};
+use super::exit::{length, meaning, qualification, refused};
+use super::vmcb::{Vmcb, msr_bits, pack, unpack};
 
 fn vmcb() -> Vmcb {
     // SAFETY: all fields are integers.
@@ -26,26 +27,28 @@ fn segment_attributes_lose_their_gap_and_get_it_back() {
 
 #[test]
 fn msr_bits_are_where_the_manual_says() {
-    assert_eq!(position(0), Some((0, 0)));
-    assert_eq!(position(0x277), Some((0x9d, 6)));
-    assert_eq!(position(0x1fff), Some((0x7ff, 6)));
-    assert_eq!(position(0x2000), None);
-    assert_eq!(position(0xc000_0000), Some((0x800, 0)));
-    assert_eq!(position(0xc000_0080), Some((0x820, 0)));
-    assert_eq!(position(0xc001_0117), Some((0x1045, 6)));
-    assert_eq!(position(0xc001_1fff), Some((0x17ff, 6)));
-    assert_eq!(position(0xc001_2000), None);
-    assert_eq!(position(u32::MAX), None);
+    let position = |byte: usize, bit| Some([byte * 8 + bit, byte * 8 + bit + 1]);
+    assert_eq!(msr_bits(0), position(0, 0));
+    assert_eq!(msr_bits(0x277), position(0x9d, 6));
+    assert_eq!(msr_bits(0x1fff), position(0x7ff, 6));
+    assert_eq!(msr_bits(0x2000), None);
+    assert_eq!(msr_bits(0xc000_0000), position(0x800, 0));
+    assert_eq!(msr_bits(0xc000_0080), position(0x820, 0));
+    assert_eq!(msr_bits(0xc001_0117), position(0x1045, 6));
+    assert_eq!(msr_bits(0xc001_1fff), position(0x17ff, 6));
+    assert_eq!(msr_bits(0xc001_2000), None);
+    assert_eq!(msr_bits(u32::MAX), None);
 }
 
 #[test]
 fn guests_reach_only_msrs_that_are_switched() {
     let mut bitmap = vec![0; 8192];
-    fill_msr(&mut bitmap);
+    fill_msr(&mut bitmap, msr_bits);
     let open: u32 = bitmap.iter().map(|byte| byte.count_zeros()).sum();
     assert_eq!(open, 20);
     let exits = |msr| {
-        position(msr).is_none_or(|(byte, bit)| bitmap.get(byte).is_none_or(|b| b >> bit & 3 == 3))
+        msr_bits(msr)
+            .is_none_or(|bits| bits.iter().all(|&bit| bitmap[bit / 8] >> (bit % 8) & 1 == 1))
     };
     for msr in [0x174, 0xc000_0082, 0xc000_0100, 0xc000_0102] {
         assert!(!exits(msr));
@@ -75,7 +78,8 @@ fn exit_codes() {
     for code in 0x60..=0x63 {
         assert_eq!(meaning(code, 0), Meaning::Host);
     }
-    assert_eq!(meaning(u64::MAX, 0), Meaning::Refused);
+    assert_eq!(meaning(0x64, 0), Meaning::Window(Exit::InterruptWindow));
+    assert!(refused(u64::MAX) && refused(u64::MAX - 1) && !refused(0x7f));
     assert_eq!(meaning(0x52, 0), Meaning::MachineCheck);
     for code in [0x00, 0x10, 0x4e, 0x65, 0x87, 0x401, 0x1234_5678] {
         assert_eq!(exit(code), (Exit::Unknown, 0));
@@ -99,23 +103,24 @@ fn decoded_io(info1: u64, vmcb: &mut Vmcb) -> Io {
 fn port_accesses() {
     let mut v = vmcb();
     let out = decoded_io(0x3f8 << 16 | 1 << 4 | 4 << 7, &mut v);
+    // Only string forms have an address.
     let expected =
-        Io { port: 0x3f8, size: 1, input: false, string: false, rep: false, address_size: 8 };
+        Io { port: 0x3f8, size: 1, input: false, string: false, rep: false, address_size: 0 };
     assert_eq!(out, expected);
     let insw = decoded_io(0xffff << 16 | 2 << 4 | 1 << 7 | 1 << 3 | 1 << 2 | 1, &mut v);
     let expected =
         Io { port: 0xffff, size: 2, input: true, string: true, rep: true, address_size: 2 };
     assert_eq!(insw, expected);
     assert_eq!(decoded_io(4 << 4 | 2 << 7, &mut v).size, 4);
-    assert_eq!(decoded_io(4 << 4 | 2 << 7, &mut v).address_size, 4);
+    assert_eq!(decoded_io(4 << 4 | 4 | 2 << 7, &mut v).address_size, 4);
     // Not reported: it follows from the code segment.
-    assert_eq!(decoded_io(1 << 4, &mut v).address_size, 2);
+    assert_eq!(decoded_io(1 << 4 | 4, &mut v).address_size, 2);
     v.cs.attributes = pack(0xc09b);
-    assert_eq!(decoded_io(1 << 4, &mut v).address_size, 4);
+    assert_eq!(decoded_io(1 << 4 | 4, &mut v).address_size, 4);
     v.cs.attributes = pack(0xa09b);
-    assert_eq!(decoded_io(1 << 4, &mut v).address_size, 2);
+    assert_eq!(decoded_io(1 << 4 | 4, &mut v).address_size, 2);
     v.efer = 0x1500;
-    assert_eq!(decoded_io(1 << 4, &mut v).address_size, 8);
+    assert_eq!(decoded_io(1 << 4 | 4, &mut v).address_size, 8);
 }
 
 #[test]

@@ -242,6 +242,11 @@ impl Backend for Vcpu {
     }
 
     #[inline]
+    fn flush(&mut self) {
+        self.tag = Tag::default();
+    }
+
+    #[inline]
     fn attach(&mut self, cpu: &mut Cpu) {
         // SAFETY: a `Cpu` exists only where SVM is enabled, and the block is its own.
         unsafe { enter::vmsave(cpu.host) };

@@ -72,6 +72,8 @@ pub(super) mod intercept {
 
 /// EXITCODE of a VMRUN that refused the guest's state.
 pub(super) const INVALID: u64 = u64::MAX;
+/// EXITCODE of a VMRUN whose control block another CPU runs.
+pub(super) const IN_USE: u64 = u64::MAX - 1;
 
 /// A virtual machine control block.
 #[repr(C, align(4096))]
@@ -183,4 +185,16 @@ pub(super) const fn pack(attributes: u16) -> u16 {
 #[inline]
 pub(super) const fn unpack(attributes: u16) -> u16 {
     attributes & 0xff | (attributes & 0xf00) << 4
+}
+
+/// Bits of an MSR in the bitmap (15.11): reading and writing.
+pub(in super::super) const fn msr_bits(msr: u32) -> Option<[usize; 2]> {
+    let base = match msr {
+        0..=0x1fff => 0,
+        0xc000_0000..=0xc000_1fff => 0x4000,
+        0xc001_0000..=0xc001_1fff => 0x8000,
+        _ => return None,
+    };
+    let bit = base + (msr & 0x1fff) as usize * 2;
+    Some([bit, bit + 1])
 }

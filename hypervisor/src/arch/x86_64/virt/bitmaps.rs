@@ -1,0 +1,47 @@
+//! Which ports and MSRs exit. All guests share one pair of bitmaps.
+
+use super::{Page, Platform};
+
+/// MSRs that the guest accesses itself: they are switched with it, and no value that WRMSR takes
+/// can harm the host.
+const DIRECT: [u32; 10] = [
+    0x174,       // SYSENTER_CS
+    0x175,       // SYSENTER_ESP
+    0x176,       // SYSENTER_EIP
+    0xc000_0081, // STAR
+    0xc000_0082, // LSTAR
+    0xc000_0083, // CSTAR
+    0xc000_0084, // SFMASK
+    0xc000_0100, // FS_BASE
+    0xc000_0101, // GS_BASE
+    0xc000_0102, // KERNEL_GS_BASE
+];
+
+/// Where a vendor has the bits of an MSR for reads and writes. MSRs without a place always exit.
+pub(super) type Place = fn(u32) -> Option<[usize; 2]>;
+
+/// Marks the accesses in `bitmap` that exit.
+pub(super) fn fill_msr(bitmap: &mut [u8], place: Place) {
+    bitmap.fill(0xff);
+    for bit in DIRECT.into_iter().filter_map(place).flatten() {
+        if let Some(byte) = bitmap.get_mut(bit / 8) {
+            *byte &= !(1 << (bit % 8));
+        }
+    }
+}
+
+/// Fills both bitmaps: every port exits, every MSR but a few.
+///
+/// # Safety
+/// The pages begin runs of the platform's sizes that nobody else refers to.
+pub(super) unsafe fn fill(io: Page, msr: Page, place: Place) {
+    const fn bytes(order: u8) -> usize {
+        4096 << order
+    }
+    // SAFETY: the caller gives the memory.
+    unsafe {
+        core::slice::from_raw_parts_mut(io.ptr().as_ptr(), bytes(Platform::IO_ORDER)).fill(0xff);
+        let msr = core::slice::from_raw_parts_mut(msr.ptr().as_ptr(), bytes(Platform::MSR_ORDER));
+        fill_msr(msr, place);
+    }
+}

@@ -1,0 +1,75 @@
+//! Intel VT-x with EPT.
+
+mod caps;
+mod enter;
+mod exit;
+mod instr;
+mod run;
+#[cfg(test)]
+pub(super) mod tests;
+mod vcpu;
+mod vmcs;
+
+use core::ptr::NonNull;
+
+use x86_64::registers::control::{Cr4, Cr4Flags};
+
+use super::tag::Tags;
+use super::{Page, Platform, Unavailable};
+use crate::arch::{msr, percpu};
+
+pub(super) use caps::Caps;
+pub(super) use vcpu::Vcpu;
+pub(super) use vmcs::msr_bits;
+
+/// System call MSRs, which the kernel uses when no guest is attached.
+const SYSCALL: [u32; 5] = [msr::STAR, msr::LSTAR, msr::CSTAR, msr::SFMASK, msr::KERNEL_GS_BASE];
+
+/// What a CPU keeps for its guests.
+pub(super) struct Cpu {
+    tags: Tags,
+    number: usize,
+    /// Virtual-APIC page of the guest that is attached, of which only the task priority is in use.
+    apic: Page,
+    /// The host's values of [`SYSCALL`].
+    syscall: [u64; 5],
+}
+
+impl Cpu {
+    /// Begins VMX operation on this CPU.
+    ///
+    /// # Safety
+    /// The pages are for this CPU alone, for ever; descriptor tables and system call MSRs are set.
+    pub(super) unsafe fn enable(
+        platform: &Platform,
+        [region, apic]: [Page; 2],
+    ) -> Result<Self, Unavailable> {
+        let caps = Caps::detect()?;
+        if caps != platform.vmx {
+            return Err(Unavailable::Differs);
+        }
+        // SAFETY: VT-x is there, and firmware either allows it or left the choice to us; the
+        // processor may use the page. The MSRs are those of every 64-bit processor.
+        let (begun, syscall) = unsafe {
+            let control = msr::read(caps::FEATURE_CONTROL);
+            if control & caps::FEATURE_LOCKED == 0 {
+                let allowed = control | caps::FEATURE_VMX | caps::FEATURE_LOCKED;
+                msr::write(caps::FEATURE_CONTROL, allowed);
+            }
+            Cr4::write_raw(Cr4::read_raw() | Cr4Flags::VIRTUAL_MACHINE_EXTENSIONS.bits());
+            region.ptr().cast::<u32>().write(caps.revision);
+            (instr::vmxon(region.phys()), SYSCALL.map(|register| msr::read(register)))
+        };
+        if !begun {
+            return Err(Unavailable::Disabled);
+        }
+        let number = percpu::this().sched.id.into();
+        Ok(Self { tags: Tags::new(region.phys(), 1 << 16), number, apic, syscall })
+    }
+
+    /// Task priority of the attached guest, as CR8 has it in its upper half.
+    fn task_priority(&self) -> NonNull<u8> {
+        // SAFETY: offset 0x80 is inside the page.
+        unsafe { self.apic.ptr().add(0x80) }
+    }
+}
