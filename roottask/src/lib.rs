@@ -6,6 +6,7 @@
 //! | [`memory`], [`image`], [`plan`], [`policy`], [`ram`], [`firmware`], [`pci`] | decisions, without effects |
 //! | [`boot`] | from the first instruction to the supervisor's thread |
 //! | [`supervisor`] | the life of the system: starts, reports, restarts, the end |
+//! | [`cleaner`] | clears memory beside the supervisor |
 //! | [`spawn`], [`start_block`], [`grant`], [`functions`] | creating one component |
 //! | [`desk`], [`place`] | the root task's service and the handler of its components' exceptions |
 //! | [`output`], [`serial`], [`clock`], [`power`], [`arch`] | log lines, switching off, the entry point |
@@ -15,6 +16,7 @@ extern crate alloc;
 
 pub mod arch;
 pub mod boot;
+pub mod cleaner;
 pub mod clock;
 pub mod desk;
 pub mod firmware;

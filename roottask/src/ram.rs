@@ -10,14 +10,17 @@ use ipc::proto::board::Life;
 
 use crate::memory::Span;
 
-/// How long a component may take to let go of a VM's memory, in milliseconds.
-pub const PATIENCE_MS: u64 = 1000;
+/// How long a component may take to let go of a VM's memory, in milliseconds of the time that the
+/// root task leaves to others.
+pub const PATIENCE_MS: u64 = 2000;
 
 /// RAM of one VM.
 #[derive(Debug, Default)]
 pub struct Ram {
     /// Where it is; empty while the VM has none.
     pub spans: Vec<Span>,
+    /// How many of the last spans are yet to be cleared.
+    dirty: usize,
     /// Its life.
     life: Life,
     /// Components that it is lent to, by index.
@@ -53,9 +56,31 @@ impl Ram {
         self.until.is_some()
     }
 
-    /// The VM got this memory; a new life begins.
-    pub fn begin(&mut self, spans: Vec<Span>) {
+    /// The VM is to get this memory, once it is cleared.
+    pub fn prepare(&mut self, spans: Vec<Span>) {
+        self.dirty = spans.len();
         self.spans = spans;
+    }
+
+    /// The next span to be cleared.
+    #[must_use]
+    pub fn dirty(&self) -> Option<Span> {
+        self.spans.get(self.spans.len().checked_sub(self.dirty)?).copied()
+    }
+
+    /// The span was cleared.
+    pub const fn cleared(&mut self) {
+        self.dirty = self.dirty.saturating_sub(1);
+    }
+
+    /// Whether there is memory for a new life.
+    #[must_use]
+    pub const fn is_ready(&self) -> bool {
+        !self.spans.is_empty() && self.dirty == 0
+    }
+
+    /// The VM got its memory; a new life begins.
+    pub const fn begin(&mut self) {
         self.life = self.life.next();
     }
 
@@ -85,6 +110,11 @@ impl Ram {
         }
     }
 
+    /// Nobody could do anything for so many ticks: that is not counted.
+    pub fn excuse(&mut self, ticks: u64) {
+        self.until = self.until.map(|until| until.saturating_add(ticks));
+    }
+
     /// What is to be done at `now`; `released` says whether a holder let go of this life.
     pub fn step(&self, now: u64, released: impl Fn(usize, Life) -> bool) -> Step {
         let Some(until) = self.until else { return Step::Rest };
@@ -101,6 +131,7 @@ impl Ram {
     pub fn take(&mut self) -> Vec<Span> {
         self.until = None;
         self.holders.clear();
+        self.dirty = 0;
         core::mem::take(&mut self.spans)
     }
 }

@@ -134,6 +134,19 @@ impl Host<'_> {
         find_module(self.info, name)
     }
 
+    /// Takes RAM for a VM, which is to be cleared before the VM can start.
+    ///
+    /// # Errors
+    /// There is too little.
+    pub fn prepare(&mut self, index: usize, size: u64) -> Result<(), Refusal> {
+        let pieces = self.memory.take_pieces(size, LARGE_PAGE);
+        let pieces = pieces.ok_or_else(|| self.too_little(size, "RAM of its VM"))?;
+        if let Some(ram) = self.rams.get_mut(index) {
+            ram.prepare(pieces);
+        }
+        Ok(())
+    }
+
     /// Creates a component and starts it.
     ///
     /// # Errors
@@ -178,6 +191,7 @@ impl Host<'_> {
                 self.destroy(index, child);
                 if let Some(ram) = self.rams.get_mut(index) {
                     // Nobody else has it yet.
+                    ram.end(0);
                     ram.take().into_iter().for_each(|span| self.memory.give(span));
                 }
                 Err(why)
@@ -417,11 +431,8 @@ impl Host<'_> {
         let Some(vm) = &order.start.vm else { return Ok(()) };
         // The guest executes from it; in the VMM's own space it is never executable.
         let what = "RAM of its VM";
-        let pieces = self.memory.take_pieces(vm.ram.size, LARGE_PAGE);
-        let pieces = pieces.ok_or_else(|| self.too_little(vm.ram.size, what))?;
-        pieces.iter().copied().for_each(zero);
-        let ram = self.rams.get_mut(order.index).ok_or("no such VM")?;
-        ram.begin(pieces);
+        let ram = self.rams.get_mut(order.index).filter(|r| r.is_ready()).ok_or("it has no RAM")?;
+        ram.begin();
         give_all(child.pd, &ram.spans, vm.ram, MemRights::all()).map_err(refuse(what))?;
         for (index, module) in (0..).zip([Some(order.given.kernel), order.given.initrd]) {
             let Some((base, size)) = module else { continue };

@@ -14,15 +14,18 @@ use sysroot::num::usize_of;
 use sysroot::portal::{Config, Handler};
 use sysroot::{log, process, selector, syscall, time};
 
+use crate::cleaner::Cleaner;
 use crate::desk::{Clerk, Desk};
 use crate::functions::{self, Grant};
-use crate::grant::{copy, shared, take_back, zero};
+use crate::grant::{copy, shared, zero};
 use crate::memory::{Memory, PAGE, Span};
 use crate::place::{Command, Place, Wire};
 use crate::policy::{Life, Report, State, Verdict, last_vm_is_off};
-use crate::ram::{PATIENCE_MS, Ram, Step};
+use crate::ram::{Ram, Step};
 use crate::spawn::{Child, Doors, Host, find_module};
 use crate::{output, plan, power};
+
+mod guests;
 
 /// One component.
 struct Ward {
@@ -44,6 +47,9 @@ struct Supervisor {
     stores: Vec<Vec<Vec<Span>>>,
     /// PCI functions of the components.
     grants: Vec<Grant>,
+    cleaner: &'static Cleaner,
+    /// The VM whose RAM the cleaner has.
+    cleaning: Option<usize>,
     bell: Cap<Semaphore>,
     park: u64,
     rings: (u64, u64),
@@ -181,6 +187,9 @@ impl Supervisor {
             rams: system.components.iter().map(|_| Ram::default()).collect(),
             stores,
             grants: functions::find(info, system, &mut memory),
+            // CPU 0 has the interrupts and the services.
+            cleaner: Cleaner::start(cpus.saturating_sub(1), bell.restrict())?,
+            cleaning: None,
             memory,
             desk,
             clerks,
@@ -195,14 +204,19 @@ impl Supervisor {
 
     fn run(&mut self) {
         loop {
+            let begin = time::now();
             self.take_reports();
             self.take_orders();
             self.reclaim();
+            self.clean();
             self.start_what_can();
             self.rewire();
             self.hand_over_output();
             self.show();
             self.finish();
+            // Those who are waited for had no time on this CPU.
+            let busy = time::now().saturating_sub(begin);
+            self.rams.iter_mut().for_each(|ram| ram.excuse(busy));
             let _ = self.bell.down_all(self.next_deadline());
         }
     }
@@ -352,7 +366,15 @@ impl Supervisor {
             );
             return self.refuse(index);
         }
-        if mine().all(Wire::is_complete) {
+        let complete = mine().all(Wire::is_complete);
+        let ready = match self.prepare(index) {
+            Ok(ready) => ready,
+            Err(why) => {
+                log!("root: component \"{}\" not started: {why}", self.name(index));
+                return self.refuse(index);
+            }
+        };
+        if complete && ready {
             self.start(index);
         } else if let Some(ward) = self.wards.get_mut(index) {
             ward.life.state = State::Waiting;
@@ -398,94 +420,6 @@ impl Supervisor {
                 log!("root: component \"{name}\" not started: {why}");
                 ward.life.refused();
             }
-        }
-    }
-
-    /// Those who work on the RAM of a VM that was started get it.
-    fn lend(&mut self, user: usize) {
-        for provider in self.lenders(user) {
-            let child = self.wards.get_mut(provider).and_then(|w| w.child.take());
-            let Some(child) = child else { continue };
-            let system = self.system;
-            let outcome = self.host().lend(&child, provider, user, system);
-            let _ = child.bell.up();
-            if let Some(ward) = self.wards.get_mut(provider) {
-                ward.child = Some(child);
-            }
-            if let Err(status) = outcome {
-                log!(
-                    "root: component \"{}\" does not get the RAM of \"{}\": {status}",
-                    self.name(provider),
-                    self.name(user)
-                );
-            }
-        }
-    }
-
-    /// Components that work on the RAM of a VM, each once.
-    fn lenders(&self, user: usize) -> Vec<usize> {
-        let sessions = self.desk.wires.iter().map(|w| w.session);
-        let mut all: Vec<usize> =
-            sessions.filter(|s| s.lends && s.user == user).map(|s| s.provider).collect();
-        all.dedup();
-        all.sort_unstable();
-        all.dedup();
-        all
-    }
-
-    /// The VM is gone: those who work on its RAM are to let go of it.
-    fn end_ram(&mut self, user: usize) {
-        let Some(ram) = self.rams.get_mut(user) else { return };
-        ram.end(time::deadline_in_ms(PATIENCE_MS));
-        let life = ram.life();
-        for provider in self.lenders(user) {
-            self.host().set_lives(provider, user, life);
-            if let Some(child) = self.wards.get(provider).and_then(|w| w.child.as_ref()) {
-                let _ = child.bell.up();
-            }
-        }
-    }
-
-    /// Takes back the RAM of VMs that are gone.
-    fn reclaim(&mut self) {
-        for user in 0..self.rams.len() {
-            let released = |provider: usize, life| {
-                let sessions = self.desk.wires.iter().filter(|w| w.session.lends);
-                sessions
-                    .filter(|w| w.session.user == user && w.session.provider == provider)
-                    .all(|w| w.has_released(life))
-            };
-            let Some(ram) = self.rams.get(user) else { continue };
-            match ram.step(time::now(), released) {
-                Step::Rest | Step::Wait(_) => {}
-                Step::Evict(late) => {
-                    for provider in late {
-                        log!(
-                            "root: component \"{}\" keeps the RAM of \"{}\"",
-                            self.name(provider),
-                            self.name(user)
-                        );
-                        self.end(provider, Report::Silent);
-                    }
-                    self.take_back(user);
-                }
-                Step::TakeBack => self.take_back(user),
-            }
-        }
-    }
-
-    /// Nobody uses the RAM of this VM any more.
-    fn take_back(&mut self, user: usize) {
-        for span in self.rams.get_mut(user).map(Ram::take).unwrap_or_default() {
-            match take_back(span) {
-                Ok(()) => self.memory.give(span),
-                // It stays lost rather than to get a second owner.
-                Err(status) => log!("root: RAM at {:#x} is not taken back: {status}", span.base),
-            }
-        }
-        let mine = self.desk.wires.iter().filter(|w| w.session.lends && w.session.user == user);
-        for wire in mine.filter(|w| w.session.shared > 0) {
-            zero(Span { base: wire.memory, size: wire.session.shared });
         }
     }
 

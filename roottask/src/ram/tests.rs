@@ -5,7 +5,9 @@ use crate::memory::Span;
 
 fn lent_to(holders: &[usize]) -> Ram {
     let mut ram = Ram::default();
-    ram.begin(vec![Span { base: 2 << 20, size: 2 << 20 }]);
+    ram.prepare(vec![Span { base: 2 << 20, size: 2 << 20 }]);
+    ram.cleared();
+    ram.begin();
     for &holder in holders {
         ram.lend(holder);
     }
@@ -22,7 +24,7 @@ fn lives_are_odd_while_the_memory_is_there() {
     assert_eq!(ram.step(0, |_, _| false), Step::TakeBack, "nobody else had it");
     assert_eq!(ram.take().len(), 1);
     assert_eq!(ram.step(0, |_, _| false), Step::Rest);
-    ram.begin(vec![]);
+    ram.begin();
     assert_eq!(ram.life().0, 3);
 }
 
@@ -42,7 +44,7 @@ fn an_answer_for_an_earlier_life_does_not_count() {
     ram.end(100);
     let first = ram.life();
     ram.take();
-    ram.begin(vec![]);
+    ram.begin();
     ram.lend(1);
     ram.end(200);
     assert_eq!(ram.step(10, |_, l| l == first), Step::Wait(200));
@@ -76,4 +78,33 @@ fn a_vm_ends_once() {
     let mut none = Ram::default();
     none.end(100);
     assert_eq!((none.life().0, none.step(200, |_, _| false)), (0, Step::Rest));
+}
+
+#[test]
+fn memory_is_cleared_span_by_span_before_a_life() {
+    let spans = vec![Span { base: 4096, size: 4096 }, Span { base: 1 << 20, size: 8192 }];
+    let mut ram = Ram::default();
+    assert!(!ram.is_ready() && ram.dirty().is_none());
+    ram.prepare(spans.clone());
+    for span in &spans {
+        assert!(!ram.is_ready());
+        assert_eq!(ram.dirty(), Some(*span));
+        ram.cleared();
+    }
+    assert!(ram.is_ready() && ram.dirty().is_none());
+    ram.begin();
+    assert!(ram.life().is_mapped());
+    ram.prepare(spans);
+    ram.take();
+    assert!(!ram.is_ready() && ram.dirty().is_none());
+}
+
+#[test]
+fn time_that_nobody_had_does_not_count() {
+    let mut ram = lent_to(&[1]);
+    ram.excuse(50);
+    ram.end(100);
+    ram.excuse(50);
+    assert_eq!(ram.step(149, |_, _| false), Step::Wait(150));
+    assert_eq!(ram.step(150, |_, _| false), Step::Evict(vec![1]));
 }

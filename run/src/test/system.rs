@@ -150,6 +150,22 @@ const DISK_UNDER_KILLS: &[Say] = &[
     Hear("SAME-43"),
 ];
 
+/// The same with a disk of the machine.
+const HOST_DISK_UNDER_KILLS: &[Say] = &[
+    Hear("disk of the machine, 96 MiB"),
+    Hear("GUEST-UP one"),
+    Hear("# "),
+    Type(
+        "dd if=/dev/urandom of=/tmp/a bs=1M count=32 2>/dev/null; for i in 1 2; do \
+         dd if=/tmp/a of=/dev/vda bs=64k conv=fsync 2>/dev/null; \
+         echo 3 >/proc/sys/vm/drop_caches; \
+         head -c 33554432 /dev/vda | cmp - /tmp/a && echo SAME-$((i+40)) || echo BAD-$i; done\n",
+    ),
+    Hear("KILLED disks"),
+    Hear("SAME-41"),
+    Hear("SAME-42"),
+];
+
 /// A partition that is written elsewhere: the same one, read-only, stays as it is.
 const PARTITION: &[Say] = &[
     Hear("DISK-OK one"),
@@ -206,6 +222,7 @@ const BOOTS: &[Boot] = &[
         ..Boot::new("partition-with-changes-elsewhere", "test/partition", PARTITION)
     },
     Boot::new("killed-block-back-end-loses-nothing", "test/kill-disks", DISK_UNDER_KILLS),
+    Boot::new("killed-driver-of-a-disk-loses-nothing", "test/kill-host-disk", HOST_DISK_UNDER_KILLS),
     Boot::new("disk-of-a-killed-vm-serves-the-next", "test/kill-vm", DISK_AFTER_KILLS),
     Boot {
         damage: |plan| flip_last_byte(plan, config::MODULE_NAME),
