@@ -234,3 +234,6 @@ fn machine(vm: &config::Vm, cpus: u16, given: Given) -> Result<Vm<'_>, Error> {
         vcpus,
     })
 }
+
+#[cfg(test)]
+mod tests;
