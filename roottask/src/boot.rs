@@ -5,10 +5,10 @@ use ipc::cap::Selector;
 use ipc::info::{Info, MemoryKind, root};
 use ipc::proto::start::{Area, Objects, PARK_SELECTOR, Start};
 use sysroot::num::usize_of;
-use sysroot::{heap, log, process, syscall, thread};
+use sysroot::{heap, log, process, syscall, thread, time};
 
 use crate::memory::{Memory, PAGE};
-use crate::{output, supervisor};
+use crate::{clock, output, supervisor};
 
 /// Heap of the root task.
 const HEAP: u64 = 2 << 20;
@@ -79,6 +79,10 @@ fn find_heap(info: &Info) -> Option<Area> {
         .map(|(base, _)| Area { base, size: HEAP })
 }
 
+fn uptime_ms(info: &Info) -> u64 {
+    time::now().saturating_sub(info.boot_tsc).checked_div(info.tsc_khz).unwrap_or(0)
+}
+
 /// The root task has a start block of its own making.
 fn own_start(info: &Info, heap: Area) -> Start<'static> {
     let selector = |s: Selector| u32::try_from(s.0).unwrap_or(0);
@@ -87,6 +91,7 @@ fn own_start(info: &Info, heap: Area) -> Start<'static> {
         args: "",
         tsc_khz: info.tsc_khz,
         boot_tsc: info.boot_tsc,
+        wall_ms: clock::wall_ms().map_or(0, |now| now.saturating_sub(uptime_ms(info))),
         cpus: u16::try_from(info.cpus().len()).unwrap_or(1),
         cpu: 0,
         priority: PRIORITY,

@@ -9,7 +9,7 @@
 //! | [`cleaner`] | clears memory beside the supervisor |
 //! | [`spawn`], [`start_block`], [`grant`], [`functions`] | creating one component |
 //! | [`desk`], [`place`] | the root task's service and the handler of its components' exceptions |
-//! | [`output`], [`serial`], [`power`], [`arch`] | log lines, switching off, the entry point |
+//! | [`output`], [`serial`], [`clock`], [`power`], [`arch`] | log lines, switching off, the entry point |
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;
@@ -17,6 +17,7 @@ extern crate alloc;
 pub mod arch;
 pub mod boot;
 pub mod cleaner;
+pub mod clock;
 pub mod desk;
 pub mod firmware;
 pub mod functions;

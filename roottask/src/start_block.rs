@@ -9,6 +9,8 @@ use ipc::proto::start::{
     Vm, layout,
 };
 
+use sysroot::process;
+
 use crate::functions::Grant;
 use crate::memory::{LARGE_PAGE, PAGE};
 use crate::plan::{Selectors, Session, cpu, lent, stores};
@@ -160,6 +162,7 @@ pub fn describe<'a>(
         args: &component.args,
         tsc_khz: info.tsc_khz,
         boot_tsc: info.boot_tsc,
+        wall_ms: process::try_start().map_or(0, |own| own.wall_ms),
         cpus,
         cpu: cpu(component.cpu, cpus),
         priority: component.priority,

@@ -116,7 +116,7 @@ impl Uplink for Card {
     }
 
     fn send(&mut self, todo: Todo, payload: Payload<'_>) -> Delivery {
-        while self.send.next().is_some() {}
+        while self.send.reap().is_some() {}
         // What has left tells of itself by an interrupt.
         let Some(slot) = self.send.free() else { return Delivery::Full };
         match self.put(slot, todo, payload) {
@@ -133,7 +133,7 @@ impl Uplink for Card {
     fn receive(&mut self, frame: &mut Vec<u8>) -> Option<Todo> {
         self.acknowledge();
         loop {
-            let used = self.receive.next()?;
+            let used = self.receive.reap()?;
             let gpa = RECEIVE_DATA + RECEIVE_ROOM * u64::from(used.slot);
             let len = u64::from(used.written).min(RECEIVE_ROOM).checked_sub(u64_of(SIZE));
             let header = self.dma.memory.read_array::<SIZE>(gpa);

@@ -99,8 +99,8 @@ fn build() -> Result<Running, SetupError> {
         vcpus,
         tsc_khz: start.tsc_khz,
         start_tsc: time::now(),
-        // Nobody has a clock to ask.
-        wall_ns: 0,
+        // In 1970 where the machine has no clock.
+        wall_ns: start.wall_ms.saturating_add(time::uptime_ms()).saturating_mul(1_000_000),
         x2apic: !process::has_argument("xapic"),
     };
     let backends = backend::all();
@@ -124,13 +124,14 @@ impl Running {
     /// back.
     fn wait(&self) -> ! {
         let Self { vm, kernel, backends, orders } = self;
+        // What came in while the VM was built.
+        let mut badges = NOTIFY | console::BADGE;
         loop {
-            if let Some(orders) = orders {
-                vm.pause(*kernel, orders.is_paused());
-            }
-            let badges = process::semaphore().down_all(None).unwrap_or(0);
             backend::signals(vm, *kernel, backends, badges);
             if badges & NOTIFY != 0 {
+                if let Some(orders) = orders {
+                    vm.pause(*kernel, orders.is_paused());
+                }
                 if let Some(console) = console::refresh() {
                     vm.devices().lock().connect(console);
                 }
@@ -139,6 +140,7 @@ impl Running {
             if badges & (console::BADGE | NOTIFY) != 0 {
                 vm.attention(*kernel);
             }
+            badges = process::semaphore().down_all(None).unwrap_or(0);
         }
     }
 }

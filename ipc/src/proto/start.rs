@@ -113,6 +113,8 @@ pub struct Start<'a> {
     pub tsc_khz: u64,
     /// TSC value when the machine started.
     pub boot_tsc: u64,
+    /// Milliseconds from 1970 to then; 0 where the machine does not know.
+    pub wall_ms: u64,
     /// Number of CPUs of the machine.
     pub cpus: u16,
     /// CPU that the main thread runs on.

@@ -10,6 +10,7 @@ fn example() -> Start<'static> {
         args: "verbose",
         tsc_khz: 2_400_000,
         boot_tsc: 17,
+        wall_ms: 1_700_000_000_000,
         cpus: 2,
         cpu: 1,
         priority: 20,
