@@ -231,3 +231,6 @@ pub const fn exception_name(vector: u8) -> &'static str {
         _ => "exception",
     }
 }
+
+#[cfg(test)]
+mod tests;

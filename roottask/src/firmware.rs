@@ -89,7 +89,7 @@ pub fn ecams(memory: &impl Physical, rsdp: u64) -> Vec<Ecam> {
         let byte = |at| le(e, at, 1).and_then(|b| u8::try_from(b).ok());
         let ecam = Ecam { base: le(e, 0, 8)?, first: byte(10)?, last: byte(11)? };
         let fits = ecam.first <= ecam.last && ecam.start().checked_add(ecam.size()).is_some();
-        (le(e, 8, 2)? == 0 && fits && ecam.base % (1 << 20) == 0).then_some(ecam)
+        (le(e, 8, 2)? == 0 && fits && ecam.base.is_multiple_of(1 << 20)).then_some(ecam)
     };
     entries.chunks_exact(ENTRY).filter_map(entry).collect()
 }

@@ -237,3 +237,6 @@ fn machine(vm: &config::Vm, cpus: u16, given: Given) -> Result<Vm<'_>, Error> {
         vcpus,
     })
 }
+
+#[cfg(test)]
+mod tests;

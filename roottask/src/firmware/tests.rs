@@ -8,7 +8,8 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::{Physical, PowerOff, power_off, sleep_type, sum};
+use super::{Physical, PowerOff, ecams, power_off, sleep_type, sum};
+use crate::pci::Ecam;
 
 /// Memory from 0x1000 on.
 struct Fake(Vec<u8>);
@@ -107,4 +108,36 @@ fn forms_of_the_package() {
     for len in 0..10 {
         assert_eq!(sleep_type(&S5[..len]), None);
     }
+}
+
+/// An MCFG with these entries: base, segment, first and last bus.
+fn mcfg(entries: &[(u64, u16, u8, u8)]) -> Fake {
+    let mut table = b"MCFG".to_vec();
+    table.resize(44, 0);
+    for &(base, segment, first, last) in entries {
+        table.extend_from_slice(&base.to_le_bytes());
+        table.extend_from_slice(&segment.to_le_bytes());
+        table.extend_from_slice(&[first, last, 0, 0, 0, 0]);
+    }
+    let Fake(mut m) = machine(2, true);
+    let table = finish(table);
+    m[0x300..0x300 + table.len()].copy_from_slice(&table);
+    Fake(m)
+}
+
+#[test]
+fn configuration_space_of_segment_0_is_found() {
+    let memory = mcfg(&[(0xb000_0000, 0, 0, 255), (0xe000_0000, 1, 0, 255), (1 << 40, 0, 0, 3)]);
+    let found = [
+        Ecam { base: 0xb000_0000, first: 0, last: 255 },
+        Ecam { base: 1 << 40, first: 0, last: 3 },
+    ];
+    assert_eq!(ecams(&memory, 0x1000), found);
+    assert_eq!(ecams(&machine(2, true), 0x1000), []);
+}
+
+#[test]
+fn configuration_space_that_cannot_be_is_left_out() {
+    let memory = mcfg(&[(0xb000_0001, 0, 0, 255), (0, 0, 9, 3), (u64::MAX << 20, 0, 0, 255)]);
+    assert_eq!(ecams(&memory, 0x1000), []);
 }

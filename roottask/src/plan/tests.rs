@@ -9,9 +9,11 @@ use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 
-use config::{Component, Device, MachineAction, Restart, System, Use, Vm};
+use config::{Component, Device, MachineAction, Pci, Restart, Store, System, Use, Vm, Which};
 
-use super::{Selectors, Session, check, cpu_mask, sessions};
+use ipc::proto::start::{Area, layout};
+
+use super::{Selectors, Session, check, cpu_mask, lent, sessions, stores};
 
 fn session(service: &str, provider: u16) -> Use {
     Use { service: service.to_string(), provider, args: String::new() }
@@ -121,4 +123,59 @@ fn limits_of_the_start_block() {
     assert!(check(&c, 33).is_err());
     c.uses = (0..17).map(|_| session("", 0)).collect();
     assert_eq!(check(&c, 0), Err("uses too many services"));
+}
+
+#[test]
+fn a_back_end_finds_the_ram_of_each_vm_once() {
+    let mut one = vmm("one", 0, &[0]);
+    one.uses = vec![session("virtio", 1), session("console", 0), session("virtio", 1)];
+    let mut two = vmm("two", 0, &[0]);
+    two.uses = vec![session("virtio", 1)];
+    let system = System {
+        name: "t".to_string(),
+        on_last_vm_off: MachineAction::Stay,
+        components: vec![
+            component("console", &["console"], &[]),
+            component("disks", &["virtio"], &[]),
+            one,
+            component("no-vm", &[], &[("virtio", 1)]),
+            two,
+        ],
+    };
+    let all = sessions(&system, 1);
+    let of = |provider| lent(&system, all.iter().copied(), provider);
+    let base = layout::CLIENT_RAM.base;
+    let expected =
+        [(2, Area { base, size: 64 << 20 }), (4, Area { base: base + (1 << 30), size: 64 << 20 })];
+    assert_eq!(of(1), expected);
+    assert_eq!(of(0), [], "a console does not work on it");
+    let lends: Vec<bool> = all.iter().map(|s| s.lends).collect();
+    assert_eq!(lends, [true, false, true, false, true]);
+}
+
+#[test]
+fn stores_lie_apart() {
+    let mut c = component("c", &[], &[]);
+    let store = |size| Store { name: String::new(), size, content: None };
+    c.stores = vec![store(4096), store(3 << 30), store(4096)];
+    let bases: Vec<u64> = stores(&c).map(|a| a.base - layout::STORES.base).collect();
+    assert_eq!(bases, [0, 1 << 30, 4 << 30]);
+    c.stores = vec![store(4096); 17];
+    assert_eq!(check(&c, 0), Err("has too many stores"));
+}
+
+#[test]
+fn a_function_takes_selectors_for_all_its_vectors() {
+    let mut c = component("c", &[], &[("console", 0)]);
+    let device = |pci| Device {
+        name: String::new(),
+        ports: Vec::new(),
+        mmio: Vec::new(),
+        irqs: Vec::new(),
+        pci,
+    };
+    let which = Which::Kind { vendor: 0x1af4, device: 0x1041 };
+    c.devices = vec![device(None), device(Some(Pci { which, dma: 0 }))];
+    let s = Selectors::of(&c, 1);
+    assert_eq!(s.uses - s.interrupts, 8);
 }

@@ -96,7 +96,7 @@ fn component(
         let service = wanted.service.value.clone();
         let args = match &wanted.device {
             Some(device @ virtio::Device::Net(net)) if net.mac.is_none() => {
-                virtio::args(device, addresses.next())
+                virtio::args(device, addresses.choose())
             }
             Some(device) => virtio::args(device, [0; 6]),
             None => String::new(),

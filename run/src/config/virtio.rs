@@ -187,8 +187,8 @@ impl Addresses {
         Self { taken: cards(model).filter_map(|(_, n)| n.mac.as_ref().map(|m| m.value)).collect() }
     }
 
-    /// The next one.
-    pub fn next(&mut self) -> [u8; 6] {
+    /// Another one.
+    pub fn choose(&mut self) -> [u8; 6] {
         let mac = (1u32..)
             .map(|n| {
                 let [_, d, e, f] = n.to_be_bytes();

@@ -222,7 +222,11 @@ const BOOTS: &[Boot] = &[
         ..Boot::new("partition-with-changes-elsewhere", "test/partition", PARTITION)
     },
     Boot::new("killed-block-back-end-loses-nothing", "test/kill-disks", DISK_UNDER_KILLS),
-    Boot::new("killed-driver-of-a-disk-loses-nothing", "test/kill-host-disk", HOST_DISK_UNDER_KILLS),
+    Boot::new(
+        "killed-driver-of-a-disk-loses-nothing",
+        "test/kill-host-disk",
+        HOST_DISK_UNDER_KILLS,
+    ),
     Boot::new("disk-of-a-killed-vm-serves-the-next", "test/kill-vm", DISK_AFTER_KILLS),
     Boot {
         damage: |plan| flip_last_byte(plan, config::MODULE_NAME),
