@@ -164,6 +164,26 @@ const HOST_DISK_UNDER_KILLS: &[Say] = &[
     Often(2, "SAME-41"),
 ];
 
+/// A file that goes from one guest to the other while the switch between them is ended 20 times.
+const NET_UNDER_KILLS: &[Say] = &[
+    Hear("NET-OK one"),
+    Type("\x1d2"),
+    Hear("NET-OK two"),
+    Hear("# "),
+    Type(
+        "head -c 8388608 /dev/urandom >/tmp/a; sha256sum </tmp/a >/tmp/s; \
+         httpd -h /tmp; echo SERVES-$((40+1))\n",
+    ),
+    Hear("SERVES-41"),
+    Type("\x1d1"),
+    Type(
+        "while wget -q -O /tmp/a http://10.0.2.12/a && wget -q -O /tmp/s http://10.0.2.12/s && \
+         sha256sum </tmp/a | cmp - /tmp/s; do echo SAME-$((40+1)); done\n",
+    ),
+    Often(20, "KILLED switch"),
+    Often(2, "SAME-41"),
+];
+
 /// A partition that is written elsewhere: the same one, read-only, stays as it is.
 const PARTITION: &[Say] = &[
     Hear("DISK-OK one"),
@@ -225,6 +245,7 @@ const BOOTS: &[Boot] = &[
         "test/kill-host-disk",
         HOST_DISK_UNDER_KILLS,
     ),
+    Boot::new("killed-switch-loses-nothing", "test/kill-net", NET_UNDER_KILLS),
     Boot::new("disk-of-a-killed-vm-serves-the-next", "test/kill-vm", DISK_AFTER_KILLS),
     Boot {
         damage: |plan| flip_last_byte(plan, config::MODULE_NAME),
