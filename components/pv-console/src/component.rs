@@ -14,7 +14,9 @@ use sysroot::cap::Cap;
 use sysroot::num::usize_of;
 use sysroot::port::Ports;
 use sysroot::{log, process, selector, service, syscall, time};
+use virtio::link::Links;
 
+use crate::device::{Consoles, Device, Turn, describe};
 use crate::mux::{Mux, Typed};
 use crate::session::{Desk, LINES, Terminal, UART};
 use crate::uart::Uart;
@@ -49,6 +51,11 @@ pub fn main() {
             process::exit(1);
         }
     }
+    let opened = virtio::session::Desk::open(start, |_, _| Ok::<_, &str>(describe()));
+    let Some(links) = opened.ok().and_then(|desk| Links::of(desk, start)) else {
+        log!("cannot serve virtio consoles");
+        process::exit(1);
+    };
     for interrupt in start.devices.iter().flat_map(|d| d.interrupts.iter()) {
         let source = Cap::new(Selector(interrupt.selector.into()));
         let semaphore = process::semaphore();
@@ -58,7 +65,7 @@ pub fn main() {
         }
     }
     process::ready();
-    Loop::new(start, desk, uart).run();
+    Loop::new(start, desk, uart, links).run();
 }
 
 impl Desk {
@@ -99,6 +106,8 @@ struct Loop {
     mux: Mux,
     lines: Vec<Line>,
     log: Vec<Source>,
+    links: Links,
+    devices: Vec<Device>,
 }
 
 /// A log line that was taken out of its ring.
@@ -138,7 +147,12 @@ impl Source {
 }
 
 impl Loop {
-    fn new(start: &'static Start<'static>, desk: &'static Desk, uart: Uart<Ports>) -> Self {
+    fn new(
+        start: &'static Start<'static>,
+        desk: &'static Desk,
+        uart: Uart<Ports>,
+        links: Links,
+    ) -> Self {
         let mut mux = Mux::new();
         let line = |terminal: &'static Terminal| {
             mux.add(start.clients.get(terminal.client).map_or("", |c| c.name));
@@ -150,11 +164,16 @@ impl Loop {
                 broken: false,
             }
         };
-        let lines = desk.terminals.iter().map(line).collect();
+        let lines: Vec<Line> = desk.terminals.iter().map(line).collect();
+        // A VM's virtio console is the same as that of its serial port.
+        let client = |n: usize| start.clients.get(n).map(|c| c.name);
+        let same = |name| lines.iter().position(|l| client(l.terminal.client) == Some(name));
+        let devices = (0..links.len()).filter_map(|at| links.get(at)).map(|link| link.name());
+        let devices = devices.map(|name| Device::new(same(name).unwrap_or(usize::MAX))).collect();
         let source = |named| move |ring| Source { ring, named, next: None };
         let root = root_rings(start).into_iter().map(source(true));
         let clients = desk.lines.iter().map(LogRing::consumer).map(source(false));
-        Self { start, desk, uart, mux, lines, log: root.chain(clients).collect() }
+        Self { start, desk, uart, mux, lines, log: root.chain(clients).collect(), links, devices }
     }
 
     fn run(mut self) {
@@ -162,6 +181,7 @@ impl Loop {
             let mut moved = self.receive();
             moved |= self.take_log_lines();
             moved |= self.take_output();
+            moved |= self.serve_devices();
             self.mux.tick(time::uptime_ms());
             moved |= self.transmit();
             if moved {
@@ -193,8 +213,9 @@ impl Loop {
         }
         let attached = self.mux.attached().and_then(|n| u64::try_from(n + 1).ok());
         self.desk.attached.store(attached.unwrap_or(0), Ordering::Relaxed);
-        for line in &mut self.lines {
-            if line.typed.is_empty() {
+        for (index, line) in self.lines.iter_mut().enumerate() {
+            let by_device = self.devices.iter().any(|d| d.active && d.console == index);
+            if line.typed.is_empty() || by_device {
                 continue;
             }
             let waiting = line.typed.make_contiguous();
@@ -257,6 +278,13 @@ impl Loop {
         any
     }
 
+    /// A turn for each virtio console. Whether there is more to do at once.
+    fn serve_devices(&mut self) -> bool {
+        let now = time::uptime_ms();
+        let consoles = Screen { mux: &mut self.mux, lines: &mut self.lines, now };
+        self.links.round(&mut Turn { devices: &mut self.devices, consoles })
+    }
+
     /// Sends what the port takes. Whether there is more that it takes soon.
     fn transmit(&mut self) -> bool {
         let mut patience = PATIENCE;
@@ -272,6 +300,33 @@ impl Loop {
         }
         self.uart.set_transmit_interrupt(false);
         false
+    }
+}
+
+/// The consoles, as their virtio devices see them.
+struct Screen<'a> {
+    mux: &'a mut Mux,
+    lines: &'a mut [Line],
+    now: u64,
+}
+
+impl Consoles for Screen<'_> {
+    fn has_room(&self) -> bool {
+        self.mux.has_room()
+    }
+
+    fn print(&mut self, console: usize, bytes: &[u8]) {
+        self.mux.console(self.now, console, bytes);
+    }
+
+    fn typed(&mut self, console: usize) -> &[u8] {
+        self.lines.get_mut(console).map_or(&[], |line| line.typed.make_contiguous())
+    }
+
+    fn taken(&mut self, console: usize, count: usize) {
+        if let Some(line) = self.lines.get_mut(console) {
+            line.typed.drain(..count.min(line.typed.len()));
+        }
     }
 }
 

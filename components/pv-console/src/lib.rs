@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`mux`] | who may print when; what typed characters mean. Pure logic |
 //! | [`uart`] | the 16550 |
+//! | [`device`] | virtio consoles |
 //! | [`session`] | what clients call: log lines, opening a console |
 //! | [`component`] | the loop that moves bytes |
 #![cfg_attr(not(test), no_std)]
@@ -12,6 +13,7 @@
 extern crate alloc;
 
 pub mod component;
+pub mod device;
 pub mod mux;
 pub mod session;
 pub mod uart;

@@ -1,0 +1,149 @@
+//! Virtio consoles (virtio 1.2, 5.3): another way to the same consoles as the VMs' serial ports.
+
+use alloc::vec::Vec;
+
+use ipc::proto::virtio::MAX_CONFIG;
+use sysroot::num::u64_of;
+use virtio::chain::Chain;
+use virtio::link::{Backend, Link, Links};
+
+use virtio::session::{Description, Tally};
+
+/// Device id.
+const CONSOLE: u32 = 3;
+/// Queue of buffers for what is typed.
+const RECEIVE: usize = 0;
+/// Queue of output.
+const TRANSMIT: usize = 1;
+const QUEUE_SIZE: u16 = 64;
+/// Size of the configuration: columns, rows, ports, emergency write, none of which is offered.
+const CONFIG: usize = 12;
+const _: () = assert!(CONFIG <= MAX_CONFIG);
+/// Bytes that are copied at once.
+const CHUNK: usize = 512;
+/// Bytes of output of one device before the next one's turn.
+const TURN: usize = 4096;
+/// What a buffer counts at least, so that empty ones have an end as well.
+const LEAST: usize = 16;
+
+/// What a console's device is.
+#[must_use]
+pub fn describe() -> Description {
+    let config = core::iter::repeat_n(0, CONFIG).collect();
+    Description { device: CONSOLE, features: 0, queues: 2, queue_size: QUEUE_SIZE, config }
+}
+
+/// The consoles behind the devices.
+pub trait Consoles {
+    /// Whether more output is taken now.
+    fn has_room(&self) -> bool;
+    /// Takes output.
+    fn print(&mut self, console: usize, bytes: &[u8]);
+    /// What was typed and not taken yet.
+    fn typed(&mut self, console: usize) -> &[u8];
+    /// The first bytes of that were taken.
+    fn taken(&mut self, console: usize, count: usize);
+}
+
+/// A device.
+#[derive(Debug)]
+pub struct Device {
+    /// Its console.
+    pub console: usize,
+    /// A driver uses it: what is typed goes to it.
+    pub active: bool,
+    /// Output that was printed in part, and how much of it.
+    printing: Option<(Chain, u64)>,
+}
+
+impl Device {
+    /// The device of a console.
+    #[must_use]
+    pub const fn new(console: usize) -> Self {
+        Self { console, active: false, printing: None }
+    }
+
+    /// Prints. Whether there is more that could be printed at once.
+    fn output(&mut self, link: &mut Link, consoles: &mut impl Consoles) -> bool {
+        let Some(ram) = link.ram().cloned() else { return false };
+        let mut left = TURN;
+        let mut buffer = [0; CHUNK];
+        // Without room the port is busy, and wakes the loop when it is not.
+        while consoles.has_room() {
+            if left == 0 {
+                return true;
+            }
+            let next = self.printing.take().or_else(|| Some((link.pop(TRANSMIT)?, 0)));
+            let Some((chain, printed)) = next else { return false };
+            let mut cursor = chain.readable();
+            cursor.advance(printed);
+            let Ok(count) = cursor.read(&ram, &mut buffer) else {
+                link.give_up("output outside of memory");
+                return false;
+            };
+            let done = cursor.left() == 0;
+            consoles.print(self.console, buffer.get(..count).unwrap_or(&[]));
+            Tally::add(&link.tally().bytes_from_guest, u64_of(count));
+            left = left.saturating_sub(count.max(LEAST));
+            if done {
+                Tally::add(&link.tally().from_guest, 1);
+                link.complete(TRANSMIT, chain, 0);
+            } else {
+                self.printing = Some((chain, printed + u64_of(count)));
+            }
+        }
+        false
+    }
+
+    /// Hands over what was typed.
+    fn input(&mut self, link: &mut Link, consoles: &mut impl Consoles) {
+        let Some(ram) = link.ram().cloned() else { return };
+        while !consoles.typed(self.console).is_empty() {
+            let Some(chain) = link.pop(RECEIVE) else { return };
+            let written = chain.writable().write(&ram, consoles.typed(self.console));
+            let (Ok(count @ 1..), true) = (written, link.is_active()) else {
+                return link.give_up("buffer for input without room");
+            };
+            consoles.taken(self.console, count);
+            Tally::add(&link.tally().to_guest, 1);
+            Tally::add(&link.tally().bytes_to_guest, u64_of(count));
+            link.complete(RECEIVE, chain, u32::try_from(count).unwrap_or(u32::MAX));
+        }
+    }
+}
+
+/// All devices, with the consoles behind them.
+#[derive(Debug)]
+pub struct Turn<'a, C> {
+    /// In the order of the links.
+    pub devices: &'a mut Vec<Device>,
+    /// Their consoles.
+    pub consoles: C,
+}
+
+impl<C: Consoles> Backend for Turn<'_, C> {
+    fn enter(&mut self, _links: &mut Links, at: usize) {
+        if let Some(device) = self.devices.get_mut(at) {
+            device.active = true;
+        }
+    }
+
+    fn leave(&mut self, _links: &mut Links, at: usize) -> bool {
+        if let Some(device) = self.devices.get_mut(at) {
+            (device.active, device.printing) = (false, None);
+        }
+        true
+    }
+
+    fn turn(&mut self, links: &mut Links, at: usize) -> bool {
+        let Some((link, device)) = links.get_mut(at).zip(self.devices.get_mut(at)) else {
+            return false;
+        };
+        let more = device.output(link, &mut self.consoles);
+        device.input(link, &mut self.consoles);
+        more
+    }
+}
+
+#[cfg(test)]
+mod tests;
