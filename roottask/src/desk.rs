@@ -10,9 +10,10 @@ use heapless::String;
 use ipc::exit::Exception;
 use ipc::proto::board::Life;
 use ipc::proto::root::{
-    Entry, Exit, Kill, List, Log, Pause, Publish, Ready, Released, Restart, Resume, Root, Server,
+    Account, Entry, Exit, Kill, List, Log, Pause, Publish, Ready, Released, Restart, Resume, Root,
+    Server,
 };
-use ipc::proto::service::{Fault, Incoming};
+use ipc::proto::service::{Fault, Incoming, MAX_CAPS};
 use ipc::proto::start::layout;
 use ipc::state::{Mtd, State};
 use ipc::utcb::Message;
@@ -132,6 +133,16 @@ impl Server for Desk {
         let place = self.place(call.session).ok_or(Fault::Internal)?;
         place.set_ready(true);
         self.ring();
+        Ok(())
+    }
+
+    fn account(&self, call: &mut Incoming, _request: Account) -> Result<(), Fault> {
+        let place = self.place(call.session).ok_or(Fault::Internal)?;
+        let contexts: heapless::Vec<_, MAX_CAPS> = call.objects().collect();
+        if !place.account(&contexts) {
+            return Err(Fault::Limit);
+        }
+        call.keep = !call.received.is_empty();
         Ok(())
     }
 

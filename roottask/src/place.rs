@@ -12,7 +12,7 @@ use config::Component;
 use heapless::String;
 use ipc::cap::Selector;
 use ipc::proto::board::{Figures, Life as RamLife, Orders};
-use ipc::proto::root::{Cause, Entry, State as Shown};
+use ipc::proto::root::{Cause, Entry, MAX_ACCOUNTED, State as Shown};
 use ipc::proto::start::MAX_CLIENTS;
 use sysroot::cap::{Cap, Pd, Sc};
 use sysroot::num::u64_of;
@@ -38,6 +38,8 @@ pub struct Place {
     /// What it tells.
     pub figures: &'static Figures,
     shown: Board,
+    /// Selectors of scheduling contexts that count as its own; 0 for none.
+    accounted: [AtomicU64; MAX_ACCOUNTED],
 }
 
 /// What the supervisor shows to operators. Its parts can be of different moments.
@@ -102,6 +104,7 @@ impl Place {
             orders,
             figures,
             shown: Board::default(),
+            accounted: [const { AtomicU64::new(0) }; MAX_ACCOUNTED],
         }
     }
 
@@ -120,7 +123,6 @@ impl Place {
         for exits in &self.figures.exits {
             exits.store(0, Ordering::Relaxed);
         }
-        self.figures.ticks.store(0, Ordering::Relaxed);
     }
 
     /// Notes what it did, where that is the first report of this life.
@@ -143,6 +145,24 @@ impl Place {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
+    }
+
+    /// Counts the time of these scheduling contexts as its own; whether there is room for all.
+    pub fn account(&self, contexts: &[Selector]) -> bool {
+        let free = self.accounted.iter().filter(|cell| cell.load(Ordering::Relaxed) == 0);
+        if contexts.len() > free.clone().count() {
+            return false;
+        }
+        for (cell, context) in free.zip(contexts) {
+            cell.store(context.0, Ordering::Relaxed);
+        }
+        true
+    }
+
+    /// Its life is over, and with it what it handed over.
+    pub fn forget(&self) {
+        free_windows(&self.accounted);
+        self.ready.store(false, Ordering::Relaxed);
     }
 
     /// Leaves an operator's command; whether the one before was taken.
@@ -200,8 +220,10 @@ impl Place {
         let held = |cell: &AtomicU64| Some(cell.load(Ordering::Relaxed)).filter(|&s| s != 0);
         // Where the component is being taken apart, there is nothing to be read.
         let account = held(&board.pd).and_then(|s| syscall::account(Cap::new(Selector(s))).ok());
-        let main = held(&board.sc).and_then(|s| syscall::consumed(Cap::new(Selector(s))).ok());
-        let others = self.figures.ticks.load(Ordering::Relaxed);
+        let contexts = core::iter::once(&board.sc).chain(&self.accounted).filter_map(held);
+        let ticks = contexts
+            .filter_map(|s| syscall::consumed(Cap::new(Selector(s))).ok())
+            .fold(0, u64::saturating_add);
         let ms = |ticks| time::ms_of_ticks(ticks);
         let uptime = time::now().saturating_sub(board.since.load(Ordering::Relaxed));
         let stores: u64 = component.stores.iter().map(|s| s.size).sum();
@@ -219,7 +241,7 @@ impl Place {
             cause,
             detail,
             uptime_ms: if runs { ms(uptime) } else { 0 },
-            cpu_ms: if runs { ms(main.unwrap_or(0).saturating_add(others)) } else { 0 },
+            cpu_ms: if runs { ms(ticks) } else { 0 },
             memory: component.memory.saturating_add(stores),
             ram: component.vm.as_ref().map_or(0, |vm| vm.ram),
             kernel_used: account.map_or(0, |a| a.used),
@@ -234,6 +256,19 @@ fn short<const N: usize>(name: &str) -> String<N> {
     let mut short = String::new();
     name.chars().take_while(|&c| short.push(c).is_ok()).for_each(drop);
     short
+}
+
+/// Empties these places and everything that came in with what they held: every call that brought
+/// capabilities left its whole window behind.
+fn free_windows(places: &[AtomicU64]) {
+    let mut windows: Vec<u64> = Vec::new();
+    for place in places {
+        let window = place.swap(0, Ordering::AcqRel) >> WINDOW_ORDER << WINDOW_ORDER;
+        if window != 0 && !windows.contains(&window) {
+            windows.push(window);
+            selector::delete_range(Selector(window), WINDOW_ORDER);
+        }
+    }
 }
 
 /// A session.
@@ -307,15 +342,7 @@ impl Wire {
 
     /// Forgets the portals of a provider that died, and whatever else it handed over with them.
     pub fn clear(&self) {
-        let mut windows: Vec<u64> = Vec::new();
-        for portal in &self.portals {
-            // Every call that brought portals left its whole window behind.
-            let window = portal.swap(0, Ordering::AcqRel) >> WINDOW_ORDER << WINDOW_ORDER;
-            if window != 0 && !windows.contains(&window) {
-                windows.push(window);
-                selector::delete_range(Selector(window), WINDOW_ORDER);
-            }
-        }
+        free_windows(&self.portals);
         self.fresh.store(false, Ordering::Release);
     }
 }

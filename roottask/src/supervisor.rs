@@ -291,7 +291,7 @@ impl Supervisor {
         if let Some(place) = self.desk.places.get(index) {
             // What it did besides does not concern its next life.
             let _ = place.take_report();
-            place.set_ready(false);
+            place.forget();
         }
         self.rams.iter_mut().for_each(|ram| ram.forget(index));
         self.end_ram(index);

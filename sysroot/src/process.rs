@@ -1,6 +1,6 @@
 //! What the component is: its start block, and the capabilities that come with it.
 
-use ipc::cap::Selector;
+use ipc::cap::{Rights, Selector};
 use ipc::proto::board::{Figures, Life, Orders};
 use ipc::proto::ring::Shareable;
 use ipc::proto::root;
@@ -11,7 +11,7 @@ use spin::Once;
 
 use crate::cap::{Cap, Down, Pd, Sc, Semaphore};
 use crate::num::{u64_of, usize_of};
-use crate::service::Client;
+use crate::service::{Client, Windows, object_item};
 
 static START: Once<Start<'static>> = Once::new();
 
@@ -156,6 +156,16 @@ pub fn ready() {
     if let Some(root) = root() {
         let _ = root.call(&root::Ready {});
     }
+}
+
+/// Shows the time of a scheduling context, a thread's or a vCPU's, as the component's own.
+///
+/// # Errors
+/// There are too many.
+pub fn account(context: Cap<Sc>) -> Result<(), Error> {
+    let Some(root) = root() else { return Ok(()) };
+    let item = object_item(context, Rights::SC_CTRL, 0, 0);
+    root.call_with(&root::Account {}, &[item], Windows::default()).map(drop)
 }
 
 /// Ends the component. Code 0 is an orderly end; a VM is off when its VMM has ended.

@@ -74,8 +74,6 @@ pub const EXITS: usize = 32;
 pub struct Figures {
     /// Exits of its VM by reason.
     pub exits: [AtomicU64; EXITS],
-    /// TSC ticks that its vCPUs and threads other than the main thread consumed.
-    pub ticks: AtomicU64,
 }
 
 impl Shareable for Figures {}

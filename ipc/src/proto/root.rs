@@ -53,6 +53,15 @@ message! {
 }
 
 message! {
+    /// Attached: scheduling contexts of the component whose time operators are to see as its own,
+    /// besides that of the main thread.
+    pub struct Account {}
+}
+
+/// Most scheduling contexts that a component can attach to [`Account`] in its life.
+pub const MAX_ACCOUNTED: usize = super::start::MAX_VCPUS;
+
+message! {
     /// Asks for the state of a component. For operators.
     pub struct List {
         /// Its number, from 0 on; [`super::service::Fault::NotFound`] behind the last one.
@@ -115,8 +124,8 @@ message! {
         pub detail: u32,
         /// Milliseconds since it was started; 0 while it does not run.
         pub uptime_ms: u64,
-        /// Milliseconds of CPU time in this life: of its main thread, and of the others as far as
-        /// it says so in its figures.
+        /// Milliseconds of CPU time in this life: of its main thread, and of what it named in
+        /// [`Account`].
         pub cpu_ms: u64,
         /// Bytes of memory that it has: its program's and its stores.
         pub memory: u64,
@@ -189,6 +198,8 @@ service! {
     9 => pause: Pause => ();
     /// Lets a VM go on.
     10 => resume: Resume => ();
+    /// Counts the time of scheduling contexts; for everybody.
+    11 => account: Account => ();
 }
 
 /// Most portals in one [`Publish`].

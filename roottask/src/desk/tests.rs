@@ -5,10 +5,11 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use config::{Component, Restart, Vm};
-use ipc::cap::Selector;
+use ipc::cap::{Range, Rights, Selector};
 use ipc::proto::board::{EXITS, Figures, Orders};
-use ipc::proto::root::{Cause, Kill, List, Pause, Released, Server, State};
+use ipc::proto::root::{Account, Cause, Kill, List, Pause, Released, Server, State};
 use ipc::proto::service::{Fault, Incoming};
+use ipc::utcb::Item;
 use sysroot::cap::Cap;
 
 use super::Desk;
@@ -40,10 +41,7 @@ fn place(name: &str, operator: bool, vm: bool) -> Place {
         stores: Vec::new(),
         vm,
     }));
-    let figures = Figures {
-        exits: [const { core::sync::atomic::AtomicU64::new(0) }; EXITS],
-        ticks: 0.into(),
-    };
+    let figures = Figures { exits: [const { core::sync::atomic::AtomicU64::new(0) }; EXITS] };
     let orders = Box::leak(Box::new(Orders::default()));
     Place::new(component, orders, Box::leak(Box::new(figures)))
 }
@@ -103,6 +101,23 @@ fn entries_tell_what_the_supervisor_shows() {
     let entry = desk.list(call, List { index: 1 }).unwrap();
     assert_eq!((entry.state, entry.cause, entry.detail), (State::Failed, Cause::Fault, 14));
     assert_eq!(entry.uptime_ms, 0);
+}
+
+#[test]
+fn there_is_room_for_a_context_of_each_vcpu() {
+    let desk = desk();
+    let mut call = Incoming::new(OTHER);
+    let item = |n| Item { range: Range::object(Rights::SC_CTRL).0, base: n, offset: 0, badge: 0 };
+    for batch in 0..4 {
+        call.received = (0..16).map(|n| item(batch * 16 + n + 100)).collect();
+        call.keep = false;
+        assert_eq!(desk.account(&mut call, Account {}), Ok(()));
+        assert!(call.keep);
+    }
+    call.received = [item(99)].into_iter().collect();
+    call.keep = false;
+    assert_eq!(desk.account(&mut call, Account {}), Err(Fault::Limit));
+    assert!(!call.keep);
 }
 
 #[test]

@@ -124,8 +124,10 @@ pub(super) fn start(
     let priority = process::start().priority.saturating_sub(1);
     for vcpu in &kernel.vcpus {
         let at = selector::alloc().context("selector")?;
-        syscall::create_sc(at, pd, *vcpu, priority, thread::default_budget())
+        let sc = syscall::create_sc(at, pd, *vcpu, priority, thread::default_budget())
             .context("scheduling context")?;
+        // Without it operators see less.
+        let _ = process::account(sc);
     }
     Ok(kernel)
 }
