@@ -79,29 +79,20 @@ impl Limits {
         let extended = cpuid!(0x8000_0001u32);
         let widths = if last >= 0x8000_0008 { cpuid!(0x8000_0008u32).eax } else { 0x3024 };
         let bit = |word: u32, n: u32, to: u32| u64::from(word >> n & 1) << to;
-
-        // From VME to PKS, in the order of CR4's bits.
-        let cr4 = bit(basic.edx, 1, 0)
-            | bit(basic.edx, 1, 1)
-            | bit(basic.edx, 4, 2)
-            | bit(basic.edx, 2, 3)
-            | bit(basic.edx, 3, 4)
-            | bit(basic.edx, 6, 5)
-            | bit(basic.edx, 7, 6)
-            | bit(basic.edx, 13, 7)
-            | 1 << 8
-            | bit(basic.edx, 24, 9)
-            | bit(basic.edx, 25, 10)
-            | bit(structured.ecx, 2, 11)
-            | bit(structured.ecx, 16, 12)
-            | bit(structured.ebx, 0, 16)
-            | bit(basic.ecx, 17, 17)
-            | bit(basic.ecx, 26, 18)
-            | bit(structured.ebx, 7, 20)
-            | bit(structured.ebx, 20, 21)
-            | bit(structured.ecx, 3, 22)
-            | bit(structured.ecx, 7, 23)
-            | bit(structured.ecx, 31, 24);
+        // From VME to PKS, in the order of CR4's bits: the feature's bit in EDX or ECX of leaf 1,
+        // EBX or ECX of leaf 7; PCE is always there, and some are not for guests.
+        const ALWAYS: u8 = 128;
+        const NEVER: u8 = 129;
+        const FEATURES: [u8; 25] = [
+            1, 1, 4, 2, 3, 6, 7, 13, ALWAYS, 24, 25, 98, 112, NEVER, NEVER, NEVER, 64, 49, 58,
+            NEVER, 71, 84, 99, 103, 127,
+        ];
+        let words = [basic.edx, basic.ecx, structured.ebx, structured.ecx];
+        let cr4 = FEATURES.iter().zip(0..).fold(0, |cr4, (&feature, to)| {
+            let word = words.get(usize::from(feature / 32)).copied();
+            let word = word.unwrap_or(u32::from(feature == ALWAYS));
+            cr4 | bit(word, u32::from(feature % 32), to)
+        });
         // SCE, LME, LMA, NXE.
         let efer = bit(extended.edx, 11, 0)
             | bit(extended.edx, 29, 8)

@@ -7,8 +7,9 @@ use ipc::state::{Inject, Mtd, State};
 use x86_64::registers::debug::{DebugAddressRegister, Dr0, Dr1, Dr2, Dr3};
 
 use super::allow::{self, Mode};
+use super::gprs::Gprs;
 use super::registers::{Backend, Reg};
-use super::state::{self, Gprs};
+use super::state;
 use super::{Cpu, CpuBackend, Outcome, Page, Platform, Vendor, reset, svm, vmx};
 use crate::arch::fpu::{self, Fpu};
 use crate::arch::msr;

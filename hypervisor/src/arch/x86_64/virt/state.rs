@@ -7,37 +7,6 @@ use super::guest::Common;
 use super::registers::{Backend, Reg, Seg};
 use crate::num::low32;
 
-/// General-purpose registers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub(super) struct Gprs {
-    pub(super) rax: u64,
-    pub(super) rcx: u64,
-    pub(super) rdx: u64,
-    pub(super) rbx: u64,
-    pub(super) rsp: u64,
-    pub(super) rbp: u64,
-    pub(super) rsi: u64,
-    pub(super) rdi: u64,
-    pub(super) r8: u64,
-    pub(super) r9: u64,
-    pub(super) r10: u64,
-    pub(super) r11: u64,
-    pub(super) r12: u64,
-    pub(super) r13: u64,
-    pub(super) r14: u64,
-    pub(super) r15: u64,
-}
-
-impl Gprs {
-    /// A register by the low four bits of its number in instructions.
-    pub(super) fn by_number(&self, number: u64) -> u64 {
-        // SAFETY: the structure is sixteen words, in that order.
-        let words = unsafe { &*core::ptr::from_ref(self).cast::<[u64; 16]>() };
-        words.get(crate::num::usize_of(number & 15)).copied().unwrap_or(0)
-    }
-}
-
 /// Copies fields of the same names.
 macro_rules! copy {
     ($to:ident, $from:ident: $($field:ident)+) => { $( $to.$field = $from.$field; )+ };
