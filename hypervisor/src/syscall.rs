@@ -162,9 +162,7 @@ extern "sysv64" fn portico_syscall(
         Ok(Outcome::Again) => again(cpu, ec, &args),
     }
     // A rendezvous on the way may have woken somebody.
-    if sched::take_reschedule(cpu) {
-        sched::preempt(cpu);
-    }
+    sched::finish(cpu);
     // SAFETY: the entry path has set GS, and the current execution context is set.
     unsafe { entry::resume() }
 }

@@ -13,12 +13,10 @@ extern "sysv64" fn portico_trap() {
     let vector = low8(ec.regs.vector.get());
     if vector < 32 {
         ipc::event(cpu, ec, vector);
-        return;
+    } else {
+        interrupt::handle(cpu, vector);
     }
-    interrupt::handle(cpu, vector);
-    if sched::take_reschedule(cpu) {
-        sched::preempt(cpu);
-    }
+    sched::finish(cpu);
 }
 
 /// The current execution context has flags.

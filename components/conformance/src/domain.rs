@@ -54,6 +54,15 @@ impl Domain {
         Ok(domain)
     }
 
+    /// A domain that was just made, with image and heap in it; it goes with the result.
+    pub(crate) fn within(pd: Cap<Pd>) -> Result<Self> {
+        let objects = [pd.selector()].into();
+        let mut domain = Self { pd, own: false, objects, stacks: Vec::new() };
+        domain.share(layout::IMAGE)?;
+        domain.share(layout::HEAP)?;
+        Ok(domain)
+    }
+
     /// A fresh domain with nothing in it.
     pub(crate) fn bare(quota: u64) -> Result<Self> {
         let at = selector::alloc()?;
@@ -184,6 +193,17 @@ impl Domain {
         events: u32,
         entry: extern "sysv64" fn(u64) -> !,
     ) -> Result<Cap<Ec>> {
+        self.thread_with(cpu, events, entry, 0)
+    }
+
+    /// The same with flags of `CreateEc`.
+    pub(crate) fn thread_with(
+        &mut self,
+        cpu: u16,
+        events: u32,
+        entry: extern "sysv64" fn(u64) -> !,
+        flags: u8,
+    ) -> Result<Cap<Ec>> {
         let entry = sysroot::num::u64_of(entry as *const () as usize);
         // The stack is aligned as after a call.
         let block = self.block()?;
@@ -191,7 +211,7 @@ impl Domain {
         let start = EcStart { cpu, utcb: block, stack, events, entry: Some(entry) };
         let at = selector::alloc()?;
         // SAFETY: as in `ec`.
-        let ec = unsafe { syscall::create_ec(at, self.pd, start) }?;
+        let ec = unsafe { syscall::create_ec_with(at, self.pd, start, flags) }?;
         self.objects.push(at);
         Ok(ec)
     }

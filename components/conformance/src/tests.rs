@@ -3,6 +3,7 @@
 mod basic;
 mod destroy;
 mod event;
+mod fpu;
 mod interrupt;
 mod ipc;
 mod memory;
@@ -11,6 +12,7 @@ mod pd;
 mod port;
 mod semaphore;
 mod smp;
+mod supervision;
 mod time;
 mod transfer;
 mod vcpu;
@@ -37,6 +39,8 @@ pub(crate) const GROUPS: &[&[Test]] = &[
     memory::TESTS,
     port::TESTS,
     event::TESTS,
+    fpu::TESTS,
+    supervision::TESTS,
     destroy::TESTS,
     smp::TESTS,
     interrupt::TESTS,

@@ -133,7 +133,7 @@ impl PdSpaces {
     /// pages are the account's objects.
     ///
     /// # Safety
-    /// [`super::destroy_spaces`] is done, all kernel frames are unmapped, the rendezvous is over,
+    /// [`super::destroy`] is done, all kernel frames are unmapped, the rendezvous is over,
     /// no CPU has the address space loaded, and the spaces are not used again (the account may
     /// be).
     pub unsafe fn free_roots(&self, frames: &mut Frames) {
@@ -191,7 +191,7 @@ impl GuestSpace {
     /// Frees the root of the space.
     ///
     /// # Safety
-    /// [`super::destroy_guest`] is done, the rendezvous is over, no CPU has the space loaded, and
+    /// [`super::destroy`] is done, the rendezvous is over, no CPU has the space loaded, and
     /// it is not used again.
     pub unsafe fn free_roots(&self, frames: &mut Frames) {
         // SAFETY: as promised.

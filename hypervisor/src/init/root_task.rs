@@ -69,7 +69,7 @@ pub(super) fn create(
     let spaces = PdSpaces::new(frames, &account, account.limit(), &layout)?;
     // SAFETY: the frame is large enough (asserted below) and nobody else's; it is never freed.
     let pd = unsafe {
-        place.write(Pd::new(spaces));
+        place.write(Pd::new(spaces, u8::MAX, None));
         Obj::new(place)
     };
     let account = &pd.spaces.account;

@@ -77,7 +77,7 @@ fn execution_context_cpu() -> Outcome {
 
 fn execution_context_flags_and_events() -> Outcome {
     let cpu = process::start().cpu;
-    for flags in [2, 3, 0x80] {
+    for flags in [4, 5, 0x80] {
         let number = Number::new(Call::CreateEc).flags(flags).cpu(cpu);
         let pd = process::pd().raw();
         refused!(raw(number.0, [empty()?.0, pd, UTCB, UTCB, 0x1000]), BadParam);
