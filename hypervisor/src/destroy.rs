@@ -117,16 +117,20 @@ fn reap(kernel: &mut Guard, cpu: &PerCpu, dead: &ObjectList) {
         rendezvous::all(kernel, cpu, Request { host_tlb: true, dead: first, dying: None });
         // SAFETY: unlinked before the rendezvous, in which every CPU flushed and left the kernel.
         unsafe { pages.free(&mut kernel.frames) };
+        let mut signals = false;
         for object in successors(first, |object| object.next.get()) {
             if object.ty == ObjectType::Sm {
                 while let Some(ec) = typed::<Sm>(object).evict() {
                     interrupt::wake_with(cpu, ec, Status::Aborted, 0);
                 }
             }
+            signals |= matches!(object.ty, ObjectType::Sm | ObjectType::Ec | ObjectType::Vcpu);
         }
         // A CPU may have signalled after the object's own CPU emptied its inbox: once more, so
         // that no inbox holds a dead object.
-        rendezvous::all(kernel, cpu, Request::default());
+        if signals {
+            rendezvous::all(kernel, cpu, Request::default());
+        }
         // The iterator has left an object when it is freed.
         for object in successors(first, |object| object.next.take()) {
             free(kernel, object, dead, &mut pages);
