@@ -4,6 +4,7 @@ use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use ipc::status::{Result, Status};
+use ipc::trace::{Counter, Kind};
 
 use crate::arch::percpu::PerCpu;
 use crate::arch::{apic, ioapic};
@@ -12,7 +13,7 @@ use crate::object::ec::{Ec, remote};
 use crate::object::interrupt::{Binding, Interrupt};
 use crate::object::sm::Signal;
 use crate::sched::{self, MAX_CPUS};
-use crate::sync;
+use crate::{sync, trace};
 
 /// First vector for devices.
 pub const FIRST_DEVICE: u8 = 0x30;
@@ -38,6 +39,8 @@ static VECTORS: [[AtomicPtr<Interrupt>; DEVICES]; MAX_CPUS] =
 
 /// Handles a vector that arrived on this CPU.
 pub fn handle(cpu: &PerCpu, vector: u8) {
+    trace::count(cpu, Counter::Interrupt);
+    trace::note(cpu, Kind::Interrupt, || [vector.into(), 0]);
     match vector {
         TIMER => {
             apic::eoi();

@@ -8,6 +8,7 @@ use core::ptr::NonNull;
 use ipc::cap::Rights;
 use ipc::state::Mtd;
 use ipc::status::Status;
+use ipc::trace::{Counter, Kind};
 use ipc::utcb::{Message, Utcb};
 
 use crate::arch::percpu::PerCpu;
@@ -19,7 +20,7 @@ use crate::object::pt::Pt;
 use crate::object::vcpu::Vcpu;
 use crate::sched::unusual;
 use crate::syscall::{Caller, Handled, Outcome};
-use crate::{interrupt, sched, transfer};
+use crate::{interrupt, sched, trace, transfer};
 
 /// Copies untyped words from one UTCB to another.
 #[inline(always)]
@@ -42,6 +43,8 @@ fn copy_words(from: &Ec, to: &Ec, words: usize) {
 #[inline(always)]
 fn enter(cpu: &PerCpu, caller: Obj<Ec>, pt: &Pt) {
     let callee = pt.ec;
+    trace::count(cpu, Counter::Call);
+    trace::note(cpu, Kind::Call, || [trace::number(caller), trace::number(callee)]);
     callee.state.set(State::Runnable);
     callee.caller.set(Some(caller));
     caller.partner.set(Some(callee));
@@ -52,6 +55,7 @@ fn enter(cpu: &PerCpu, caller: Obj<Ec>, pt: &Pt) {
 /// The handler is free again, and the caller runs on.
 #[inline(always)]
 fn leave(cpu: &PerCpu, ec: Obj<Ec>, caller: Obj<Ec>) {
+    trace::note(cpu, Kind::Reply, || [trace::number(ec), trace::number(caller)]);
     ec.caller.set(None);
     ec.state.set(State::Idle);
     caller.partner.set(None);
@@ -206,13 +210,17 @@ pub fn event(cpu: &PerCpu, ec: Obj<Ec>, number: u8) {
         ec.regs.set(flag::PENDING);
         return sched::help(cpu, callee);
     }
+    trace::count(cpu, Counter::Event);
     ec.regs.clear(flag::PENDING);
     ec.regs.set(flag::EVENT);
     ec.last_event.set(number);
     let mtd = Mtd::from_bits_truncate(pt.mtd.get());
     if let Some(utcb) = callee.utcb {
         match Vcpu::of(ec) {
-            Some(vcpu) => crate::vcpu::store(cpu, vcpu, mtd, utcb),
+            Some(vcpu) => {
+                crate::vcpu::count(cpu, vcpu, number);
+                crate::vcpu::store(cpu, vcpu, mtd, utcb);
+            }
             None => store_host(&ec.regs, mtd, utcb),
         }
     }

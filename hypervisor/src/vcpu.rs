@@ -1,9 +1,11 @@
 //! Running a vCPU: from guest entry to the exit message.
 
 use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
 
 use ipc::event::Exit;
 use ipc::state::Mtd;
+use ipc::trace::{Counter, Kind};
 use ipc::utcb::Utcb;
 
 use crate::arch::percpu::PerCpu;
@@ -13,7 +15,7 @@ use crate::arch::{self};
 use crate::object::Obj;
 use crate::object::ec::Ec;
 use crate::object::vcpu::Vcpu;
-use crate::{interrupt, ipc as message, sched};
+use crate::{interrupt, ipc as message, sched, trace};
 
 /// Runs the guest of the current execution context until somebody else is current or an exit was
 /// sent to its VMM.
@@ -54,7 +56,7 @@ pub fn run(cpu: &PerCpu, vcpu: Obj<Vcpu>) {
             resumed = true;
         }
         // SAFETY: as above.
-        match unsafe { vcpu.guest() }.run(virt, vcpu.space.generation(cpu.sched.id)) {
+        match unsafe { vcpu.guest() }.run(virt, vcpu.space.space.memory.space.epoch.number()) {
             Outcome::Interrupt => {
                 if let Some(vector) = arch::entry::interrupt_window(cpu) {
                     interrupt::handle(cpu, vector);
@@ -113,6 +115,16 @@ fn interrupted(cpu: &PerCpu, vcpu: Obj<Vcpu>) {
 
 /// Groups whose registers are in the CPU while the vCPU is attached.
 const ATTACHED: Mtd = Mtd::XSTATE.union(Mtd::DR).union(Mtd::TSC);
+
+/// Counts an exit that goes to the VMM.
+pub fn count(cpu: &PerCpu, vcpu: Obj<Vcpu>, exit: u8) {
+    trace::count(cpu, Counter::Exit);
+    trace::note(cpu, Kind::Exit, || [trace::number(Obj::of(&vcpu.ec)), exit.into()]);
+    if let Some(count) = vcpu.exits.get(usize::from(exit)) {
+        // Only this CPU writes it.
+        count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+}
 
 /// Writes state groups into the VMM's UTCB.
 #[inline(always)]

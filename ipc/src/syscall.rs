@@ -105,6 +105,9 @@ numbered! {
         GetState = 1,
         /// Take the groups of MTD `rsi` from the caller's UTCB into a vCPU that is not running.
         SetState = 2,
+        /// How often a vCPU exited: `rsi` number of the [`crate::event::Exit`]. Out: `rsi` the
+        /// count.
+        Exits = 3,
     }
 }
 

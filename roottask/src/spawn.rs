@@ -207,9 +207,11 @@ impl Host<'_> {
     fn check_devices(&self, component: &Component) -> Result<(), Refusal> {
         for device in &component.devices {
             for &(base, size) in &device.mmio {
-                let kind = u64::from(MemoryKind::Device.number());
+                let kinds = [MemoryKind::Device, MemoryKind::Trace].map(|k| u64::from(k.number()));
                 let found = self.info.memory().iter().any(|m| {
-                    m.kind == kind && m.base <= base && base + size <= m.base.saturating_add(m.size)
+                    kinds.contains(&m.kind)
+                        && m.base <= base
+                        && base + size <= m.base.saturating_add(m.size)
                 });
                 if !found {
                     let name = &device.name;

@@ -5,6 +5,7 @@
 //! `unsafe`: starting code at an address, giving away or taking away memory.
 
 use ipc::cap::{Held, MemRights, Range, Rights, Selector};
+use ipc::event::Exit;
 use ipc::state::Mtd;
 use ipc::status::{Result, Status};
 use ipc::syscall::{Call, DOWN_ZERO, EC_GLOBAL, EcOp, InterruptOp, Number};
@@ -372,6 +373,15 @@ pub unsafe fn get_state(vcpu: Cap<Vcpu>, mtd: Mtd) -> Result {
 /// See `docs/abi.md`.
 pub fn set_state(vcpu: Cap<Vcpu>, mtd: Mtd) -> Result {
     ec_op(vcpu.raw(), EcOp::SetState, mtd)
+}
+
+/// How often a vCPU exited for a reason.
+///
+/// # Errors
+/// See `docs/abi.md`.
+pub fn exits<R: Holds<Control>>(vcpu: Cap<Vcpu, R>, exit: Exit) -> Result<u64> {
+    let number = Number::new(Call::CtrlEc).flags(EcOp::Exits.number());
+    invoke(number, vcpu.raw(), exit.number().into(), 0, 0, 0).map(|out| out.rsi)
 }
 
 fn ec_op(ec: u64, op: EcOp, mtd: Mtd) -> Result {

@@ -14,6 +14,7 @@ mod semaphore;
 mod smp;
 mod supervision;
 mod time;
+mod trace;
 mod transfer;
 mod vcpu;
 
@@ -45,4 +46,5 @@ pub(crate) const GROUPS: &[&[Test]] = &[
     smp::TESTS,
     interrupt::TESTS,
     vcpu::TESTS,
+    trace::TESTS,
 ];

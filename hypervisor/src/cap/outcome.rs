@@ -20,8 +20,8 @@ pub enum Progress {
 /// Consequences of taking capabilities away. The order is fixed:
 ///
 /// 1. unless [`Self::is_empty`], rendezvous: every CPU leaves the kernel or waits for the kernel
-///    lock, and flushes where [`Self::flush`] says so and its bit in the space's
-///    [`crate::mem::space::Stale`] is set;
+///    lock, and flushes where [`Self::flush`] says so and the space's
+///    [`crate::mem::space::Epoch`] is another one;
 /// 2. [`Self::free_pages`];
 /// 3. take the objects out of [`Self::dead`] and destroy those without uses.
 #[derive(Default)]

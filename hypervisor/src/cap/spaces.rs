@@ -41,7 +41,7 @@ pub struct Ports {
 /// What a protection domain holds, and the account that pays for it. Embedded in the PD object.
 ///
 /// The address must not change from the first capability on. Everything but the lookup of objects
-/// and the stale masks is used under the kernel lock only.
+/// and the epochs is used under the kernel lock only.
 pub struct PdSpaces {
     /// Object capabilities by selector.
     pub objects: ObjectSpace,

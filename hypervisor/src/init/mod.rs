@@ -42,7 +42,7 @@ pub unsafe fn boot(boot_info: u64, load_base: u64) -> ! {
     // SAFETY: nothing else runs yet; serial port and timer are the kernel's.
     unsafe {
         serial::init();
-        log!("Portico {} (x86_64)", env!("CARGO_PKG_VERSION"));
+        log!("Portico {} (x86_64), ABI {}", env!("CARGO_PKG_VERSION"), ipc::ABI_VERSION);
         let source = tsc::init();
         log!("clock: TSC {} MHz ({source})", tsc::khz() / 1000);
     }

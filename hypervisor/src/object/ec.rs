@@ -2,7 +2,7 @@
 
 use core::cell::Cell;
 use core::ptr::NonNull;
-use core::sync::atomic::AtomicU8;
+use core::sync::atomic::{AtomicU8, Ordering};
 
 use ipc::cap::{MemRights, ObjectType, Rights};
 use ipc::state::Mtd;
@@ -24,7 +24,7 @@ use crate::linked;
 use crate::mem::frames::PageList;
 use crate::mem::pool::{self, Page};
 use crate::sched::{self, Timeouts};
-use crate::syscall::{Caller, DONE, Handled};
+use crate::syscall::{Caller, DONE, Handled, Outcome};
 
 /// What an execution context is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,6 +256,7 @@ pub fn control(c: &Caller<'_>) -> Handled {
     if ec.is_dead() {
         return Err(Status::BadState);
     }
+    let vcpu = Vcpu::of(ec).ok_or(Status::BadCap);
     match EcOp::from_number(Number(c.args.number).get_flags()).ok_or(Status::BadParam)? {
         EcOp::Recall if ec.cpu == c.cpu.sched.id => {
             sched::recall(c.cpu, ec);
@@ -266,7 +267,7 @@ pub fn control(c: &Caller<'_>) -> Handled {
             DONE
         }
         op @ (EcOp::GetState | EcOp::SetState) => {
-            let vcpu = Vcpu::of(ec).ok_or(Status::BadCap)?;
+            let vcpu = vcpu?;
             let mtd = Mtd::from_bits(c.args.rsi).ok_or(Status::BadParam)?;
             let utcb = c.ec.utcb.ok_or(Status::BadState)?;
             // A vCPU of this CPU does not run while its caller does.
@@ -280,6 +281,12 @@ pub fn control(c: &Caller<'_>) -> Handled {
                 sched::wake(c.cpu, ec);
             }
             DONE
+        }
+        EcOp::Exits => {
+            let vcpu = vcpu?;
+            let index = usize::try_from(c.args.rsi).map_err(|_| Status::BadParam)?;
+            let count = vcpu.exits.get(index).ok_or(Status::BadParam)?;
+            Ok(Outcome::Done(count.load(Ordering::Relaxed), 0))
         }
     }
 }

@@ -31,6 +31,9 @@ use crate::object::pd::Pd;
 use crate::object::sc::{Place, Sc};
 use crate::object::vcpu::Vcpu;
 use crate::syscall::{DONE, Handled, Outcome};
+use crate::trace;
+
+use ipc::trace::{Counter, Kind};
 
 /// Bits of [`Cpu::unusual`].
 pub mod unusual {
@@ -51,6 +54,8 @@ pub struct Cpu {
     pub space: Cell<Option<Obj<Pd>>>,
     /// Whose I/O bitmap is mapped: [`crate::mem::space::PortSpace::key`].
     ports: Cell<usize>,
+    /// What the TLB holds.
+    pub pcids: tlb::Pcids,
     /// Whose time is running; `None` while idle.
     pub sc: Cell<Option<Obj<Sc>>>,
     /// When it began to run.
@@ -110,10 +115,10 @@ pub fn switch_to(cpu: &PerCpu, ec: Obj<Ec>) {
 #[inline(always)]
 pub fn load_space(cpu: &PerCpu, pd: Obj<Pd>) {
     cpu.sched.space.set(Some(pd));
+    let space = &pd.spaces.memory.space;
     // SAFETY: the root has the kernel's half, and stays until the domain is destroyed, which every
-    // CPU leaves before. The TLB is flushed, as mappings may have changed since the space was
-    // loaded last.
-    unsafe { tlb::set_cr3(pd.spaces.memory.space.root(), 0, false) };
+    // CPU leaves before.
+    unsafe { cpu.sched.pcids.load(space.root(), space.epoch.number()) };
     let ports = pd.spaces.ports.space.key();
     if ports != 0 && ports != cpu.sched.ports.get() {
         map_ports(cpu, pd);
@@ -154,6 +159,8 @@ pub fn pick(cpu: &PerCpu) {
         match ec.state.get() {
             State::Runnable => {
                 start(cpu, sc);
+                trace::count(cpu, Counter::Switch);
+                trace::note(cpu, Kind::Switch, || [trace::number(ec), sc.priority.into()]);
                 switch_to(cpu, ec);
                 return;
             }
@@ -264,6 +271,7 @@ pub fn enqueue(cpu: &PerCpu, sc: Obj<Sc>) {
 /// Spends the current time on `ec`, which is busy with somebody else's call, up to the end of
 /// its chain. The current execution context has to be one that asks again when it runs.
 pub fn help(cpu: &PerCpu, ec: Obj<Ec>) {
+    trace::count(cpu, Counter::Help);
     let end = chain_end(ec);
     match end.state.get() {
         State::Runnable => {
@@ -315,6 +323,7 @@ fn change_deadline(cpu: &PerCpu, ec: Obj<Ec>, deadline: u64) {
 
 /// Halts until something is ready.
 fn idle(cpu: &PerCpu) {
+    trace::count(cpu, Counter::Idle);
     detach(cpu);
     arm_timer(cpu);
     while cpu.sched.queue.is_empty() {
@@ -503,7 +512,7 @@ pub fn leave_space(cpu: &PerCpu, pd: Obj<Pd>) {
         cpu.sched.space.set(None);
         cpu.set_ports(false);
         // SAFETY: the kernel's own tables map all that the kernel uses, and no user memory.
-        unsafe { tlb::set_cr3(crate::object::pd::kernel_root(), 0, false) };
+        unsafe { tlb::load_kernel(crate::object::pd::kernel_root()) };
     }
 }
 

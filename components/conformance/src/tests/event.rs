@@ -38,7 +38,7 @@ pub(super) const READ: u64 = 0;
 pub(super) const WRITE: u64 = 1;
 /// Execute.
 pub(super) const EXECUTE: u64 = 2;
-const UNDEFINED: u64 = 3;
+pub(super) const UNDEFINED: u64 = 3;
 const DIVIDE: u64 = 4;
 const BREAKPOINT: u64 = 5;
 const PRIVILEGED: u64 = 6;
