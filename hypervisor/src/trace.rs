@@ -20,6 +20,13 @@ pub fn count(cpu: &PerCpu, counter: Counter) {
     }
 }
 
+/// Sets what is not counted.
+pub fn set(cpu: &PerCpu, counter: Counter, value: u64) {
+    if let Some(counter) = cpu.ring().counter(counter) {
+        counter.store(value, Relaxed);
+    }
+}
+
 /// Records something, where somebody wants records.
 #[inline(always)]
 pub fn note(cpu: &PerCpu, kind: Kind, words: impl FnOnce() -> [u64; 2]) {

@@ -37,6 +37,8 @@ numbered! {
         Idle = 6,
         /// Calls and events that reached their handler.
         Call = 7,
+        /// Not counted: the pages of kernel memory that were free when it last became idle.
+        FreePages = 8,
     }
 }
 

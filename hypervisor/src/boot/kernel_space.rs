@@ -58,7 +58,7 @@ pub fn build(machine: &Machine, image: ImageLayout, memory: &mut PoolFront) -> O
     for (range, flags) in [
         (Range { start: 0, end: image.rodata }, CODE),
         (Range { start: image.rodata, end: image.data }, CONSTANT),
-        (Range { start: image.data, end: image.end }, DATA),
+        (Range { start: image.data, end: image.boot }, DATA),
     ] {
         for offset in pages(range, PAGE) {
             space.map(IMAGE_BASE + offset, (load_base + offset) | flags, 1)?;

@@ -24,6 +24,7 @@ use core::sync::atomic::Ordering;
 use crate::arch::percpu::PerCpu;
 use crate::arch::regs::flag;
 use crate::arch::{self, fpu, io_bitmap, tlb, virt};
+use crate::mem::frames::FREE;
 use crate::mem::pool;
 use crate::object::Obj;
 use crate::object::ec::{Ec, State};
@@ -324,6 +325,7 @@ fn change_deadline(cpu: &PerCpu, ec: Obj<Ec>, deadline: u64) {
 /// Halts until something is ready.
 fn idle(cpu: &PerCpu) {
     trace::count(cpu, Counter::Idle);
+    trace::set(cpu, Counter::FreePages, FREE.load(Ordering::Relaxed));
     detach(cpu);
     arm_timer(cpu);
     while cpu.sched.queue.is_empty() {

@@ -12,6 +12,7 @@ use core::mem::offset_of;
 
 use ipc::syscall::Call;
 
+use super::layout::window;
 use super::percpu::PerCpu;
 use super::regs::{FRAME_END, Pair, Regs, flag};
 
@@ -53,7 +54,7 @@ unsafe extern "sysv64" {
 #[repr(C)]
 #[expect(missing_docs, reason = "registers are named as in the manuals")]
 pub struct KernelFrame {
-    /// R15 to R8, RBP, RDI, RSI, RDX, RCX, RBX, RAX.
+    /// As [`KernelFrame::NAMES`] names them.
     pub registers: [u64; 15],
     pub vector: u64,
     pub error: u64,
@@ -62,6 +63,19 @@ pub struct KernelFrame {
     pub rflags: u64,
     pub rsp: u64,
     pub ss: u64,
+}
+
+impl KernelFrame {
+    /// What is in `registers`.
+    pub const NAMES: [&str; 15] = [
+        "r15", "r14", "r13", "r12", "r11", "r10", "r9", "r8", "rbp", "rdi", "rsi", "rdx", "rcx",
+        "rbx", "rax",
+    ];
+
+    /// RBP.
+    pub const fn rbp(&self) -> u64 {
+        self.registers[8]
+    }
 }
 
 /// Saves what the fast way back restores, into the [`Regs`] that end at `r9`; `$rsp` has the user's
@@ -353,6 +367,34 @@ pub fn handler(vector: u8) -> u64 {
     let table = (vectors as *const () as usize).next_multiple_of(STUB_SIZE);
     let stub = table + usize::from(vector) * STUB_SIZE;
     crate::num::u64_of(if vector == 2 { nmi as *const () as usize } else { stub })
+}
+
+/// The caller's frame pointer.
+#[inline(always)]
+pub fn frame_pointer() -> u64 {
+    let pointer;
+    // SAFETY: reads a register.
+    unsafe { asm!("mov {}, rbp", out(reg) pointer, options(nomem, nostack, preserves_flags)) };
+    pointer
+}
+
+/// Calls `visit` with the return addresses that the chain of frame pointers from `frame` leads to,
+/// as far as it stays in one of the stacks of the CPU that runs this.
+pub fn return_addresses(mut frame: u64, visit: impl Fn(u64)) {
+    let window = frame_pointer() & !(window::SIZE - 1);
+    let stacks = [window::STACK].into_iter().chain(window::IST);
+    let mut bounds = stacks.map(|(start, end)| window + start..window + end - 8);
+    let Some(stack) = bounds.find(|stack| stack.contains(&frame)) else { return };
+    while frame.is_multiple_of(8) && stack.contains(&frame) {
+        let words = core::ptr::with_exposed_provenance::<[u64; 2]>(crate::num::usize_of(frame));
+        // SAFETY: both words are in a stack, which is mapped; any content will do.
+        let [next, address] = unsafe { words.read_volatile() };
+        visit(address);
+        if next <= frame {
+            return;
+        }
+        frame = next;
+    }
 }
 
 /// Lets one pending interrupt in and returns its vector, if there was one.

@@ -32,7 +32,7 @@ header:
 header_end:
 
 # ---- Boot page tables, stack, segments ----
-.section .bss.boot, "aw", @nobits
+.section .boot.bss, "aw", @nobits
 .balign 4096
 boot_pml4:      .skip 4096
 boot_low_pdpt:  .skip 4096
@@ -167,6 +167,8 @@ pub struct ImageLayout {
     pub rodata: u64,
     /// First byte of the writable data.
     pub data: u64,
+    /// Boot page tables and boot stack, of no use later.
+    pub boot: u64,
     /// End of the image; everything is page aligned.
     pub end: u64,
 }
@@ -176,12 +178,14 @@ pub fn image_layout() -> ImageLayout {
     unsafe extern "C" {
         static image_rodata: u8;
         static image_data: u8;
+        static image_boot: u8;
         static image_end: u8;
     }
     let offset = |symbol: *const u8| crate::num::u64_of(symbol.addr()) - super::layout::IMAGE_BASE;
     ImageLayout {
         rodata: offset(&raw const image_rodata),
         data: offset(&raw const image_data),
+        boot: offset(&raw const image_boot),
         end: offset(&raw const image_end),
     }
 }
