@@ -126,8 +126,9 @@ pub fn bind(interrupt: Obj<Interrupt>, binding: Binding) -> Result<(u64, u64)> {
     // Release: pairs with the load in `device`.
     slot.store(interrupt.pointer().as_ptr(), Ordering::Release);
     if let Some(gsi) = interrupt.gsi {
-        let Binding { level, low: active_low, .. } = binding;
-        ioapic::route(gsi, ioapic::Route { vector, apic_id, level, active_low }, false);
+        let level = if binding.level { ioapic::LEVEL } else { 0 };
+        let low = if binding.low { ioapic::ACTIVE_LOW } else { 0 };
+        ioapic::route(gsi, vector, apic_id.into(), level | low);
     }
     // Address and data of a message: SDM vol. 3, 11.11 (physical mode, fixed, edge).
     Ok((0xfee0_0000 | u64::from(apic_id) << 12, u64::from(vector)))
