@@ -133,6 +133,11 @@ impl Domain {
         Ok(block)
     }
 
+    /// End of the stack that was made last.
+    pub(crate) fn stack_end(&self) -> u64 {
+        self.stacks.last().map_or(0, |(_, target)| (target << 12) + (4096 << STACK_ORDER))
+    }
+
     fn ec(&mut self, cpu: u16, events: u32, entry: Option<u64>) -> Result<Cap<Ec>> {
         let block = self.block()?;
         let start = EcStart { cpu, utcb: block, stack: block + THREAD_BLOCK, events, entry };

@@ -8,7 +8,7 @@ use sysroot::{log, process, syscall, thread, time};
 
 use crate::check::{Failure, Outcome};
 use crate::devices::exit_ports;
-use crate::{bench, tests};
+use crate::{bench, stress, tests};
 
 /// A test.
 pub(crate) struct Test {
@@ -54,7 +54,13 @@ pub(crate) fn main() {
     if let Some(how) = process::argument("crash") {
         crash(how);
     }
-    let good = if process::has_argument("bench") { bench::run() } else { run_tests() };
+    let good = if process::has_argument("bench") {
+        bench::run()
+    } else if process::has_argument("stress") {
+        stress::run()
+    } else {
+        run_tests()
+    };
     finish(good)
 }
 

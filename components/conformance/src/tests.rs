@@ -18,13 +18,16 @@ mod trace;
 mod transfer;
 mod vcpu;
 
+pub(crate) use event::{FAULT, Fixes};
+pub(crate) use ipc::Echo;
+
 use crate::runner::Test;
 
 /// Addresses that nothing is at in any domain of the tests.
 const FREE_ADDRESSES: u64 = ::ipc::proto::start::layout::WINDOWS.base + 0x1000_0000;
 
 /// Where a thread stays when its part is done.
-extern "sysv64" fn never(_utcb: u64) -> ! {
+pub(crate) extern "sysv64" fn never(_utcb: u64) -> ! {
     sysroot::process::park()
 }
 
