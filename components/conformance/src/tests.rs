@@ -10,6 +10,7 @@ mod memory;
 mod object;
 mod pd;
 mod port;
+mod quota;
 mod semaphore;
 mod smp;
 mod supervision;
@@ -35,6 +36,7 @@ pub(crate) extern "sysv64" fn never(_utcb: u64) -> ! {
 pub(crate) const GROUPS: &[&[Test]] = &[
     basic::TESTS,
     pd::TESTS,
+    quota::TESTS,
     object::TESTS,
     semaphore::TESTS,
     time::TESTS,
