@@ -30,6 +30,8 @@ group!("vcpu":
     state_that_makes_no_sense_is_an_exit,
     state_can_be_read_and_written,
     rights,
+    destinations_in_use,
+    without_virtualization,
     only_memory_goes_into_a_guest_space,
     revoked_memory_is_gone_for_the_guest,
     destroyed_while_it_runs,
@@ -230,6 +232,29 @@ fn rights() -> Outcome {
     );
     refused!(syscall::create_vcpu(at, process::pd(), space, u16::MAX, 0), BadCpu);
     refused!(syscall::create_vcpu(at, process::pd(), space, cpu(), u32::MAX), BadParam);
+    Ok(())
+}
+
+fn destinations_in_use() -> Outcome {
+    let machine = Machine::new(cpu(), 0)?;
+    let (at, pd) = (machine.vcpu.selector(), process::pd());
+    refused!(syscall::create_guest(at, pd), Exists);
+    refused!(syscall::create_vcpu(at, pd, machine.space, cpu(), 0), Exists);
+    Ok(())
+}
+
+fn without_virtualization() -> Outcome {
+    let at = empty()?;
+    match syscall::create_guest(at, process::pd()) {
+        Err(ipc::status::Status::NotSupported) => {}
+        other => {
+            ok!(other);
+            selector::delete(at);
+            return Err(Failure::Skip("the machine runs guests"));
+        }
+    }
+    let space = Cap::<Guest>::new(process::pd().selector());
+    refused!(syscall::create_vcpu(at, process::pd(), space, cpu(), 0), NotSupported);
     Ok(())
 }
 
