@@ -162,11 +162,12 @@ impl Machine {
         if !matches!(end, End::Exit(_)) {
             return end;
         }
-        let log = std::fs::read_to_string(Files::of(iso).log).unwrap_or_default();
-        match last_words(&log) {
+        let log = Files::of(iso).log;
+        let said = std::fs::read(&log).unwrap_or_default();
+        match last_words(&String::from_utf8_lossy(&said)) {
             // It can only panic; this is the orderly way.
             Some(words) if words.contains("soft power off") => End::Exit(Some(0)),
-            Some(words) => End::Stopped(words.to_owned()),
+            Some(words) => End::Stopped(format!("{words} (more in {})", log.display())),
             None => end,
         }
     }
@@ -197,10 +198,10 @@ impl Machine {
         line(format_args!("com1: enabled=1, mode=socket-client, dev=127.0.0.1:{port}"))?;
         line(format_args!("log: {}", quoted(log)?))?;
         line(format_args!("debugger_log: /dev/null"))?;
-        // Every guest exit is an error to it, so only the last words are kept.
+        // The registers where it gives up are information; every guest exit is an error to it.
         line(format_args!("panic: action=fatal"))?;
         line(format_args!("error: action=ignore"))?;
-        line(format_args!("info: action=ignore"))?;
+        line(format_args!("info: action=report"))?;
         line(format_args!("debug: action=ignore"))?;
         Ok(text)
     }
