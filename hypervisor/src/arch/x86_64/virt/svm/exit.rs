@@ -10,6 +10,8 @@ use crate::num::{low8, low16};
 pub(super) const IOIO: u64 = 0x7b;
 /// A debug exception.
 pub(super) const DEBUG: u64 = 0x41;
+/// The guest shut down.
+pub(super) const SHUTDOWN: u64 = 0x7f;
 
 /// Translates an exit code. `info1` is EXITINFO1.
 #[inline]
@@ -34,7 +36,7 @@ pub(super) const fn meaning(code: u64, info1: u64) -> Meaning {
         // INVD, WBINVD.
         0x76 | 0x89 => Meaning::Vmm(Exit::CacheControl, 2),
         0x7d => Meaning::Vmm(Exit::TaskSwitch, 0),
-        0x7f => Meaning::Vmm(Exit::Shutdown, 0),
+        SHUTDOWN => Meaning::Vmm(Exit::Shutdown, 0),
         0x81 => Meaning::Vmm(Exit::Hypercall, 3),
         // INVLPGA; VMRUN, VMLOAD, VMSAVE, STGI, CLGI, SKINIT; RDPRU; INVLPGB, MCOMMIT, TLBSYNC.
         0x7a | 0x80 | 0x82..=0x86 | 0x8e | 0xa0 | 0xa1 | 0xa3 | 0xa4 => {

@@ -60,7 +60,8 @@ impl Vcpu {
         cpu.tags.flushed();
         common.set_event(Inject::NONE);
         let interrupted = Inject(self.read(field::INTERRUPTED) & EVENT);
-        if interrupted.is_valid() {
+        // What a shutdown leaves behind is undefined (APM 2, section 15.14.3).
+        if interrupted.is_valid() && code != exit::SHUTDOWN {
             let same = interrupted == injected && entered_at == self.get(Reg::Rip);
             keep_event(self, common, interrupted, same);
         }
