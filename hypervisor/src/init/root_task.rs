@@ -139,7 +139,8 @@ pub(super) fn create(
     features.set(Features::VIRTUALIZATION, virtualization);
     features.set(Features::X2APIC, arch::cpu::features().x2apic);
     features.set(Features::TSC_DEADLINE, arch::cpu::features().tsc_deadline);
-    features.set(Features::NESTED_1G, vcpu::platform().is_some_and(|p| p.largest_leaf() >= 18));
+    features
+        .set(Features::NESTED_1G, vcpu::platform().is_some_and(|p| p.nested().1 == LeafSize::Huge));
     features.set(Features::TAGGED_TLB, arch::tlb::has_pcids());
     info.features = features.bits();
     log!("kernel memory: {} KiB free", frames.free_pages() * PAGE / 1024);

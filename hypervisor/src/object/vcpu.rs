@@ -10,9 +10,8 @@ use super::Obj;
 use super::create::Creation;
 use super::ec::{self, Ec};
 use crate::arch::regs::flag;
-use crate::arch::virt::{Guest, NestedFormat, Page, Platform};
+use crate::arch::virt::{Guest, Page, Platform};
 use crate::cap::{self, Object, ObjectHeader};
-use crate::mem::paging::{Format, LeafSize};
 use crate::mem::pool;
 use crate::syscall::{Caller, DONE, Handled};
 use spin::Once;
@@ -89,11 +88,7 @@ impl Vcpu {
 pub fn create_space(c: &Caller<'_>) -> Handled {
     let mut creation = Creation::begin(c)?;
     let platform = platform().ok_or(Status::NotSupported)?;
-    let format = match platform.nested() {
-        NestedFormat::Npt => Format::Npt,
-        NestedFormat::Ept => Format::Ept,
-    };
-    let leaf = if platform.largest_leaf() >= 18 { LeafSize::Huge } else { LeafSize::Large };
+    let (format, leaf) = platform.nested();
     let (frames, account) = (&mut creation.kernel.frames, &creation.pd.spaces.account);
     // SAFETY: the account lives in the PD, which the object's use keeps.
     let space = unsafe { cap::GuestSpace::new(frames, account, format, leaf) }?;

@@ -47,11 +47,9 @@ pub(super) mod rflags {
     pub(in super::super) const ALL: u64 = 0x003f_7fd7;
 }
 
-/// Attribute bits of a code segment.
-pub(super) mod attribute {
-    pub(in super::super) const LONG: u16 = 1 << 13;
-    pub(in super::super) const BIG: u16 = 1 << 14;
-}
+/// Attribute bits of a code segment: 64-bit, 32-bit.
+const LONG: u16 = 1 << 13;
+const BIG: u16 = 1 << 14;
 
 /// The allow-lists that depend on the processor.
 #[derive(Clone, Debug)]
@@ -186,14 +184,14 @@ impl Mode {
 
     /// Whether it runs 64-bit code.
     pub(super) const fn is_64(&self) -> bool {
-        self.efer & efer::LMA != 0 && self.cs_attributes & attribute::LONG != 0
+        self.efer & efer::LMA != 0 && self.cs_attributes & LONG != 0
     }
 
     /// EFER with the LMA that follows from the rest; `None` for a mode that does not exist.
     pub(super) const fn settle(&self) -> Option<u64> {
         let paging = self.cr0 & cr0::PG != 0;
         let long = paging && self.efer & efer::LME != 0;
-        let both = attribute::LONG | attribute::BIG;
+        let both = LONG | BIG;
         let bad = paging && self.cr0 & cr0::PE == 0
             || long && self.cr4 & cr4::PAE == 0
             || long && self.cs_attributes & both == both

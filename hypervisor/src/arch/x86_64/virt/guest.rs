@@ -154,7 +154,7 @@ impl Guest {
     /// The pages, to be given back when the vCPU is gone.
     #[must_use]
     pub fn pages(&self) -> [NonNull<u8>; 2] {
-        [with!(&self.backend, vcpu => vcpu.page().ptr()), self.common.fpu.page()]
+        [with!(&self.backend, vcpu => vcpu.page.ptr()), self.common.fpu.page()]
     }
 
     /// Puts the parts of the guest's state into the CPU that stay there while its VMM handles an

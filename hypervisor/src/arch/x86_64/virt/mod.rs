@@ -36,6 +36,8 @@ use core::ptr::NonNull;
 use ipc::event::Exit;
 use raw_cpuid::cpuid;
 
+use crate::mem::paging::{Format, LeafSize};
+
 pub use guest::Guest;
 
 /// A page of kernel memory, or the first of a run.
@@ -97,15 +99,6 @@ pub fn detect() -> Result<Vendor, Unavailable> {
     }
 }
 
-/// Format of nested page tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NestedFormat {
-    /// AMD's: the host's format, every access a user access.
-    Npt,
-    /// Intel's.
-    Ept,
-}
-
 /// What all CPUs and all guests share.
 pub struct Platform {
     vendor: Vendor,
@@ -162,19 +155,14 @@ impl Platform {
         }
     }
 
-    /// Format of nested page tables.
+    /// Format of nested page tables, and the largest leaf that they may have.
     #[must_use]
-    pub const fn nested(&self) -> NestedFormat {
-        match self.vendor {
-            Vendor::Svm => NestedFormat::Npt,
-            Vendor::Vmx => NestedFormat::Ept,
-        }
-    }
-
-    /// log2 of the pages that a nested leaf may map.
-    #[must_use]
-    pub const fn largest_leaf(&self) -> u8 {
-        if self.huge { 18 } else { 9 }
+    pub const fn nested(&self) -> (Format, LeafSize) {
+        let format = match self.vendor {
+            Vendor::Svm => Format::Npt,
+            Vendor::Vmx => Format::Ept,
+        };
+        (format, if self.huge { LeafSize::Huge } else { LeafSize::Large })
     }
 }
 

@@ -3,9 +3,6 @@
 use ipc::event::Exit;
 use ipc::state::{Activity, Segment};
 
-use super::guest::Common;
-use super::{Outcome, Page};
-
 /// A register that a backend keeps in its own format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reg {
@@ -104,12 +101,8 @@ pub(super) trait Backend {
     /// Takes what this CPU holds of the vCPU out of it.
     #[inline(always)]
     fn retire(&mut self) {}
-    /// One entry and exit. `space` is the flush generation of the guest's memory.
-    fn run(&mut self, common: &mut Common, cpu: &mut Self::Cpu, space: u64) -> Outcome;
     /// Qualification of the exit that was [`Exit::Io`] or [`Exit::Memory`]; raw for any other.
     fn describe(&self, exit: Exit) -> [u64; 3];
     /// Length of the instruction that caused the exit; `nominal` where the processor does not tell.
     fn length(&self, nominal: u64) -> u64;
-    /// The page that it was given.
-    fn page(&self) -> Page;
 }

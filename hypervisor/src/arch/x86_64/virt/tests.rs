@@ -6,7 +6,8 @@ use ipc::state::{Activity, Inject, InjectKind, Mtd, Segment, State};
 
 use super::allow::{self, Limits, Mode};
 use super::tag::{Renewed, Tag, Tags};
-use super::{Guest, NestedFormat, Page, Platform, Vendor};
+use super::{Guest, Page, Platform, Vendor};
+use crate::mem::paging::Format;
 
 #[repr(C, align(4096))]
 struct Memory([u8; 4 * 4096]);
@@ -73,10 +74,10 @@ fn a_new_guest_is_in_its_reset_state() {
         assert_eq!((s.inject, s.activity, s.deadline), (0, 0, 0));
         assert_eq!(guest(vendor).refused(), Mtd::empty());
         let format = match vendor {
-            Vendor::Svm => NestedFormat::Npt,
-            Vendor::Vmx => NestedFormat::Ept,
+            Vendor::Svm => Format::Npt,
+            Vendor::Vmx => Format::Ept,
         };
-        assert_eq!(platform(vendor).nested(), format);
+        assert_eq!(platform(vendor).nested().0, format);
     }
 }
 

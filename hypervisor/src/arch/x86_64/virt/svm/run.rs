@@ -21,9 +21,14 @@ const DR6_STEP: u64 = 1 << 14;
 const DR6_BREAKPOINTS: u64 = 0xf;
 
 impl Vcpu {
-    /// See [`Backend::run`].
+    /// One entry and exit. `space` is the flush generation of the guest's memory.
     #[inline]
-    pub(super) fn run_once(&mut self, common: &mut Common, cpu: &mut Cpu, space: u64) -> Outcome {
+    pub(in super::super) fn run(
+        &mut self,
+        common: &mut Common,
+        cpu: &mut Cpu,
+        space: u64,
+    ) -> Outcome {
         if (common.inject.0 != 0 || self.window)
             && let Some(outcome) = self.prepare(common)
         {

@@ -3,10 +3,9 @@
 use ipc::event::Exit;
 use ipc::state::{Activity, Segment};
 
-use super::super::guest::Common;
 use super::super::registers::{Backend, Reg, Seg, places};
 use super::super::tag::Tag;
-use super::super::{Outcome, Page, Platform};
+use super::super::{Page, Platform};
 use super::vmcb::{clean, field, intercept, pack, unpack, vintr};
 use super::{Cpu, EFER_SVME, enter, exit};
 use crate::num::{low16, low32};
@@ -25,7 +24,7 @@ pub(super) enum Nmi {
 
 /// A vCPU on SVM.
 pub(in super::super) struct Vcpu {
-    page: Page,
+    pub(in super::super) page: Page,
     pub(super) tag: Tag,
     pub(super) nmi: Nmi,
     /// An exit is requested when the guest can take an interrupt.
@@ -210,11 +209,6 @@ impl Backend for Vcpu {
     }
 
     #[inline]
-    fn run(&mut self, common: &mut Common, cpu: &mut Cpu, space: u64) -> Outcome {
-        self.run_once(common, cpu, space)
-    }
-
-    #[inline]
     fn describe(&self, exit: Exit) -> [u64; 3] {
         let [code, info1, info2] = [field::CODE, field::INFO1, field::INFO2].map(|f| self.read(f));
         match exit {
@@ -229,10 +223,6 @@ impl Backend for Vcpu {
         let port = self.read(field::CODE) == exit::IOIO;
         let next = self.read(if port { field::INFO2 } else { field::NEXT_RIP });
         exit::length(self.get(Reg::Rip), next, nominal)
-    }
-
-    fn page(&self) -> Page {
-        self.page
     }
 }
 

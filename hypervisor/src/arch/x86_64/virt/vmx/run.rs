@@ -19,9 +19,14 @@ use crate::num::low32;
 const NMI_UNBLOCKED: u64 = 1 << 12;
 
 impl Vcpu {
-    /// See [`Backend::run`].
+    /// One entry and exit. `space` is the flush generation of the guest's memory.
     #[inline]
-    pub(super) fn run_once(&mut self, common: &mut Common, cpu: &mut Cpu, space: u64) -> Outcome {
+    pub(in super::super) fn run(
+        &mut self,
+        common: &mut Common,
+        cpu: &mut Cpu,
+        space: u64,
+    ) -> Outcome {
         let windows = processor::INTERRUPT_WINDOW | processor::NMI_WINDOW;
         let injected = Inject(common.inject.0 & EVENT);
         let mut moved_to = None;

@@ -7,10 +7,9 @@ use x86_64::registers::control::{Cr0, Cr2, Cr3, Cr4};
 use x86_64::registers::debug::Dr6;
 
 use super::super::allow::{cr0, efer, rflags};
-use super::super::guest::Common;
 use super::super::registers::{Backend, Reg, Seg, places};
 use super::super::tag::Tag;
-use super::super::{Outcome, Page, Platform};
+use super::super::{Page, Platform};
 use super::vmcs::{self, blocking, entry, field, processor, secondary};
 use super::{Caps, Cpu, SYSCALL, enter, exit, instr};
 use crate::arch::layout::{in_window, window};
@@ -42,7 +41,7 @@ struct Shared {
 /// Until it is first attached there is no control structure: its page holds an image of one, field
 /// by field, so that any CPU can set it up and no CPU has to be told when it goes.
 pub(in super::super) struct Vcpu {
-    page: Page,
+    pub(in super::super) page: Page,
     pub(super) caps: &'static Caps,
     pub(super) tag: Tag,
     cr0: Shared,
@@ -466,11 +465,6 @@ impl Backend for Vcpu {
     }
 
     #[inline]
-    fn run(&mut self, common: &mut Common, cpu: &mut Cpu, space: u64) -> Outcome {
-        self.run_once(common, cpu, space)
-    }
-
-    #[inline]
     fn describe(&self, exit: Exit) -> [u64; 3] {
         let (qualification, address) =
             (self.read(field::QUALIFICATION), self.read(field::PHYSICAL));
@@ -484,9 +478,5 @@ impl Backend for Vcpu {
     #[inline]
     fn length(&self, _nominal: u64) -> u64 {
         self.read(field::LENGTH)
-    }
-
-    fn page(&self) -> Page {
-        self.page
     }
 }
