@@ -1,10 +1,11 @@
 //! Running a vCPU: from guest entry to the exit message.
 
+use core::cell::UnsafeCell;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use ipc::event::Exit;
-use ipc::state::Mtd;
+use ipc::state::{Mtd, State};
 use ipc::trace::{Counter, Kind};
 use ipc::utcb::Utcb;
 
@@ -132,9 +133,8 @@ pub fn store(cpu: &PerCpu, vcpu: Obj<Vcpu>, mtd: Mtd, utcb: NonNull<Utcb>) {
     if mtd.intersects(ATTACHED) {
         sched::detach(cpu);
     }
-    // SAFETY: a live UTCB frame that the kernel only writes; the guest is not running and this is
-    // its CPU.
-    unsafe { vcpu.guest().store(mtd, &mut (*utcb.as_ptr()).state) };
+    // SAFETY: the guest is not running and this is its CPU; the UTCB frame is live.
+    unsafe { vcpu.guest().store(mtd, area(utcb)) };
 }
 
 /// Takes state groups from the VMM's UTCB.
@@ -144,5 +144,14 @@ pub fn load(cpu: &PerCpu, vcpu: Obj<Vcpu>, mtd: Mtd, utcb: NonNull<Utcb>) {
         sched::detach(cpu);
     }
     // SAFETY: as in `store`; the backend checks what it takes.
-    unsafe { vcpu.guest().load(mtd, &(*utcb.as_ptr()).state) };
+    unsafe { vcpu.guest().load(mtd, area(utcb)) };
+}
+
+/// The state area of a UTCB.
+///
+/// # Safety
+/// The UTCB frame outlives the result.
+unsafe fn area<'a>(utcb: NonNull<Utcb>) -> &'a UnsafeCell<State> {
+    // SAFETY: promised; the cell allows for what user code does to the area meanwhile.
+    unsafe { &*(&raw const (*utcb.as_ptr()).state).cast() }
 }

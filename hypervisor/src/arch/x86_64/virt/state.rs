@@ -1,5 +1,7 @@
 //! Transfer of state between a vCPU and a message buffer, group by group.
 
+use core::cell::UnsafeCell;
+
 use ipc::state::{Activity, Inject, Mtd, State};
 
 use super::allow::{self, Limits, Mode};
@@ -7,10 +9,33 @@ use super::guest::Common;
 use super::registers::{Backend, Reg, Seg};
 use crate::num::low32;
 
-/// Copies the fields of the groups that are asked for.
-macro_rules! copy {
-    ($mtd:ident $to:ident $from:ident: $($group:ident { $($field:ident)+ })+) => {
-        $( if $mtd.contains(Mtd::$group) { $( $to.$field = $from.$field; )+ } )+
+/// Writes a field of a message buffer's state area.
+macro_rules! put {
+    ($state:ident, $field:ident, $value:expr) => {
+        // SAFETY: the area is valid, and whatever others do to it meanwhile, see `Area`.
+        unsafe { (&raw mut (*$state.get()).$field).write_volatile($value) }
+    };
+}
+
+/// Reads a field, exactly once: what was checked has to be what is used.
+macro_rules! take {
+    ($state:ident, $field:ident) => {
+        // SAFETY: as in `put`; every field is an integer or made of them.
+        unsafe { (&raw const (*$state.get()).$field).read_volatile() }
+    };
+}
+
+/// Writes the fields of the groups that are asked for.
+macro_rules! put_groups {
+    ($mtd:ident $state:ident $from:ident: $($group:ident { $($field:ident)+ })+) => {
+        $( if $mtd.contains(Mtd::$group) { $( put!($state, $field, $from.$field); )+ } )+
+    };
+}
+
+/// Reads them.
+macro_rules! take_groups {
+    ($mtd:ident $to:ident $state:ident: $($group:ident { $($field:ident)+ })+) => {
+        $( if $mtd.contains(Mtd::$group) { $( $to.$field = take!($state, $field); )+ } )+
     };
 }
 
@@ -18,7 +43,9 @@ macro_rules! copy {
 macro_rules! get {
     ($mtd:ident $state:ident $vcpu:ident: $($group:ident $get:ident $kind:ident
         { $($field:ident $name:ident)+ })+) => {
-        $( if $mtd.contains(Mtd::$group) { $( $state.$field = $vcpu.$get($kind::$name); )+ } )+
+        $( if $mtd.contains(Mtd::$group) {
+            $( put!($state, $field, $vcpu.$get($kind::$name)); )+
+        } )+
     };
 }
 
@@ -48,27 +75,31 @@ const PLAIN_FLAGS: u64 = allow::rflags::ALL & !allow::rflags::VM;
 /// Bits of the injection word that have a meaning.
 const INJECT_BITS: u64 = 0xffff_ffff_8000_3fff;
 
+/// The state area of a message buffer. Other threads of the VMM can write to it at any time, so it
+/// is accessed by volatile reads and writes only.
+pub(super) type Area = UnsafeCell<State>;
+
 /// Copies the groups in `mtd` into the message buffer.
 #[inline]
-pub(super) fn store<B: Backend>(vcpu: &B, common: &Common, mtd: Mtd, state: &mut State) {
+pub(super) fn store<B: Backend>(vcpu: &B, common: &Common, mtd: Mtd, state: &Area) {
     let g = &common.gprs;
-    copy! { mtd state g:
+    put_groups! { mtd state g:
         GPR_ACDB { rax rcx rdx rbx } GPR_BSD { rsp rbp rsi rdi }
         GPR_R8 { r8 r9 r10 r11 r12 r13 r14 r15 }
     }
     get! { mtd state vcpu: RIP get Reg { rip Rip rflags Rflags } }
     if mtd.contains(Mtd::RIP) {
-        state.instruction_length = common.exit.length;
+        put!(state, instruction_length, common.exit.length);
     }
     if mtd.contains(Mtd::QUAL) {
-        state.qualification = common.exit.qualification;
+        put!(state, qualification, common.exit.qualification);
     }
     if mtd.contains(Mtd::INJECT) {
-        state.inject = common.inject.0;
+        put!(state, inject, common.inject.0);
     }
     if mtd.contains(Mtd::ACTIVITY) {
         let halted = if common.halted { Activity::HALTED } else { Activity::empty() };
-        state.activity = (vcpu.blocking() | halted).bits();
+        put!(state, activity, (vcpu.blocking() | halted).bits());
     }
     if !COMMON.contains(mtd) {
         store_system(vcpu, common, mtd, state);
@@ -77,7 +108,7 @@ pub(super) fn store<B: Backend>(vcpu: &B, common: &Common, mtd: Mtd, state: &mut
 
 /// The groups outside [`COMMON`].
 #[inline(never)]
-fn store_system<B: Backend>(vcpu: &B, common: &Common, mtd: Mtd, state: &mut State) {
+fn store_system<B: Backend>(vcpu: &B, common: &Common, mtd: Mtd, state: &Area) {
     get! { mtd state vcpu:
         CS_SS segment Seg { cs Cs ss Ss }
         DATA_SEG segment Seg { ds Ds es Es fs Fs gs Gs }
@@ -94,24 +125,19 @@ fn store_system<B: Backend>(vcpu: &B, common: &Common, mtd: Mtd, state: &mut Sta
         }
         TSC get Reg { tsc_offset TscOffset }
     }
+    if mtd.contains(Mtd::DR) {
+        put!(state, dr, common.debug);
+    }
     if mtd.contains(Mtd::XSTATE) {
-        state.xcr0 = common.xcr0;
-        state.xss = 0;
+        put!(state, xcr0, common.xcr0);
+        put!(state, xss, 0);
     }
     if mtd.contains(Mtd::TSC) {
-        state.tsc_aux = common.tsc_aux;
+        put!(state, tsc_aux, common.tsc_aux);
     }
     if mtd.contains(Mtd::DEADLINE) {
-        state.deadline = common.deadline;
+        put!(state, deadline, common.deadline);
     }
-}
-
-/// Reads a value exactly once. Other threads of the VMM can write to the message buffer at any
-/// time, so that what was checked has to be what is used.
-#[inline(always)]
-fn once<T: Copy>(value: &T) -> T {
-    // SAFETY: a reference is valid for reads.
-    unsafe { core::ptr::from_ref(value).read_volatile() }
 }
 
 /// Takes the groups in `mtd` from the message buffer. A group with a value that is not allowed
@@ -122,25 +148,25 @@ pub(super) fn load<B: Backend>(
     common: &mut Common,
     limits: &Limits,
     mtd: Mtd,
-    state: &State,
+    state: &Area,
 ) {
     let g = &mut common.gprs;
-    copy! { mtd g state:
+    take_groups! { mtd g state:
         GPR_ACDB { rax rcx rdx rbx } GPR_BSD { rsp rbp rsi rdi }
         GPR_R8 { r8 r9 r10 r11 r12 r13 r14 r15 }
     }
     let mut refused = Mtd::empty();
-    let flags = once(&state.rflags);
+    let flags = take!(state, rflags);
     if COMMON.contains(mtd) && flags & !PLAIN_FLAGS == 0 {
         if mtd.contains(Mtd::RIP) {
-            set_rip(vcpu, state.rip, flags | allow::rflags::FIXED);
+            set_rip(vcpu, take!(state, rip), flags | allow::rflags::FIXED);
         }
     } else {
         refused = load_rare(vcpu, common, limits, mtd, state);
     }
     // After RIP, which ends a shadow by itself.
     if mtd.contains(Mtd::ACTIVITY) {
-        match Activity::from_bits(once(&state.activity)) {
+        match Activity::from_bits(take!(state, activity)) {
             Some(activity) => {
                 vcpu.set_blocking(activity);
                 common.halted = activity.contains(Activity::HALTED);
@@ -149,7 +175,7 @@ pub(super) fn load<B: Backend>(
         }
     }
     if mtd.contains(Mtd::INJECT) {
-        let inject = once(&state.inject);
+        let inject = take!(state, inject);
         if inject & !INJECT_BITS == 0 {
             common.inject = Inject(inject);
             common.unchecked = true;
@@ -169,10 +195,10 @@ fn load_rare<B: Backend>(
     common: &mut Common,
     limits: &Limits,
     mtd: Mtd,
-    state: &State,
+    state: &Area,
 ) -> Mtd {
-    // SAFETY: a reference is valid for reads, and the state is nothing but integers. See `once`.
-    let mut state = unsafe { core::ptr::from_ref(state).read_volatile() };
+    // SAFETY: as in `take`.
+    let mut state = unsafe { state.get().read_volatile() };
     let mut refused = Mtd::empty();
     if mtd.intersects(MODE) {
         refused |= load_mode(vcpu, limits, mtd & MODE, &mut state);
@@ -288,6 +314,9 @@ fn load_system<B: Backend>(
         take(Mtd::SYSENTER_MSR, canonical(&[state.sysenter_esp, state.sysenter_eip])) => set Reg {
             sysenter_cs SysenterCs sysenter_esp SysenterEsp sysenter_eip SysenterEip
         }
+    }
+    if mtd.contains(Mtd::DR) && debug {
+        common.debug = state.dr;
     }
     // No supervisor component is switched, so XSS stays zero.
     if take(Mtd::XSTATE, limits.xcr0(state.xcr0) && state.xss == 0) {
