@@ -112,9 +112,9 @@ pub fn bind(interrupt: Obj<Interrupt>, binding: Binding) -> Result<(u64, u64)> {
         return Err(Status::BadState);
     }
     let target = sched::remote(binding.cpu).filter(|r| r.online.load(Ordering::Relaxed));
-    let apic_id = target.ok_or(Status::BadCpu)?.apic_id.load(Ordering::Relaxed);
     // Neither an I/O APIC nor a message can name more without remapping.
-    let apic_id = u8::try_from(apic_id).map_err(|_| Status::BadCpu)?;
+    let apic_id = target.map(|r| r.apic_id.load(Ordering::Relaxed)).filter(|id| *id <= 0xff);
+    let apic_id = apic_id.ok_or(Status::BadCpu)?;
     let slots = VECTORS.get(usize::from(binding.cpu)).ok_or(Status::BadCpu)?;
     let (vector, slot) = (FIRST_DEVICE..)
         .zip(slots)

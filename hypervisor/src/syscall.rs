@@ -58,7 +58,8 @@ impl Caller<'_> {
     /// `Aborted`: the caller was destroyed meanwhile.
     pub fn lock(&self) -> Result<Guard> {
         let guard = sync::lock(self.cpu);
-        if self.ec.is_dead() { Err(Status::Aborted) } else { Ok(guard) }
+        // Where it was, its memory may be gone, too.
+        if self.cpu.sched.is_current(self.ec) { Ok(guard) } else { Err(Status::Aborted) }
     }
 }
 
