@@ -55,8 +55,10 @@ impl Caller<'_> {
     /// Takes the kernel lock, before any lookup, since other CPUs may revoke while this one waits.
     ///
     /// # Errors
-    /// `Aborted`: the caller was destroyed meanwhile.
+    /// `Aborted`: the caller was destroyed meanwhile, or the time that it ran on.
     pub fn lock(&self) -> Result<Guard> {
+        // What the caller finds where it loses its time meanwhile and gets some again later.
+        self.ec.regs.rax.set(Status::Aborted.number().into());
         let guard = sync::lock(self.cpu);
         // Where it was, its memory may be gone, too.
         if self.cpu.sched.is_current(self.ec) { Ok(guard) } else { Err(Status::Aborted) }

@@ -11,6 +11,7 @@ mod object;
 mod pd;
 mod port;
 mod quota;
+mod race;
 mod semaphore;
 mod smp;
 mod supervision;
@@ -48,6 +49,7 @@ pub(crate) const GROUPS: &[&[Test]] = &[
     fpu::TESTS,
     supervision::TESTS,
     destroy::TESTS,
+    race::TESTS,
     smp::TESTS,
     interrupt::TESTS,
     vcpu::TESTS,

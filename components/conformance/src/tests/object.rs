@@ -263,11 +263,9 @@ fn dead_contexts_take_nothing_more() -> Outcome {
     let handler = ok!(d.handler(cpu));
     let portal = ok!(d.portal::<Faults>(handler, 0));
     refused!(super::ipc::call(portal, &[]), Aborted);
+    let (at, entry) = (empty()?, portal_entry::<Echo>());
     // SAFETY: refused.
-    refused!(
-        unsafe { syscall::create_pt(empty()?, pd, handler, portal_entry::<Echo>(), 0) },
-        BadState
-    );
+    refused!(unsafe { syscall::create_pt(at, pd, handler, entry, 0) }, BadState);
     refused!(syscall::recall(handler), BadState);
     let thread = ok!(d.thread(cpu, 0, faults));
     let sc = ok!(d.start(thread, process::start().priority + 1));

@@ -100,7 +100,8 @@ impl Scarce {
                     ok!(undo());
                     same!(ok!(syscall::account(pd)).used, before.used + kept);
                     let used = ok!(syscall::account(self.charged.pd)).used;
-                    return Ok(ok!(self.leave(self.charged.pd, whole - used)));
+                    ok!(self.leave(self.charged.pd, whole - used));
+                    return Ok(());
                 }
             }
         }
