@@ -218,10 +218,7 @@ fn arm_timer(cpu: &PerCpu) {
     let next = [budget, sched.timeouts.first()].into_iter().flatten().min().unwrap_or(0);
     if sched.armed.get() != next {
         sched.armed.set(next);
-        match next {
-            0 => arch::apic::disarm(),
-            deadline => arch::apic::arm(deadline),
-        }
+        arch::apic::arm(next);
     }
 }
 

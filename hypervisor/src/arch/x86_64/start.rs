@@ -35,10 +35,8 @@ header_end:
 .section .boot.bss, "aw", @nobits
 .balign 4096
 boot_pml4:      .skip 4096
-boot_low_pdpt:  .skip 4096
-boot_low_pd:    .skip 4 * 4096
-boot_high_pdpt: .skip 4096
-boot_high_pd:   .skip 4096
+boot_pdpt:      .skip 4096
+boot_pd:        .skip 5 * 4096
 .skip 8 * 4096
 boot_stack_top:
 
@@ -79,36 +77,26 @@ start_here:
     cmp edx, (1 << 29) | (1 << 20)
     jne boot_fail
 
-    # First 4 GiB one to one, in 2 MiB pages.
-    lea edi, [ebp + boot_low_pd - IMAGE_BASE]
+    # First 4 GiB one to one, then 16 MiB of image, in 2 MiB pages.
+    lea edi, [ebp + boot_pd - IMAGE_BASE]
     mov eax, 0x83
+    mov edx, 0x200000
     mov ecx, 2048
-2:  mov [edi], eax
-    add edi, 8
-    add eax, 0x200000
-    loop 2b
-    # 16 MiB of image at the link address.
-    lea edi, [ebp + boot_high_pd - IMAGE_BASE]
+    call fill
     lea eax, [ebp + 0x83]
     mov ecx, 8
-3:  mov [edi], eax
-    add edi, 8
-    add eax, 0x200000
-    loop 3b
-    # Upper levels.
-    lea edi, [ebp + boot_low_pdpt - IMAGE_BASE]
-    lea eax, [ebp + boot_low_pd - IMAGE_BASE + 3]
+    call fill
+    # The upper levels: both ends of the address space share a table, and the fifth page directory
+    # is that of the link address.
+    lea edi, [ebp + boot_pdpt - IMAGE_BASE]
+    lea eax, [ebp + boot_pd - IMAGE_BASE + 3]
+    mov edx, 0x1000
     mov ecx, 4
-4:  mov [edi], eax
-    add edi, 8
-    add eax, 0x1000
-    loop 4b
-    lea eax, [ebp + boot_high_pd - IMAGE_BASE + 3]
-    mov [ebp + boot_high_pdpt - IMAGE_BASE + 510 * 8], eax
+    call fill
+    mov [edi + 506 * 8], eax
     lea edi, [ebp + boot_pml4 - IMAGE_BASE]
-    lea eax, [ebp + boot_low_pdpt - IMAGE_BASE + 3]
+    lea eax, [ebp + boot_pdpt - IMAGE_BASE + 3]
     mov [edi], eax
-    lea eax, [ebp + boot_high_pdpt - IMAGE_BASE + 3]
     mov [edi + 511 * 8], eax
 
     # Long mode: PAE, tables, LME and NXE, paging with write protection.
@@ -128,6 +116,13 @@ start_here:
     push 8
     push eax
     retf
+
+fill:
+    mov [edi], eax
+    add edi, 8
+    add eax, edx
+    loop fill
+    ret
 
 boot_fail:
     cli
