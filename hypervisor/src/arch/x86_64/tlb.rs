@@ -45,7 +45,7 @@ impl Pcids {
             let index = epoch % u64_of(PCIDS);
             let owner = self.0.get(usize_of(index));
             let keep = owner.is_some_and(|owner| owner.replace(epoch) == epoch);
-            value |= index + 1 | if keep { NO_FLUSH } else { 0 };
+            value |= (index + 1) | if keep { NO_FLUSH } else { 0 };
         }
         // SAFETY: the caller vouches for the root; kernel mappings stay the same.
         unsafe { write_cr3(value) }
