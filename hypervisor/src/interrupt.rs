@@ -128,7 +128,7 @@ pub fn bind(interrupt: Obj<Interrupt>, binding: Binding) -> Result<(u64, u64)> {
     if let Some(gsi) = interrupt.gsi {
         let level = if binding.level { ioapic::LEVEL } else { 0 };
         let low = if binding.low { ioapic::ACTIVE_LOW } else { 0 };
-        ioapic::route(gsi, vector, apic_id.into(), level | low);
+        ioapic::route(gsi, vector, apic_id, level | low);
     }
     // Address and data of a message: SDM vol. 3, 11.11 (physical mode, fixed, edge).
     Ok((0xfee0_0000 | u64::from(apic_id) << 12, u64::from(vector)))

@@ -286,8 +286,8 @@ fn store_host(regs: &Regs, mtd: Mtd, utcb: NonNull<Utcb>) {
     // to it on another CPU, meanwhile: no reference is made, and every access is volatile.
     let state = unsafe { &raw mut (*utcb.as_ptr()).state };
     macro_rules! put {
-        // SAFETY: as above.
         ($field:ident, $value:expr) => {
+            // SAFETY: as above.
             unsafe { (&raw mut (*state).$field).write_volatile($value) }
         };
     }

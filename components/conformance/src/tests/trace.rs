@@ -117,7 +117,7 @@ fn calls_and_replies_are_recorded() -> Outcome {
         let back = |from, to| replies.contains(&(from, to));
         inner.is_some_and(|i| i.1 != caller && back(i.1, handler) && back(handler, caller))
     };
-    check!(calls.iter().any(|call| nested(call)));
+    check!(calls.iter().any(nested));
     Ok(())
 }
 
@@ -126,7 +126,7 @@ fn interrupts_and_switches_are_recorded() -> Outcome {
         sysroot::time::sleep_ms(2);
         Ok(())
     })?;
-    check!(of(&records, Kind::Interrupt).any(|(vector, _)| vector >= 32 && vector < 256));
+    check!(of(&records, Kind::Interrupt).any(|(vector, _)| (32..256).contains(&vector)));
     let priority = u64::from(process::start().priority);
     check!(of(&records, Kind::Switch).any(|(_, with)| with == priority));
     Ok(())

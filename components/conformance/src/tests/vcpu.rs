@@ -189,8 +189,11 @@ fn state_that_makes_no_sense_is_an_exit() -> Outcome {
     Ok(())
 }
 
+/// Spoils a state.
+type Spoil = fn(&mut State);
+
 /// Values that no processor has, and the groups that they are in.
-const NONSENSE: [(Mtd, fn(&mut State)); 16] = [
+const NONSENSE: [(Mtd, Spoil); 16] = [
     (Mtd::RIP, |s| s.rflags |= 1 << 15),
     (Mtd::RIP, |s| s.rflags |= 1 << 17),
     (Mtd::DATA_SEG, |s| s.fs.base = 1 << 60),
@@ -275,8 +278,9 @@ fn what_the_processor_refuses_is_an_exit() -> Outcome {
                 if round == n as u64 {
                     segment.attributes = 0;
                 } else if round >= 8 && random >> 62 == 0 {
-                    segment.attributes = (random >> 32) as u16 & 0xf0ff;
-                    segment.limit = (random >> 16) as u32;
+                    let [limit @ .., a, b, _, _] = random.to_le_bytes();
+                    segment.attributes = u16::from_le_bytes([a, b]) & 0xf0ff;
+                    segment.limit = u32::from_le_bytes(limit);
                 }
             }
             MONITOR.deadline.store(time::deadline_in_ms(5), SeqCst);
