@@ -11,7 +11,7 @@ use ipc::status::Status;
 
 use crate::arch::percpu::PerCpu;
 use crate::arch::regs::flag;
-use crate::cap::{self, ObjectHeader, ObjectList, Progress};
+use crate::cap::{self, ObjectHeader, ObjectList, Owner, Progress};
 use crate::mem::account::Account;
 use crate::mem::frames::PageList;
 use crate::object::Obj;
@@ -45,7 +45,7 @@ pub fn conclude(kernel: &mut Guard, cpu: &PerCpu, mut outcome: cap::Outcome) {
     reap(kernel, cpu, &dead);
 }
 
-/// The last capability of an object is gone.
+/// The last capability of an object is gone, or the one that bound an interrupt.
 fn without_capabilities(kernel: &mut Guard, object: Obj<ObjectHeader>, dead: &ObjectList) {
     match object.ty {
         // What they hold is taken from them step by step; meanwhile they are in use.
@@ -56,8 +56,19 @@ fn without_capabilities(kernel: &mut Guard, object: Obj<ObjectHeader>, dead: &Ob
             }
             kernel.dying.push(object);
         }
-        _ if object.uses.get() == 0 => dead.push(object),
+        // Its bindings end with it, or with the capability that made them.
+        ObjectType::Sm => {
+            let sm = typed::<Sm>(object);
+            while let Some(interrupt) = sm.interrupts.first() {
+                let _ = interrupt::unbind(interrupt);
+            }
+        }
+        // One that is not bound has nothing to end.
+        ObjectType::Interrupt => drop(interrupt::unbind(typed(object))),
         _ => {}
+    }
+    if object.uses.get() == 0 && object.ty != ObjectType::Interrupt {
+        dead.push(object);
     }
 }
 
@@ -74,17 +85,17 @@ pub fn drop_use(kernel: &mut Guard, cpu: &PerCpu, object: Obj<ObjectHeader>) {
 /// more to do. Kernel lock.
 pub fn dissolve(kernel: &mut Guard, cpu: &PerCpu, budget: u32) -> bool {
     let Some(object) = kernel.dying.pop() else { return false };
-    let outcome = if object.ty == ObjectType::Pd {
-        let pd = typed::<Pd>(object);
+    let (pd, guest) = (typed::<Pd>(object), typed::<GuestSpace>(object));
+    let owner = if object.ty == ObjectType::Pd {
         if !pd.spaces.is_closed() {
             rendezvous::all(kernel, cpu, Request { dying: Some(pd), ..Request::default() });
         }
-        let state = &mut **kernel;
-        cap::destroy_spaces(&mut state.frames, &mut state.revocations, &pd.spaces, budget)
+        Owner::Pd(&pd.spaces)
     } else {
-        let (state, guest) = (&mut **kernel, typed::<GuestSpace>(object));
-        cap::destroy_guest(&mut state.frames, &mut state.revocations, &guest.space, budget)
+        Owner::Guest(&guest.space)
     };
+    let state = &mut **kernel;
+    let outcome = cap::destroy(&mut state.frames, &mut state.revocations, owner, budget);
     let more = outcome.progress == Progress::More;
     if more {
         kernel.dying.push(object);
@@ -106,16 +117,20 @@ fn reap(kernel: &mut Guard, cpu: &PerCpu, dead: &ObjectList) {
         rendezvous::all(kernel, cpu, Request { host_tlb: true, dead: first, dying: None });
         // SAFETY: unlinked before the rendezvous, in which every CPU flushed and left the kernel.
         unsafe { pages.free(&mut kernel.frames) };
+        let mut signals = false;
         for object in successors(first, |object| object.next.get()) {
             if object.ty == ObjectType::Sm {
                 while let Some(ec) = typed::<Sm>(object).evict() {
                     interrupt::wake_with(cpu, ec, Status::Aborted, 0);
                 }
             }
+            signals |= matches!(object.ty, ObjectType::Sm | ObjectType::Ec | ObjectType::Vcpu);
         }
         // A CPU may have signalled after the object's own CPU emptied its inbox: once more, so
         // that no inbox holds a dead object.
-        rendezvous::all(kernel, cpu, Request::default());
+        if signals {
+            rendezvous::all(kernel, cpu, Request::default());
+        }
         // The iterator has left an object when it is freed.
         for object in successors(first, |object| object.next.take()) {
             free(kernel, object, dead, &mut pages);
@@ -142,6 +157,9 @@ fn free(kernel: &mut Guard, object: Obj<ObjectHeader>, dead: &ObjectList, pages:
                 // Freed with the page tables, after the flush that follows.
                 pages.push(utcb.cast(), account);
             }
+            if let Some(fpu) = &ec.fpu {
+                pages.push(fpu.page().cast(), account);
+            }
         }
         ObjectType::Vcpu => {
             let vcpu = typed::<Vcpu>(object);
@@ -163,6 +181,9 @@ fn free(kernel: &mut Guard, object: Obj<ObjectHeader>, dead: &ObjectList, pages:
             // SAFETY: it was dissolved, its execution contexts are gone, no CPU runs in it.
             unsafe { pd.spaces.free_roots(&mut kernel.frames) };
             pd.spaces.account.surrender(&parent.spaces.account);
+            if let Some((sm, _)) = pd.supervisor {
+                release(Obj::of(&sm.header));
+            }
         }
         ObjectType::Sm => {}
         // Interrupts are never destroyed.

@@ -1,17 +1,19 @@
 //! Interrupt vectors: who gets which, and what happens when one arrives.
 
+use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use ipc::status::{Result, Status};
+use ipc::trace::{Counter, Kind};
 
 use crate::arch::percpu::PerCpu;
 use crate::arch::{apic, ioapic};
-use crate::num::low8;
 use crate::object::Obj;
 use crate::object::ec::{Ec, remote};
 use crate::object::interrupt::{Binding, Interrupt};
-use crate::object::sm::{Signal, Sm};
-use crate::{sched, sync};
+use crate::object::sm::Signal;
+use crate::sched::{self, MAX_CPUS};
+use crate::{sync, trace};
 
 /// First vector for devices.
 pub const FIRST_DEVICE: u8 = 0x30;
@@ -28,13 +30,17 @@ pub const IPI_RENDEZVOUS: u8 = 0xe2;
 /// Spurious interrupts of the local APIC.
 pub const SPURIOUS: u8 = 0xff;
 
-/// Bound interrupts by vector. Written under the kernel lock (release), read by the interrupt
-/// path (acquire).
-static VECTORS: [AtomicPtr<Interrupt>; 256] =
-    [const { AtomicPtr::new(core::ptr::null_mut()) }; 256];
+const DEVICES: usize = (LAST_DEVICE - FIRST_DEVICE) as usize + 1;
+
+/// Bound interrupts by CPU and vector. Written under the kernel lock (release), read by the
+/// interrupt path (acquire).
+static VECTORS: [[AtomicPtr<Interrupt>; DEVICES]; MAX_CPUS] =
+    [const { [const { AtomicPtr::new(null_mut()) }; DEVICES] }; MAX_CPUS];
 
 /// Handles a vector that arrived on this CPU.
 pub fn handle(cpu: &PerCpu, vector: u8) {
+    trace::count(cpu, Counter::Interrupt);
+    trace::note(cpu, Kind::Interrupt, || [vector.into(), 0]);
     match vector {
         TIMER => {
             apic::eoi();
@@ -59,22 +65,20 @@ pub fn handle(cpu: &PerCpu, vector: u8) {
 }
 
 fn device(cpu: &PerCpu, vector: u8) {
-    let slot = VECTORS.get(usize::from(vector));
+    let slots = VECTORS.get(usize::from(cpu.sched.id));
+    let slot = slots.and_then(|slots| slots.get(usize::from(vector - FIRST_DEVICE)));
     // Acquire: the binding was written before the pointer.
-    let interrupt = slot.and_then(|s| core::ptr::NonNull::new(s.load(Ordering::Acquire)));
-    if let Some(pointer) = interrupt {
+    if let Some(pointer) = slot.and_then(|slot| NonNull::new(slot.load(Ordering::Acquire)))
         // SAFETY: interrupt objects are never freed.
-        let interrupt = unsafe { pointer.as_ref() };
-        if let Some(binding) = interrupt.binding.get() {
-            if binding.level
-                && let Some(gsi) = interrupt.gsi
-            {
-                ioapic::set_masked(gsi, true);
-            }
-            // A full counter loses nothing: the badge is noted.
-            if let Ok(signal) = binding.sm.up(binding.badge) {
-                deliver(cpu, signal);
-            }
+        && let interrupt = unsafe { pointer.as_ref() }
+        && let Some(binding) = interrupt.binding.get()
+    {
+        if let Some(gsi) = interrupt.gsi.filter(|_| binding.level) {
+            ioapic::set_masked(gsi, true);
+        }
+        // A full counter loses nothing: the badge is noted.
+        if let Ok(signal) = binding.sm.up(binding.badge) {
+            deliver(cpu, signal);
         }
     }
     apic::eoi();
@@ -83,7 +87,7 @@ fn device(cpu: &PerCpu, vector: u8) {
 /// Wakes whoever a signal took off a semaphore's queue.
 #[inline]
 pub fn deliver(cpu: &PerCpu, signal: Signal) {
-    if let Signal::Woken(ec, badges) = signal {
+    if let Some((ec, badges)) = signal {
         wake_with(cpu, ec, Status::Ok, badges);
     }
 }
@@ -98,62 +102,54 @@ pub fn wake_with(cpu: &PerCpu, ec: Obj<Ec>, status: Status, badges: u64) {
     }
 }
 
-/// How an interrupt is to be configured.
-#[derive(Clone, Copy, Debug)]
-pub struct Config {
-    /// CPU that takes it.
-    pub cpu: u16,
-    /// Level-triggered.
-    pub level: bool,
-    /// Active low.
-    pub low: bool,
-}
-
-/// Binds an interrupt to a semaphore and unmasks it; returns address and data of the message
-/// where the source is message-signalled. Kernel lock.
+/// Binds an interrupt and unmasks it; returns address and data of the message where the source is
+/// message-signalled. Kernel lock.
 ///
 /// # Errors
-/// `BadState` where it is bound already; `BadCpu`; `Quota` where no vector is left.
-pub fn bind(interrupt: &Interrupt, sm: Obj<Sm>, badge: u64, config: Config) -> Result<(u64, u64)> {
+/// `BadState` where it is bound already; `BadCpu`; `Quota` where the CPU has no vector left.
+pub fn bind(interrupt: Obj<Interrupt>, binding: Binding) -> Result<(u64, u64)> {
     if interrupt.vector.get() != 0 {
         return Err(Status::BadState);
     }
-    let target = sched::remote(config.cpu)
-        .filter(|r| r.online.load(Ordering::Relaxed))
-        .ok_or(Status::BadCpu)?;
-    let apic_id = target.apic_id.load(Ordering::Relaxed);
-    let vector = (FIRST_DEVICE..=LAST_DEVICE)
-        .find(|&v| slot(v).is_some_and(|s| s.load(Ordering::Relaxed).is_null()))
+    let target = sched::remote(binding.cpu).filter(|r| r.online.load(Ordering::Relaxed));
+    // Neither an I/O APIC nor a message can name more without remapping.
+    let apic_id = target.map(|r| r.apic_id.load(Ordering::Relaxed)).filter(|id| *id <= 0xff);
+    let apic_id = apic_id.ok_or(Status::BadCpu)?;
+    let slots = VECTORS.get(usize::from(binding.cpu)).ok_or(Status::BadCpu)?;
+    let (vector, slot) = (FIRST_DEVICE..)
+        .zip(slots)
+        .find(|(_, slot)| slot.load(Ordering::Relaxed).is_null())
         .ok_or(Status::Quota)?;
-    sm.header.add_use();
-    interrupt.binding.set(Some(Binding { sm, badge, level: config.level }));
+    binding.sm.interrupts.push_back(interrupt);
+    interrupt.binding.set(Some(binding));
     interrupt.vector.set(vector);
-    if let Some(slot) = slot(vector) {
-        // Release: pairs with the load in `device`.
-        slot.store(core::ptr::from_ref(interrupt).cast_mut(), Ordering::Release);
-    }
+    // Release: pairs with the load in `device`.
+    slot.store(interrupt.pointer().as_ptr(), Ordering::Release);
     if let Some(gsi) = interrupt.gsi {
-        let route = ioapic::Route {
-            vector,
-            apic_id: low8(apic_id.into()),
-            level: config.level,
-            active_low: config.low,
-        };
-        ioapic::route(gsi, route, false);
+        let level = if binding.level { ioapic::LEVEL } else { 0 };
+        let low = if binding.low { ioapic::ACTIVE_LOW } else { 0 };
+        ioapic::route(gsi, vector, apic_id, level | low);
     }
     // Address and data of a message: SDM vol. 3, 11.11 (physical mode, fixed, edge).
-    Ok((0xfee0_0000 | u64::from(apic_id & 0xff) << 12, u64::from(vector)))
+    Ok((0xfee0_0000 | u64::from(apic_id) << 12, u64::from(vector)))
 }
 
-/// Masks an interrupt and takes it out of the vector table. Its binding is gone once every CPU
-/// has left the kernel. Kernel lock.
-pub fn disconnect(interrupt: &Interrupt) {
+/// Masks an interrupt and takes it out of the vector table. A rendezvous has to follow before the
+/// kernel lock is released. Kernel lock.
+///
+/// # Errors
+/// `BadState` where it is not bound.
+pub fn unbind(interrupt: Obj<Interrupt>) -> Result {
+    let (index, binding) = bound(&interrupt)?;
     if let Some(gsi) = interrupt.gsi {
         ioapic::set_masked(gsi, true);
     }
-    if let Some(slot) = slot(interrupt.vector.replace(0)) {
-        slot.store(core::ptr::null_mut(), Ordering::Release);
+    binding.sm.interrupts.remove(interrupt);
+    interrupt.vector.set(0);
+    if let Some(slot) = VECTORS.get(usize::from(binding.cpu)).and_then(|slots| slots.get(index)) {
+        slot.store(null_mut(), Ordering::Release);
     }
+    Ok(())
 }
 
 /// Lets a level-triggered interrupt come again.
@@ -161,15 +157,15 @@ pub fn disconnect(interrupt: &Interrupt) {
 /// # Errors
 /// `BadState` where it is not bound.
 pub fn acknowledge(interrupt: &Interrupt) -> Result {
-    let binding = interrupt.binding.get().ok_or(Status::BadState)?;
-    if binding.level
-        && let Some(gsi) = interrupt.gsi
-    {
+    let (_, binding) = bound(interrupt)?;
+    if let Some(gsi) = interrupt.gsi.filter(|_| binding.level) {
         ioapic::set_masked(gsi, false);
     }
     Ok(())
 }
 
-fn slot(vector: u8) -> Option<&'static AtomicPtr<Interrupt>> {
-    VECTORS.get(usize::from(vector))
+/// Index of an interrupt's vector, and its binding, where it has one.
+fn bound(interrupt: &Interrupt) -> Result<(usize, Binding)> {
+    let index = interrupt.vector.get().checked_sub(FIRST_DEVICE).map(usize::from);
+    index.zip(interrupt.binding.get()).ok_or(Status::BadState)
 }

@@ -8,17 +8,19 @@ use core::ptr::NonNull;
 use ipc::cap::Rights;
 use ipc::state::Mtd;
 use ipc::status::Status;
+use ipc::trace::{Counter, Kind};
 use ipc::utcb::{Message, Utcb};
 
-use crate::arch::instr;
 use crate::arch::percpu::PerCpu;
-use crate::arch::regs::{Pair, Regs, flag};
+use crate::arch::regs::{Pair, Regs, USER_RFLAGS, USER_RFLAGS_MASK, flag};
+use crate::arch::{instr, layout};
 use crate::object::Obj;
 use crate::object::ec::{Ec, State};
 use crate::object::pt::Pt;
 use crate::object::vcpu::Vcpu;
+use crate::sched::unusual;
 use crate::syscall::{Caller, Handled, Outcome};
-use crate::{sched, transfer};
+use crate::{interrupt, sched, trace, transfer};
 
 /// Copies untyped words from one UTCB to another.
 #[inline(always)]
@@ -41,6 +43,8 @@ fn copy_words(from: &Ec, to: &Ec, words: usize) {
 #[inline(always)]
 fn enter(cpu: &PerCpu, caller: Obj<Ec>, pt: &Pt) {
     let callee = pt.ec;
+    trace::count(cpu, Counter::Call);
+    trace::note(cpu, Kind::Call, || [trace::number(caller), trace::number(callee)]);
     callee.state.set(State::Runnable);
     callee.caller.set(Some(caller));
     caller.partner.set(Some(callee));
@@ -51,6 +55,7 @@ fn enter(cpu: &PerCpu, caller: Obj<Ec>, pt: &Pt) {
 /// The handler is free again, and the caller runs on.
 #[inline(always)]
 fn leave(cpu: &PerCpu, ec: Obj<Ec>, caller: Obj<Ec>) {
+    trace::note(cpu, Kind::Reply, || [trace::number(ec), trace::number(caller)]);
     ec.caller.set(None);
     ec.state.set(State::Idle);
     caller.partner.set(None);
@@ -67,6 +72,7 @@ pub fn plain_call(cpu: &PerCpu, ec: Obj<Ec>, portal: u64, message: Message) -> O
         || callee.cpu != cpu.sched.id
         || callee.state.get() != State::Idle
         || callee.regs.flags.get() != 0
+        || cpu.sched.unusual.get() != 0
     {
         return None;
     }
@@ -80,7 +86,7 @@ pub fn plain_call(cpu: &PerCpu, ec: Obj<Ec>, portal: u64, message: Message) -> O
 #[inline(always)]
 pub fn plain_reply(cpu: &PerCpu, ec: Obj<Ec>, message: Message) -> Option<Pair> {
     let caller = ec.caller.get()?;
-    if !message.is_plain() || caller.regs.flags.get() != 0 || cpu.sched.helping.get() {
+    if !message.is_plain() || caller.regs.flags.get() != 0 || cpu.sched.unusual.get() != 0 {
         return None;
     }
     copy_words(&ec, &caller, message.words());
@@ -93,7 +99,7 @@ pub fn plain_reply(cpu: &PerCpu, ec: Obj<Ec>, message: Message) -> Option<Pair> 
 #[inline(always)]
 pub fn exit_reply(cpu: &PerCpu, ec: Obj<Ec>, mtd: u64) -> bool {
     let (Some(caller), Some(utcb)) = (ec.caller.get(), ec.utcb) else { return false };
-    if caller.regs.flags.get() != flag::VCPU | flag::EVENT || cpu.sched.helping.get() {
+    if caller.regs.flags.get() != flag::VCPU | flag::EVENT || cpu.sched.unusual.get() != 0 {
         return false;
     }
     let Some(vcpu) = Vcpu::of(caller) else { return false };
@@ -183,7 +189,7 @@ pub fn reply(c: &Caller<'_>) -> Handled {
             }
         }
     }
-    if cpu.sched.helping.get() {
+    if cpu.sched.unusual.get() & unusual::HELPING != 0 {
         sched::preempt(cpu);
     }
     Ok(Outcome::Switched)
@@ -204,13 +210,17 @@ pub fn event(cpu: &PerCpu, ec: Obj<Ec>, number: u8) {
         ec.regs.set(flag::PENDING);
         return sched::help(cpu, callee);
     }
+    trace::count(cpu, Counter::Event);
     ec.regs.clear(flag::PENDING);
     ec.regs.set(flag::EVENT);
     ec.last_event.set(number);
     let mtd = Mtd::from_bits_truncate(pt.mtd.get());
     if let Some(utcb) = callee.utcb {
         match Vcpu::of(ec) {
-            Some(vcpu) => crate::vcpu::store(cpu, vcpu, mtd, utcb),
+            Some(vcpu) => {
+                crate::vcpu::count(cpu, vcpu, number);
+                crate::vcpu::store(cpu, vcpu, mtd, utcb);
+            }
             None => store_host(&ec.regs, mtd, utcb),
         }
     }
@@ -218,7 +228,7 @@ pub fn event(cpu: &PerCpu, ec: Obj<Ec>, number: u8) {
     enter(cpu, ec, pt);
 }
 
-/// Nobody handles the event: the execution context stops for good.
+/// Nobody handles the event: the execution context stops for good, and its supervisor is told.
 fn unhandled(cpu: &PerCpu, ec: Obj<Ec>, number: u8) {
     crate::log!(
         "EC stopped: event {} has no handler (rip {:#x}, address {:#x}, error {:#x})",
@@ -228,6 +238,12 @@ fn unhandled(cpu: &PerCpu, ec: Obj<Ec>, number: u8) {
         ec.regs.error.get()
     );
     crate::destroy::stop_ec(cpu, ec);
+    // A full counter loses nothing: the badge is noted.
+    if let Some((sm, badge)) = ec.pd.supervisor
+        && let Ok(signal) = sm.up(badge)
+    {
+        interrupt::deliver(cpu, signal);
+    }
     sched::preempt(cpu);
 }
 
@@ -245,76 +261,67 @@ pub fn abort_caller(ec: Obj<Ec>) {
     }
 }
 
+/// Moves registers between a host execution context and the state area: `$copy` gets the name that
+/// both have.
+macro_rules! registers {
+    ($mtd:ident, $copy:ident) => {
+        if $mtd.contains(Mtd::GPR_ACDB) {
+            $copy!(rax rcx rdx rbx);
+        }
+        if $mtd.contains(Mtd::GPR_BSD) {
+            $copy!(rsp rbp rsi rdi);
+        }
+        if $mtd.contains(Mtd::GPR_R8) {
+            $copy!(r8 r9 r10 r11 r12 r13 r14 r15);
+        }
+        if $mtd.contains(Mtd::RIP) {
+            $copy!(rip rflags);
+        }
+    };
+}
+
 /// Writes the groups of a host execution context's state.
 fn store_host(regs: &Regs, mtd: Mtd, utcb: NonNull<Utcb>) {
-    // SAFETY: a live UTCB frame; its owner waits for this message, so nobody else in the kernel
-    // touches it, and the kernel only writes.
-    let state = unsafe { &mut (*utcb.as_ptr()).state };
-    if mtd.contains(Mtd::GPR_ACDB) {
-        state.rax = regs.rax.get();
-        state.rcx = regs.rcx.get();
-        state.rdx = regs.rdx.get();
-        state.rbx = regs.rbx.get();
+    // SAFETY: a live UTCB frame that the kernel only writes here. Its owner may look at it, or write
+    // to it on another CPU, meanwhile: no reference is made, and every access is volatile.
+    let state = unsafe { &raw mut (*utcb.as_ptr()).state };
+    macro_rules! put {
+        ($field:ident, $value:expr) => {
+            // SAFETY: as above.
+            unsafe { (&raw mut (*state).$field).write_volatile($value) }
+        };
     }
-    if mtd.contains(Mtd::GPR_BSD) {
-        state.rsp = regs.rsp.get();
-        state.rbp = regs.rbp.get();
-        state.rsi = regs.rsi.get();
-        state.rdi = regs.rdi.get();
+    macro_rules! copy {
+        ($($name:ident)+) => { $( put!($name, regs.$name.get()); )+ };
     }
-    if mtd.contains(Mtd::GPR_R8) {
-        state.r8 = regs.r8.get();
-        state.r9 = regs.r9.get();
-        state.r10 = regs.r10.get();
-        state.r11 = regs.r11.get();
-        state.r12 = regs.r12.get();
-        state.r13 = regs.r13.get();
-        state.r14 = regs.r14.get();
-        state.r15 = regs.r15.get();
-    }
+    registers!(mtd, copy);
     if mtd.contains(Mtd::RIP) {
-        state.rip = regs.rip.get();
-        state.rflags = regs.rflags.get();
-        state.instruction_length = 0;
+        put!(instruction_length, 0);
     }
     if mtd.contains(Mtd::CR) {
-        state.cr2 = regs.cr2.get();
+        put!(cr2, regs.cr2.get());
     }
     if mtd.contains(Mtd::QUAL) {
-        state.qualification =
-            [regs.vector.get() & 0xff | 1 << 8 | regs.error.get() << 32, regs.cr2.get(), 0];
+        let exception = regs.vector.get() & 0xff | 1 << 8 | regs.error.get() << 32;
+        put!(qualification, [exception, regs.cr2.get(), 0]);
     }
 }
 
 /// Takes the groups of a host execution context's state back.
 fn load_host(ec: Obj<Ec>, mtd: Mtd, utcb: NonNull<Utcb>) {
     let regs = &ec.regs;
-    use crate::arch::regs::{USER_RFLAGS, USER_RFLAGS_MASK};
-    // SAFETY: a live UTCB frame. Its owner may change it meanwhile on another CPU: every field is
-    // read once, and any value of it is acceptable or made so.
-    let read = |field: *const u64| unsafe { field.read_volatile() };
-    // SAFETY: as above; only addresses are taken here.
+    // SAFETY: as in `store_host`. Every field is read once, and any value of it is acceptable or
+    // made so.
     let state = unsafe { &raw const (*utcb.as_ptr()).state };
-    macro_rules! take {
-        ($($register:ident),+) => {
-            // SAFETY: in bounds of the UTCB frame.
-            $( regs.$register.set(read(unsafe { &raw const (*state).$register })); )+
-        };
+    macro_rules! copy {
+        // SAFETY: as above.
+        ($($name:ident)+) => { $( regs.$name.set(unsafe { (&raw const (*state).$name).read_volatile() }); )+ };
     }
-    if mtd.contains(Mtd::GPR_ACDB) {
-        take!(rax, rcx, rdx, rbx);
-    }
-    if mtd.contains(Mtd::GPR_BSD) {
-        take!(rsp, rbp, rsi, rdi);
-    }
-    if mtd.contains(Mtd::GPR_R8) {
-        take!(r8, r9, r10, r11, r12, r13, r14, r15);
-    }
+    registers!(mtd, copy);
     if mtd.contains(Mtd::RIP) {
         // IRET to a non-canonical address faults in user mode only after the switch, but a
         // canonical one is guaranteed all the same.
-        take!(rip, rflags);
-        regs.rip.set(regs.rip.get() & crate::arch::layout::USER_MASK);
+        regs.rip.set(regs.rip.get() & layout::USER_MASK);
         regs.rflags.set(regs.rflags.get() & USER_RFLAGS_MASK | USER_RFLAGS);
         // It may not come back to a revocation that was interrupted.
         ec.ticket.take();

@@ -40,6 +40,7 @@ pub mod sched;
 pub mod shared;
 pub mod sync;
 pub mod syscall;
+pub mod trace;
 pub mod transfer;
 pub mod trap;
 pub mod vcpu;

@@ -1,6 +1,6 @@
 //! The kernel's log: lines on the serial port until user space takes the port over.
 
-use crate::arch::{instr, serial, tsc};
+use crate::arch::{entry, instr, serial, tsc};
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};
 use spin::mutex::SpinMutex;
@@ -24,7 +24,7 @@ pub fn line(text: fmt::Arguments) {
 
 /// Writes one line whatever the state of the log: the lock is waited for only so long, since its
 /// holder may be the CPU that panics, and a port that was given away is used all the same.
-fn emergency(text: fmt::Arguments) {
+pub fn emergency(text: fmt::Arguments) {
     let guard = (0..1_000_000).find_map(|_| {
         core::hint::spin_loop();
         PORT.try_lock()
@@ -35,9 +35,16 @@ fn emergency(text: fmt::Arguments) {
     }
 }
 
-/// Writes such a line and stops this CPU.
-pub fn fatal(text: fmt::Arguments) -> ! {
-    emergency(text);
+/// Writes such a line, and how the kernel came there, and stops this CPU.
+pub fn fatal(why: fmt::Arguments) -> ! {
+    emergency(why);
+    stop(entry::frame_pointer())
+}
+
+/// Writes the return addresses on the stack, from the frame at `frame` on, and stops this CPU. The
+/// host's tools put names to the addresses.
+pub fn stop(frame: u64) -> ! {
+    entry::return_addresses(frame, |address| emergency(format_args!("  at {address:#018x}")));
     instr::halt_forever()
 }
 

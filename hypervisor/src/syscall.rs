@@ -55,10 +55,13 @@ impl Caller<'_> {
     /// Takes the kernel lock, before any lookup, since other CPUs may revoke while this one waits.
     ///
     /// # Errors
-    /// `Aborted`: the caller was destroyed meanwhile.
+    /// `Aborted`: the caller was destroyed meanwhile, or the time that it ran on.
     pub fn lock(&self) -> Result<Guard> {
+        // What the caller finds where it loses its time meanwhile and gets some again later.
+        self.ec.regs.rax.set(Status::Aborted.number().into());
         let guard = sync::lock(self.cpu);
-        if self.ec.is_dead() { Err(Status::Aborted) } else { Ok(guard) }
+        // Where it was, its memory may be gone, too.
+        if self.cpu.sched.is_current(self.ec) { Ok(guard) } else { Err(Status::Aborted) }
     }
 }
 
@@ -162,9 +165,7 @@ extern "sysv64" fn portico_syscall(
         Ok(Outcome::Again) => again(cpu, ec, &args),
     }
     // A rendezvous on the way may have woken somebody.
-    if sched::take_reschedule(cpu) {
-        sched::preempt(cpu);
-    }
+    sched::finish(cpu);
     // SAFETY: the entry path has set GS, and the current execution context is set.
     unsafe { entry::resume() }
 }

@@ -10,19 +10,13 @@ use ipc::status::{Result, Status};
 use ipc::utcb::{ITEMS, Item, Utcb, Window};
 
 use crate::arch::percpu::PerCpu;
-use crate::cap::{self, Delegation, Owner, PdSpaces};
+use crate::cap::{self, Delegation, Owner, PdSpaces, Translation};
 use crate::cap_call::ports_given;
 use crate::destroy;
 use crate::num::usize_of;
 use crate::object::Obj;
 use crate::object::ec::Ec;
 use crate::sync::Guard;
-
-/// What becomes of one item.
-enum Plan<'a> {
-    Delegate(Delegation<'a>, u64),
-    Found(Item),
-}
 
 /// Transfers the first `count` items of `from` to `to`.
 ///
@@ -31,14 +25,13 @@ enum Plan<'a> {
 /// [`cap::translate`] report. Nothing was transferred then.
 pub fn items(kernel: &mut Guard, cpu: &PerCpu, from: Obj<Ec>, to: Obj<Ec>, count: usize) -> Result {
     let (Some(source), Some(target)) = (from.utcb, to.utcb) else { return Err(Status::BadState) };
-    let mut plans: Vec<Plan<'_>, ITEMS> = Vec::new();
+    let mut plans = Vec::<_, ITEMS>::new();
     for n in 0..count.min(ITEMS) {
         let plan = plan(&from.pd.spaces, &to.pd.spaces, read_item(source, n), target)?;
         plans.push(plan).map_err(|_| Status::BadParam)?;
     }
     let mut done = Vec::<_, ITEMS>::new();
-    for plan in &plans {
-        let Plan::Delegate(delegation, _) = plan else { continue };
+    for delegation in plans.iter().filter_map(|(delegation, _)| delegation.as_ref()) {
         match delegation.commit(&mut kernel.frames) {
             // As many places as plans.
             Ok(delegated) => drop(done.push(delegated)),
@@ -53,41 +46,30 @@ pub fn items(kernel: &mut Guard, cpu: &PerCpu, from: Obj<Ec>, to: Obj<Ec>, count
             }
         }
     }
-    for plan in &plans {
-        if let Plan::Delegate(delegation, base) = plan
-            && delegation.granted().space() == Some(Space::Port)
-        {
-            ports_given(kernel, cpu, delegation.granted(), *base);
+    for (n, (delegation, item)) in plans.into_iter().enumerate() {
+        let range = Range(item.range);
+        if delegation.is_some() && range.space() == Some(Space::Port) {
+            ports_given(kernel, cpu, range, item.base);
         }
-    }
-    for (n, plan) in plans.into_iter().enumerate() {
-        let item = match plan {
-            Plan::Delegate(delegation, base) => {
-                Item { range: delegation.granted().0, base, offset: 0, badge: 0 }
-            }
-            Plan::Found(item) => item,
-        };
         write_item(target, n, item);
     }
     Ok(())
 }
 
+/// What becomes of one item: a delegation, and how the receiver is told.
 fn plan<'a>(
     from: &PdSpaces,
     to: &'a PdSpaces,
     item: Item,
     receiver: NonNull<Utcb>,
-) -> Result<Plan<'a>> {
+) -> Result<(Option<Delegation<'a>>, Item)> {
     let range = Range(item.range);
     let space = range.space().ok_or(Status::BadParam)?;
     if range.is_translate() {
         let found = cap::translate(from, to, range, item.base)?;
-        return Ok(Plan::Found(found.map_or(Item::default(), |t| Item {
-            range: t.range.0,
-            base: t.base,
-            offset: t.badge,
-            badge: 0,
-        })));
+        let item =
+            |t: Translation| Item { range: t.range.0, base: t.base, offset: t.badge, badge: 0 };
+        return Ok((None, found.map_or(Item::default(), item)));
     }
     let (base, order) = read_window(receiver, space).get().ok_or(Status::NoWindow)?;
     if range.order() > order {
@@ -103,7 +85,8 @@ fn plan<'a>(
         }
     };
     let delegation = Delegation::check(from, Owner::Pd(to), range, item.base, place, item.badge)?;
-    Ok(Plan::Delegate(delegation, place))
+    let item = Item { range: delegation.granted().0, base: place, offset: 0, badge: 0 };
+    Ok((Some(delegation), item))
 }
 
 fn read_item(utcb: NonNull<Utcb>, n: usize) -> Item {

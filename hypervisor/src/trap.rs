@@ -1,7 +1,7 @@
 //! Interrupts and exceptions, as the entry paths hand them over.
 
 use crate::arch::entry::KernelFrame;
-use crate::arch::percpu;
+use crate::arch::{self, percpu};
 use crate::num::low8;
 use crate::{interrupt, ipc, log, sched};
 
@@ -13,12 +13,10 @@ extern "sysv64" fn portico_trap() {
     let vector = low8(ec.regs.vector.get());
     if vector < 32 {
         ipc::event(cpu, ec, vector);
-        return;
+    } else {
+        interrupt::handle(cpu, vector);
     }
-    interrupt::handle(cpu, vector);
-    if sched::take_reschedule(cpu) {
-        sched::preempt(cpu);
-    }
+    sched::finish(cpu);
 }
 
 /// The current execution context has flags.
@@ -32,14 +30,17 @@ extern "sysv64" fn portico_settle() {
 extern "sysv64" fn portico_kernel_fault(frame: *const KernelFrame) -> ! {
     // SAFETY: the stub passes the frame that the processor pushed.
     let frame = unsafe { &*frame };
-    log::fatal(format_args!(
-        "PANIC: exception {} in kernel mode: {frame:x?}, cr2 {:#x}",
-        frame.vector,
-        crate::arch::tlb::cr2()
-    ))
+    let KernelFrame { vector, error, rip, cs, rflags, rsp, ss, .. } = frame;
+    log::emergency(format_args!("PANIC: exception {vector}, error {error:#x}"));
+    log::emergency(format_args!("  rip {rip:#018x} cs {cs:#x} rflags {rflags:#x}"));
+    log::emergency(format_args!("  rsp {rsp:#018x} ss {ss:#x} cr2 {:#x}", arch::tlb::cr2()));
+    for (name, value) in KernelFrame::NAMES.iter().zip(frame.registers) {
+        log::emergency(format_args!("  {name:3} {value:#018x}"));
+    }
+    log::stop(frame.rbp())
 }
 
 /// A machine check: nothing that the processor did can be trusted.
 pub fn machine_check() -> ! {
-    log::fatal(format_args!("PANIC: machine check"))
+    log::fatal(format_args!("PANIC: machine check in a guest"))
 }

@@ -1,9 +1,12 @@
 //! Running a vCPU: from guest entry to the exit message.
 
+use core::cell::UnsafeCell;
 use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
 
 use ipc::event::Exit;
-use ipc::state::Mtd;
+use ipc::state::{Mtd, State};
+use ipc::trace::{Counter, Kind};
 use ipc::utcb::Utcb;
 
 use crate::arch::percpu::PerCpu;
@@ -13,7 +16,7 @@ use crate::arch::{self};
 use crate::object::Obj;
 use crate::object::ec::Ec;
 use crate::object::vcpu::Vcpu;
-use crate::{interrupt, ipc as message, sched};
+use crate::{interrupt, ipc as message, sched, trace};
 
 /// Runs the guest of the current execution context until somebody else is current or an exit was
 /// sent to its VMM.
@@ -54,7 +57,7 @@ pub fn run(cpu: &PerCpu, vcpu: Obj<Vcpu>) {
             resumed = true;
         }
         // SAFETY: as above.
-        match unsafe { vcpu.guest() }.run(virt, vcpu.space.generation(cpu.sched.id)) {
+        match unsafe { vcpu.guest() }.run(virt, vcpu.space.space.memory.space.epoch.number()) {
             Outcome::Interrupt => {
                 if let Some(vector) = arch::entry::interrupt_window(cpu) {
                     interrupt::handle(cpu, vector);
@@ -114,15 +117,24 @@ fn interrupted(cpu: &PerCpu, vcpu: Obj<Vcpu>) {
 /// Groups whose registers are in the CPU while the vCPU is attached.
 const ATTACHED: Mtd = Mtd::XSTATE.union(Mtd::DR).union(Mtd::TSC);
 
+/// Counts an exit that goes to the VMM.
+pub fn count(cpu: &PerCpu, vcpu: Obj<Vcpu>, exit: u8) {
+    trace::count(cpu, Counter::Exit);
+    trace::note(cpu, Kind::Exit, || [trace::number(Obj::of(&vcpu.ec)), exit.into()]);
+    if let Some(count) = vcpu.exits.get(usize::from(exit)) {
+        // Only this CPU writes it.
+        count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+}
+
 /// Writes state groups into the VMM's UTCB.
 #[inline(always)]
 pub fn store(cpu: &PerCpu, vcpu: Obj<Vcpu>, mtd: Mtd, utcb: NonNull<Utcb>) {
     if mtd.intersects(ATTACHED) {
         sched::detach(cpu);
     }
-    // SAFETY: a live UTCB frame that the kernel only writes; the guest is not running and this is
-    // its CPU.
-    unsafe { vcpu.guest().store(mtd, &mut (*utcb.as_ptr()).state) };
+    // SAFETY: the guest is not running and this is its CPU; the UTCB frame is live.
+    unsafe { vcpu.guest().store(mtd, area(utcb)) };
 }
 
 /// Takes state groups from the VMM's UTCB.
@@ -132,5 +144,14 @@ pub fn load(cpu: &PerCpu, vcpu: Obj<Vcpu>, mtd: Mtd, utcb: NonNull<Utcb>) {
         sched::detach(cpu);
     }
     // SAFETY: as in `store`; the backend checks what it takes.
-    unsafe { vcpu.guest().load(mtd, &(*utcb.as_ptr()).state) };
+    unsafe { vcpu.guest().load(mtd, area(utcb)) };
+}
+
+/// The state area of a UTCB.
+///
+/// # Safety
+/// The UTCB frame outlives the result.
+unsafe fn area<'a>(utcb: NonNull<Utcb>) -> &'a UnsafeCell<State> {
+    // SAFETY: promised; the cell allows for what user code does to the area meanwhile.
+    unsafe { &*(&raw const (*utcb.as_ptr()).state).cast() }
 }

@@ -30,7 +30,7 @@ pub struct Io {
     pub string: bool,
     /// With a REP prefix.
     pub rep: bool,
-    /// Effective address size in bytes: 2, 4 or 8 (string forms).
+    /// Effective address size in bytes: 2, 4 or 8 (string forms); 0 where it is not known.
     pub address_size: u8,
 }
 

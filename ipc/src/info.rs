@@ -29,6 +29,8 @@ bitflags! {
         const TSC_DEADLINE = 1 << 2;
         /// Guests can use 1 GiB nested pages.
         const NESTED_1G = 1 << 3;
+        /// The TLB keeps what it holds of a domain while others run.
+        const TAGGED_TLB = 1 << 4;
     }
 }
 
@@ -73,6 +75,9 @@ numbered! {
         Firmware = 3,
         /// Not RAM: device memory, held uncached by the root task.
         Device = 4,
+        /// What the kernel counts and records, at this address in the root task: see
+        /// [`crate::trace`].
+        Trace = 5,
     }
 }
 

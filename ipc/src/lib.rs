@@ -13,6 +13,7 @@
 //! | [`state`] | architectural state in the UTCB and the MTD that selects groups of it |
 //! | [`exit`] | qualification of a vCPU exit in its vendor-neutral form |
 //! | [`info`] | the information page that the root task finds at start |
+//! | [`trace`] | counters and records of what each CPU does |
 //! | [`proto`] | typed service protocols between components |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -27,10 +28,12 @@ pub mod proto;
 pub mod state;
 pub mod status;
 pub mod syscall;
+pub mod trace;
 pub mod utcb;
 
-/// Version of the interface. A change that breaks a component increments it.
-pub const ABI_VERSION: u32 = 1;
+/// Version of the interface. A change that a component can notice increments it; what changed is in
+/// `docs/abi-changelog.md`.
+pub const ABI_VERSION: u32 = 2;
 
 /// Bytes of a page: the unit of memory delegation and of kernel memory quota.
 pub const PAGE_SIZE: usize = 4096;

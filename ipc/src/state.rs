@@ -27,7 +27,7 @@ bitflags! {
         const CR = 1 << 7;
         /// `cr8`. vCPU only.
         const CR8 = 1 << 8;
-        /// `dr6`, `dr7`. vCPU only.
+        /// `dr` (DR0 to DR3), `dr6`, `dr7`. vCPU only.
         const DR = 1 << 9;
         /// `EFER` and `PAT`. vCPU only.
         const EFER_PAT = 1 << 10;
@@ -284,7 +284,9 @@ pub struct State {
     pub tsc_aux: u64,
     /// Host TSC value at which the vCPU exits; 0 for none.
     pub deadline: u64,
-    reserved: [u64; 14],
+    /// DR0 to DR3.
+    pub dr: [u64; 4],
+    reserved: [u64; 10],
 }
 
 const _: () = assert!(core::mem::size_of::<State>() == 80 * 8);
@@ -349,7 +351,8 @@ impl State {
             tsc_offset: 0,
             tsc_aux: 0,
             deadline: 0,
-            reserved: [0; 14],
+            dr: [0; 4],
+            reserved: [0; 10],
         }
     }
 }

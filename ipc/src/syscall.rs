@@ -34,12 +34,13 @@ numbered! {
         /// word.
         Up = 3,
         /// Create a protection domain: `rdi` destination, `rsi` PD that gives the quota, `rdx`
-        /// quota in pages.
+        /// quota in pages, `r10` highest priority of scheduling contexts in it, `r8` semaphore of
+        /// its supervisor (0: that of the PD in `rsi`).
         CreatePd = 4,
         /// Create an execution context: `rdi` destination, `rsi` PD, `rdx` UTCB address, `r10`
         /// stack pointer, `r8` entry point (global only); CPU number; second selector: event base.
         /// Flag [`EC_GLOBAL`] makes it one that gets a scheduling context of its own, otherwise it
-        /// serves portals.
+        /// serves portals; flag [`EC_FPU`] lets it use the FPU.
         CreateEc = 5,
         /// Create a vCPU: `rdi` destination, `rsi` PD, `rdx` guest space; CPU number; second
         /// selector: event base.
@@ -85,6 +86,8 @@ pub const DOWN_ZERO: u8 = 1;
 
 /// `CreateEc`: the EC is global.
 pub const EC_GLOBAL: u8 = 1;
+/// `CreateEc`: the EC uses x87, SSE or whatever else XSAVE covers here. Its state is kept.
+pub const EC_FPU: u8 = 2;
 
 /// `CtrlInterrupt`: level-triggered, masked from delivery until acknowledged.
 pub const TRIGGER_LEVEL: u64 = 1;
@@ -102,6 +105,9 @@ numbered! {
         GetState = 1,
         /// Take the groups of MTD `rsi` from the caller's UTCB into a vCPU that is not running.
         SetState = 2,
+        /// How often a vCPU exited: `rsi` number of the [`crate::event::Exit`]. Out: `rsi` the
+        /// count.
+        Exits = 3,
     }
 }
 

@@ -11,6 +11,7 @@ use ipc::info::{Features, MemoryKind};
 use ipc::state::{Activity, InjectKind, Mtd};
 use ipc::status::Status;
 use ipc::syscall::{Call, EcOp, InterruptOp};
+use ipc::trace::{Counter, Kind};
 
 /// The description of a value as one line of Markdown without links into the crate.
 fn line(doc: &str) -> String {
@@ -65,7 +66,17 @@ fn generated() -> Vec<(&'static str, String)> {
         ("exits", table!(Exit)),
         ("memory-kinds", table!(MemoryKind)),
         ("features", flags!(Features)),
+        ("counters", table!(Counter)),
+        ("records", table!(Kind)),
     ]
+}
+
+#[test]
+fn the_changelog_has_this_version() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/abi-changelog.md");
+    let text = std::fs::read_to_string(path).expect("docs/abi-changelog.md");
+    let mut versions = text.lines().filter_map(|line| line.strip_prefix("## Version "));
+    assert_eq!(versions.next(), Some(ipc::ABI_VERSION.to_string().as_str()));
 }
 
 #[test]

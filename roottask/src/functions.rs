@@ -55,7 +55,13 @@ fn usable(info: &Info) -> Vec<Ecam> {
 /// Whether a range is device memory that the root task holds.
 #[must_use]
 pub fn is_device_memory(info: &Info, base: u64, size: u64) -> bool {
-    let kind = u64::from(MemoryKind::Device.number());
+    lies_in(info, MemoryKind::Device, base, size)
+}
+
+/// Whether a range lies in memory of one kind.
+#[must_use]
+pub fn lies_in(info: &Info, kind: MemoryKind, base: u64, size: u64) -> bool {
+    let kind = u64::from(kind.number());
     let Some(end) = base.checked_add(size) else { return false };
     info.memory()
         .iter()

@@ -9,7 +9,7 @@ use config::{Component, System};
 use ipc::PAGE_SIZE;
 use ipc::cap::{MemRights, Rights, Selector};
 use ipc::event::HOST_EVENTS;
-use ipc::info::{Info, root};
+use ipc::info::{Info, MemoryKind, root};
 use ipc::proto::board::Life;
 use ipc::proto::start::{Area, NOTIFY, PAGES, PARK_SELECTOR, Start, THREAD_BLOCK, layout};
 use ipc::state::Mtd;
@@ -21,7 +21,7 @@ use sysroot::syscall::{self, EcStart};
 use sysroot::{process, selector, thread};
 
 use crate::desk::Clerk;
-use crate::functions::{self, Grant, is_device_memory};
+use crate::functions::{self, Grant, lies_in};
 use crate::grant::{bytes, copy, give, give_all, zero};
 use crate::image::{self, Image};
 use crate::memory::{LARGE_PAGE, Memory, PAGE, Span, port_chunks};
@@ -255,7 +255,8 @@ impl Host<'_> {
         for (n, device) in component.devices.iter().enumerate() {
             let name = &device.name;
             for &(base, size) in &device.mmio {
-                if !is_device_memory(self.info, base, size) {
+                let kinds = [MemoryKind::Device, MemoryKind::Trace];
+                if !kinds.iter().any(|kind| lies_in(self.info, *kind, base, size)) {
                     return Err(format!("device \"{name}\": {base:#x} is not device memory"));
                 }
             }

@@ -24,6 +24,10 @@ pub const VGA_BIOS: &str = "/usr/share/bochs/VGABIOS-lgpl-latest";
 /// Instructions that make up a second of the machine's time. About as fast as Bochs gets, so that
 /// the machine's time runs no faster than ours, and time limits in it are as generous as meant.
 const INSTRUCTIONS_PER_SECOND: u32 = 100_000_000;
+/// How often its debugger may stop it: it does so at each triple fault, a guest's, too.
+const STOPS: usize = 64;
+/// What it has to say to a triple fault.
+const TRIPLE_FAULT: &str = "exception(): 3rd (";
 /// Most memory that the firmware finds: above begins the hole for devices.
 const MEMORY_MAX: u64 = 2 << 30;
 
@@ -143,7 +147,7 @@ impl Machine {
             std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
         };
         write(&files.configuration, &text)?;
-        write(&files.commands, "continue\n")?;
+        write(&files.commands, &"continue\n".repeat(STOPS))?;
         let early = File::create(&files.early)
             .with_context(|| format!("cannot write {}", files.early.display()))?;
         let mut command = self.command(&files);
@@ -156,19 +160,13 @@ impl Machine {
         })
     }
 
-    /// How a run ended, where all that is known of it is the emulator's exit code.
+    /// How a run ended, with what the emulator has to say about it.
     #[must_use]
     pub fn end_of(&self, iso: &Path, end: End) -> End {
-        if !matches!(end, End::Exit(_)) {
-            return end;
-        }
-        let log = std::fs::read_to_string(Files::of(iso).log).unwrap_or_default();
-        match last_words(&log) {
-            // It can only panic; this is the orderly way.
-            Some(words) if words.contains("soft power off") => End::Exit(Some(0)),
-            Some(words) => End::Stopped(words.to_owned()),
-            None => end,
-        }
+        let log = Files::of(iso).log;
+        let said = std::fs::read(&log).unwrap_or_default();
+        let stopped = |words: &str| End::Stopped(format!("{words} (more in {})", log.display()));
+        judge(end, &String::from_utf8_lossy(&said), stopped)
     }
 
     fn command(&self, files: &Files) -> Command {
@@ -197,10 +195,12 @@ impl Machine {
         line(format_args!("com1: enabled=1, mode=socket-client, dev=127.0.0.1:{port}"))?;
         line(format_args!("log: {}", quoted(log)?))?;
         line(format_args!("debugger_log: /dev/null"))?;
-        // Every guest exit is an error to it, so only the last words are kept.
-        line(format_args!("panic: action=fatal"))?;
+        // The registers where it gives up are information; every guest exit is an error to it.
+        // A guest that shuts down is a panic of its CPU, too, and has to go on.
+        let cpus: String = (0..smp).map(|n| format!(", cpu{n}=report")).collect();
+        line(format_args!("panic: action=fatal{cpus}"))?;
         line(format_args!("error: action=ignore"))?;
-        line(format_args!("info: action=ignore"))?;
+        line(format_args!("info: action=report"))?;
         line(format_args!("debug: action=ignore"))?;
         Ok(text)
     }
@@ -214,9 +214,19 @@ fn quoted(path: &Path) -> Result<String> {
     }
 }
 
-/// Why the emulator ended, where its log says so.
-fn last_words(log: &str) -> Option<&str> {
-    log.lines().rev().find_map(|line| line.split_once(">>PANIC<< ")).map(|(_, words)| words.trim())
+/// What came of a run: whatever the emulator calls a panic spoils it, but for switching itself off,
+/// and a guest's triple fault, after which it goes on.
+fn judge(end: End, log: &str, stopped: impl Fn(&str) -> End) -> End {
+    let panics = log.lines().filter_map(|line| line.split_once(">>PANIC<< "));
+    let panics: Vec<&str> = panics.map(|(_, words)| words.trim()).collect();
+    match (end, panics.last()) {
+        (End::Exit(_), Some(words)) if words.contains("soft power off") => End::Exit(Some(0)),
+        (End::Exit(_) | End::Timeout, Some(words)) => stopped(words),
+        (end, _) => {
+            let bad = panics.iter().find(|words| !words.starts_with(TRIPLE_FAULT));
+            bad.map_or(end, |words| stopped(words))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -237,6 +247,7 @@ mod tests {
             "dev=127.0.0.1:4711\n",
             "log: \"/l\"\n",
             "reset_on_triple_fault=0",
+            "panic: action=fatal, cpu0=report, cpu1=report\n",
         ] {
             assert!(text.contains(part), "{part} is not in {text}");
         }
@@ -262,10 +273,18 @@ mod tests {
     }
 
     #[test]
-    fn last_words_are_found() {
-        let log = "0001i[CPU0  ] x\n0002p[CPU0  ] >>PANIC<< one\n\
-                   0003p[ACPI  ] >>PANIC<< ACPI control: soft power off\n0004i[CPU0  ] y\n";
-        assert_eq!(last_words(log), Some("ACPI control: soft power off"));
-        assert_eq!(last_words("0001i[CPU0  ] x\n"), None);
+    fn panics_of_the_emulator_are_judged() {
+        let judge = |end, log: &str| judge(end, log, |words| End::Stopped(words.to_owned()));
+        let stopped = |words: &str| End::Stopped(words.to_owned());
+        let triple = "1p[CPU0  ] >>PANIC<< exception(): 3rd (13) exception with no resolution\n";
+        let off = "2p[ACPI  ] >>PANIC<< ACPI control: soft power off\n";
+        let bad = "3p[CPU1  ] >>PANIC<< unknown\n4i[CPU0  ] x\n";
+        assert_eq!(judge(End::Exit(Some(1)), ""), End::Exit(Some(1)));
+        assert_eq!(judge(End::Exit(Some(1)), &format!("{triple}{off}")), End::Exit(Some(0)));
+        assert_eq!(judge(End::Exit(Some(1)), bad), stopped("unknown"));
+        assert_eq!(judge(End::Done, triple), End::Done);
+        assert_eq!(judge(End::Done, &format!("{bad}{triple}")), stopped("unknown"));
+        assert_eq!(judge(End::Timeout, ""), End::Timeout);
+        assert!(matches!(judge(End::Timeout, triple), End::Stopped(_)));
     }
 }

@@ -27,6 +27,7 @@ pub mod machine;
 pub mod qemu;
 pub mod repo;
 pub mod session;
+pub mod symbols;
 pub mod system;
 pub mod terminal;
 pub mod test;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::expect::{Conversation, Step};
+use crate::symbols::Symbols;
 use crate::ui::seconds;
 
 /// How much is still read after a panic: its backtrace.
@@ -93,6 +94,8 @@ pub struct Session<'a> {
     pub log: Option<&'a Path>,
     /// Longest time; without it, as long as it takes.
     pub timeout: Option<Duration>,
+    /// The kernel's program, for the names in a panic.
+    pub symbols: Option<&'a Path>,
     /// Whether a script without steps means: until the machine ends.
     pub to_the_end: bool,
 }
@@ -117,6 +120,7 @@ impl Session<'_> {
             File::create(path).with_context(|| format!("cannot write {}", path.display()))
         });
         let mut log = log.transpose()?;
+        let mut symbols = Symbols::new(self.symbols.unwrap_or(Path::new("")));
         let mut conversation = Conversation::new(script);
         let mut arrivals = Vec::new();
         let mut deadline = self.timeout.map(|t| start + t);
@@ -128,6 +132,7 @@ impl Session<'_> {
             }
             match machine.receive(deadline) {
                 Ok(bytes) => {
+                    let bytes = symbols.annotate(&bytes);
                     if self.echo {
                         echo(&bytes);
                     }

@@ -5,6 +5,7 @@
 //! `unsafe`: starting code at an address, giving away or taking away memory.
 
 use ipc::cap::{Held, MemRights, Range, Rights, Selector};
+use ipc::event::Exit;
 use ipc::state::Mtd;
 use ipc::status::{Result, Status};
 use ipc::syscall::{Call, DOWN_ZERO, EC_GLOBAL, EcOp, InterruptOp, Number};
@@ -95,7 +96,25 @@ impl<R: Holds<Down>> Cap<Semaphore, R> {
 /// # Errors
 /// See `docs/abi.md`.
 pub fn create_pd(at: Selector, from: Cap<Pd>, pages: u64) -> Result<Cap<Pd>> {
-    invoke(Number::new(Call::CreatePd), at.0, from.raw(), pages, 0, 0)?;
+    create_pd_with::<Up>(at, from, pages, u8::MAX, None)
+}
+
+/// The same with a ceiling for the priorities of scheduling contexts in it (never above that of
+/// `from`), and a semaphore that is signalled when one of its execution contexts is stopped for want
+/// of a handler (`None`: that of `from`).
+///
+/// # Errors
+/// See `docs/abi.md`.
+pub fn create_pd_with<R: Holds<Up>>(
+    at: Selector,
+    from: Cap<Pd>,
+    pages: u64,
+    ceiling: u8,
+    supervisor: Option<Cap<Semaphore, R>>,
+) -> Result<Cap<Pd>> {
+    let supervisor = supervisor.map_or(0, Cap::raw);
+    let number = Number::new(Call::CreatePd);
+    invoke(number, at.0, from.raw(), pages, ceiling.into(), supervisor)?;
     Ok(Cap::new(at))
 }
 
@@ -122,7 +141,24 @@ pub struct EcStart {
 /// # Errors
 /// See `docs/abi.md`.
 pub unsafe fn create_ec(at: Selector, pd: Cap<Pd>, start: EcStart) -> Result<Cap<Ec>> {
-    let flags = if start.entry.is_some() { EC_GLOBAL } else { 0 };
+    // SAFETY: passed on.
+    unsafe { create_ec_with(at, pd, start, 0) }
+}
+
+/// The same with further flags, as [`ipc::syscall::EC_FPU`].
+///
+/// # Safety
+/// As [`create_ec`].
+///
+/// # Errors
+/// See `docs/abi.md`.
+pub unsafe fn create_ec_with(
+    at: Selector,
+    pd: Cap<Pd>,
+    start: EcStart,
+    flags: u8,
+) -> Result<Cap<Ec>> {
+    let flags = flags | if start.entry.is_some() { EC_GLOBAL } else { 0 };
     let number = Number::new(Call::CreateEc).flags(flags).cpu(start.cpu).selector(start.events);
     invoke(number, at.0, pd.raw(), start.utcb, start.stack, start.entry.unwrap_or(0))?;
     Ok(Cap::new(at))
@@ -337,6 +373,15 @@ pub unsafe fn get_state(vcpu: Cap<Vcpu>, mtd: Mtd) -> Result {
 /// See `docs/abi.md`.
 pub fn set_state(vcpu: Cap<Vcpu>, mtd: Mtd) -> Result {
     ec_op(vcpu.raw(), EcOp::SetState, mtd)
+}
+
+/// How often a vCPU exited for a reason.
+///
+/// # Errors
+/// See `docs/abi.md`.
+pub fn exits<R: Holds<Control>>(vcpu: Cap<Vcpu, R>, exit: Exit) -> Result<u64> {
+    let number = Number::new(Call::CtrlEc).flags(EcOp::Exits.number());
+    invoke(number, vcpu.raw(), exit.number().into(), 0, 0, 0).map(|out| out.rsi)
 }
 
 fn ec_op(ec: u64, op: EcOp, mtd: Mtd) -> Result {

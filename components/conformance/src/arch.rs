@@ -220,3 +220,61 @@ pub(crate) fn null_call() {
     // SAFETY: an unknown number changes nothing.
     let _ = unsafe { sysroot::arch::syscall2(0xff, 0, 0) };
 }
+
+/// Puts a value into the widest vector register that the kernel keeps, of which there is `ymm7` or
+/// `xmm7`.
+///
+/// # Safety
+/// The thread may use the FPU; nothing else of the program does.
+#[cfg(target_os = "none")]
+pub(crate) unsafe fn set_vector(value: &[u64; 4]) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if has_avx() {
+            core::arch::asm!("vmovdqu ymm7, [{}]", in(reg) value, options(nostack, readonly, preserves_flags));
+        } else {
+            core::arch::asm!("movdqu xmm7, [{}]", in(reg) value, options(nostack, readonly, preserves_flags));
+        }
+    }
+}
+
+/// The value of that register; the upper half of `value` stays as it is where there is none.
+///
+/// # Safety
+/// As [`set_vector`].
+#[cfg(target_os = "none")]
+pub(crate) unsafe fn get_vector(value: &mut [u64; 4]) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if has_avx() {
+            core::arch::asm!("vmovdqu [{}], ymm7", in(reg) value, options(nostack, preserves_flags));
+        } else {
+            core::arch::asm!("movdqu [{}], xmm7", in(reg) value, options(nostack, preserves_flags));
+        }
+    }
+}
+
+#[cfg(target_os = "none")]
+fn has_avx() -> bool {
+    let (xcr0, _high): (u32, u32);
+    // SAFETY: XGETBV is there wherever the kernel runs.
+    unsafe {
+        core::arch::asm!("xgetbv", in("ecx") 0, out("eax") xcr0, out("edx") _high,
+            options(nomem, nostack, preserves_flags));
+    }
+    xcr0 & 1 << 2 != 0
+}
+
+/// On the host there is none.
+///
+/// # Safety
+/// None needed.
+#[cfg(not(target_os = "none"))]
+pub(crate) unsafe fn set_vector(_: &[u64; 4]) {}
+
+/// On the host there is none.
+///
+/// # Safety
+/// None needed.
+#[cfg(not(target_os = "none"))]
+pub(crate) unsafe fn get_vector(_: &mut [u64; 4]) {}

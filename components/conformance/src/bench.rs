@@ -75,8 +75,11 @@ fn report(name: &str, value: u64) {
     log!("BENCH {name} instructions {value}");
 }
 
+/// Measures a group.
+type Group = fn() -> Outcome;
+
 /// What is measured, by group.
-const ALL: [(&str, fn() -> Outcome); 8] = [
+const ALL: [(&str, Group); 8] = [
     ("null", null),
     ("portals", portals),
     ("capability", capability),

@@ -36,7 +36,7 @@ macro_rules! check {
 /// Waits until the condition holds; fails where it does not within a generous time.
 macro_rules! eventually {
     ($condition:expr) => {{
-        let limit = sysroot::time::deadline_in_ms(20_000);
+        let limit = sysroot::time::deadline_in_ms(60_000);
         while !$condition {
             if sysroot::time::now() > limit {
                 return Err($crate::check::Failure::Wrong(alloc::format!(

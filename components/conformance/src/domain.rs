@@ -54,6 +54,15 @@ impl Domain {
         Ok(domain)
     }
 
+    /// A domain that was just made, with image and heap in it; it goes with the result.
+    pub(crate) fn within(pd: Cap<Pd>) -> Result<Self> {
+        let objects = [pd.selector()].into();
+        let mut domain = Self { pd, own: false, objects, stacks: Vec::new() };
+        domain.share(layout::IMAGE)?;
+        domain.share(layout::HEAP)?;
+        Ok(domain)
+    }
+
     /// A fresh domain with nothing in it.
     pub(crate) fn bare(quota: u64) -> Result<Self> {
         let at = selector::alloc()?;
@@ -124,6 +133,11 @@ impl Domain {
         Ok(block)
     }
 
+    /// End of the stack that was made last.
+    pub(crate) fn stack_end(&self) -> u64 {
+        self.stacks.last().map_or(0, |(_, target)| (target << 12) + (4096 << STACK_ORDER))
+    }
+
     fn ec(&mut self, cpu: u16, events: u32, entry: Option<u64>) -> Result<Cap<Ec>> {
         let block = self.block()?;
         let start = EcStart { cpu, utcb: block, stack: block + THREAD_BLOCK, events, entry };
@@ -184,6 +198,17 @@ impl Domain {
         events: u32,
         entry: extern "sysv64" fn(u64) -> !,
     ) -> Result<Cap<Ec>> {
+        self.thread_with(cpu, events, entry, 0)
+    }
+
+    /// The same with flags of `CreateEc`.
+    pub(crate) fn thread_with(
+        &mut self,
+        cpu: u16,
+        events: u32,
+        entry: extern "sysv64" fn(u64) -> !,
+        flags: u8,
+    ) -> Result<Cap<Ec>> {
         let entry = sysroot::num::u64_of(entry as *const () as usize);
         // The stack is aligned as after a call.
         let block = self.block()?;
@@ -191,7 +216,7 @@ impl Domain {
         let start = EcStart { cpu, utcb: block, stack, events, entry: Some(entry) };
         let at = selector::alloc()?;
         // SAFETY: as in `ec`.
-        let ec = unsafe { syscall::create_ec(at, self.pd, start) }?;
+        let ec = unsafe { syscall::create_ec_with(at, self.pd, start, flags) }?;
         self.objects.push(at);
         Ok(ec)
     }

@@ -8,7 +8,7 @@ use sysroot::{log, process, syscall, thread, time};
 
 use crate::check::{Failure, Outcome};
 use crate::devices::exit_ports;
-use crate::{bench, operator, tests};
+use crate::{bench, operator, stress, tests};
 
 /// A test.
 pub(crate) struct Test {
@@ -29,7 +29,7 @@ macro_rules! group {
 pub(crate) use group;
 
 /// How long a test may take.
-const LIMIT_MS: u64 = 20_000;
+const LIMIT_MS: u64 = 120_000;
 
 /// Values that `isa-debug-exit` turns into exit codes of the emulator.
 const PASSED: u8 = 0x10;
@@ -57,7 +57,13 @@ pub(crate) fn main() {
     if let Some(name) = process::argument("kill") {
         operator::run(name);
     }
-    let good = if process::has_argument("bench") { bench::run() } else { run_tests() };
+    let good = if process::has_argument("bench") {
+        bench::run()
+    } else if process::has_argument("stress") {
+        stress::run()
+    } else {
+        run_tests()
+    };
     finish(good)
 }
 

@@ -3,17 +3,25 @@
 mod basic;
 mod destroy;
 mod event;
+mod fpu;
 mod interrupt;
 mod ipc;
 mod memory;
 mod object;
 mod pd;
 mod port;
+mod quota;
+mod race;
 mod semaphore;
 mod smp;
+mod supervision;
 mod time;
+mod trace;
 mod transfer;
 mod vcpu;
+
+pub(crate) use event::{FAULT, Fixes};
+pub(crate) use ipc::Echo;
 
 use crate::runner::Test;
 
@@ -21,7 +29,7 @@ use crate::runner::Test;
 const FREE_ADDRESSES: u64 = ::ipc::proto::start::layout::WINDOWS.base + 0x1000_0000;
 
 /// Where a thread stays when its part is done.
-extern "sysv64" fn never(_utcb: u64) -> ! {
+pub(crate) extern "sysv64" fn never(_utcb: u64) -> ! {
     sysroot::process::park()
 }
 
@@ -29,6 +37,7 @@ extern "sysv64" fn never(_utcb: u64) -> ! {
 pub(crate) const GROUPS: &[&[Test]] = &[
     basic::TESTS,
     pd::TESTS,
+    quota::TESTS,
     object::TESTS,
     semaphore::TESTS,
     time::TESTS,
@@ -37,8 +46,12 @@ pub(crate) const GROUPS: &[&[Test]] = &[
     memory::TESTS,
     port::TESTS,
     event::TESTS,
+    fpu::TESTS,
+    supervision::TESTS,
     destroy::TESTS,
+    race::TESTS,
     smp::TESTS,
     interrupt::TESTS,
     vcpu::TESTS,
+    trace::TESTS,
 ];

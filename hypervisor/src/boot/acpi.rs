@@ -3,6 +3,7 @@
 
 use super::Result;
 use super::bytes::{Physical, byte, half, long, word};
+use super::machine::Machine;
 use crate::arch::ioapic::Description;
 use crate::num::u64_of;
 
@@ -56,55 +57,56 @@ pub const IRQ_LEVEL: u32 = 1 << 16;
 /// Interrupt of an ISA line besides its GSI: active low.
 pub const IRQ_ACTIVE_LOW: u32 = 1 << 17;
 
-/// An entry of the multiple APIC description table that the kernel uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MadtEntry {
-    /// The local APIC id of a CPU that can be used.
-    Cpu(u32),
-    /// An I/O APIC.
-    IoApic(Description),
-    /// An ISA line that is not on the GSI of its number, or not edge and active high: its GSI in
-    /// bits 0 to 15, [`IRQ_LEVEL`] and [`IRQ_ACTIVE_LOW`].
-    Override(u8, u32),
-}
-
 const LOCAL_APIC: u8 = 0;
 const IO_APIC: u8 = 1;
 const OVERRIDE: u8 = 2;
 const LOCAL_X2APIC: u8 = 9;
+/// CPUs with a larger id need x2APIC mode.
+const MAX_XAPIC_ID: u32 = 254;
 
-/// The entries of a MADT that the kernel uses, up to the first that is damaged.
-pub fn madt_entries(madt: &[u8]) -> impl Iterator<Item = MadtEntry> {
+/// The entries of a MADT, kind and content, up to the first that is damaged.
+pub fn madt_entries(madt: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     let mut rest = madt.get(HEADER + 8..).unwrap_or(&[]);
     core::iter::from_fn(move || {
         let kind = byte(rest, 0)?;
         let length = byte(rest, 1).map(usize::from).filter(|&length| length >= 2)?;
         let entry = rest.get(..length)?;
         rest = rest.get(length..)?;
-        Some(madt_entry(kind, entry))
+        Some((kind, entry))
     })
-    .flatten()
 }
 
-/// `None` for an entry that is of no interest or too short for its kind.
-fn madt_entry(kind: u8, entry: &[u8]) -> Option<MadtEntry> {
-    let enabled = |at| Some(word(entry, at)? & 1 != 0);
-    match kind {
-        LOCAL_APIC if enabled(4)? => Some(MadtEntry::Cpu(byte(entry, 3)?.into())),
-        LOCAL_X2APIC if enabled(8)? => Some(MadtEntry::Cpu(word(entry, 4)?)),
-        IO_APIC => {
-            let (base, gsi) = (word(entry, 4)?.into(), word(entry, 8)?);
-            Some(MadtEntry::IoApic(Description { base, gsi }))
+impl Machine {
+    /// Takes what an entry of the MADT describes; `None` where it is too short for its kind.
+    pub(super) fn take(&mut self, kind: u8, entry: &[u8]) -> Option<()> {
+        let enabled = |at| Some(word(entry, at)? & 1 != 0);
+        match kind {
+            LOCAL_APIC if enabled(4)? => self.add_cpu(byte(entry, 3)?.into()),
+            LOCAL_X2APIC if enabled(8)? => self.add_cpu(word(entry, 4)?),
+            IO_APIC => {
+                let (base, gsi) = (word(entry, 4)?.into(), word(entry, 8)?);
+                // Lines of one too many stay without interrupts.
+                let _ = self.ioapics.push(Description { base, gsi });
+            }
+            OVERRIDE => {
+                // Polarity in bits 0 and 1, trigger in bits 2 and 3: 3 is low or level; 0 is what
+                // the bus does, which for ISA is high and edge.
+                let flags = half(entry, 8)?;
+                let level = if flags >> 2 & 3 == 3 { IRQ_LEVEL } else { 0 };
+                let low = if flags & 3 == 3 { IRQ_ACTIVE_LOW } else { 0 };
+                let slot = self.isa_irqs.get_mut(usize::from(byte(entry, 3)?))?;
+                *slot = word(entry, 4)? & 0xffff | level | low;
+            }
+            _ => {}
         }
-        OVERRIDE => {
-            // Polarity in bits 0 and 1, trigger in bits 2 and 3: 3 is low or level; 0 is what the
-            // bus does, which for ISA is high and edge.
-            let flags = half(entry, 8)?;
-            let level = if flags >> 2 & 3 == 3 { IRQ_LEVEL } else { 0 };
-            let low = if flags & 3 == 3 { IRQ_ACTIVE_LOW } else { 0 };
-            Some(MadtEntry::Override(byte(entry, 3)?, word(entry, 4)? & 0xffff | level | low))
+        Some(())
+    }
+
+    fn add_cpu(&mut self, id: u32) {
+        let reachable = self.x2apic || id <= MAX_XAPIC_ID;
+        if !self.cpus.contains(&id) && (!reachable || self.cpus.push(id).is_err()) {
+            crate::log!("warning: the CPU with APIC id {id} is not used");
         }
-        _ => None,
     }
 }
 

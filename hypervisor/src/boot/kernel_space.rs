@@ -12,6 +12,7 @@ use crate::arch::layout::{
 use crate::arch::start::ImageLayout;
 use crate::num::u64_of;
 use core::sync::atomic::Ordering;
+use ipc::trace::PAGES;
 
 const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
@@ -39,17 +40,25 @@ pub struct KernelSpace {
     /// Entries that the PML4 of every protection domain has in the slots from
     /// [`FIRST_KERNEL_SLOT`] on. They never change.
     pub entries: [u64; 3],
+    /// Physical address of the trace: a control page, then the rings of all CPUs.
+    pub trace: u64,
 }
 
 /// Builds the tables from frames of the pool; `None` where it is too small.
 pub fn build(machine: &Machine, image: ImageLayout, memory: &mut PoolFront) -> Option<KernelSpace> {
-    let mut space = Builder { root: memory.take()?, memory };
+    let root = memory.take()?;
+    // Frames taken one after the other are adjacent.
+    let trace = memory.take()?;
+    for _ in 0..u64_of(machine.cpus.len()) * PAGES {
+        memory.take()?;
+    }
+    let mut space = Builder { root, memory };
 
     let load_base = machine.image.start;
     for (range, flags) in [
         (Range { start: 0, end: image.rodata }, CODE),
         (Range { start: image.rodata, end: image.data }, CONSTANT),
-        (Range { start: image.data, end: image.end }, DATA),
+        (Range { start: image.data, end: image.boot }, DATA),
     ] {
         for offset in pages(range, PAGE) {
             space.map(IMAGE_BASE + offset, (load_base + offset) | flags, 1)?;
@@ -63,10 +72,10 @@ pub fn build(machine: &Machine, image: ImageLayout, memory: &mut PoolFront) -> O
     for (page, ioapic) in (IOAPIC_BASE..).step_by(4096).zip(&machine.ioapics) {
         space.map(page, ioapic.base & ADDRESS | REGISTERS, 1)?;
     }
-    space.cpu_windows(machine)?;
+    space.cpu_windows(machine, trace)?;
 
     let slot = |index| space.memory.read(space.root + 8 * u64_of(FIRST_KERNEL_SLOT + index));
-    Some(KernelSpace { root: space.root, entries: core::array::from_fn(slot) })
+    Some(KernelSpace { root: space.root, entries: core::array::from_fn(slot), trace })
 }
 
 fn pages(range: Range, size: u64) -> impl Iterator<Item = u64> {
@@ -106,7 +115,7 @@ impl Builder<'_> {
         Some(())
     }
 
-    fn cpu_windows(&mut self, machine: &Machine) -> Option<()> {
+    fn cpu_windows(&mut self, machine: &Machine, trace: u64) -> Option<()> {
         let ones = self.memory.take()?;
         for word in (ones..ones + PAGE).step_by(8) {
             self.memory.write(word, u64::MAX);
@@ -120,6 +129,11 @@ impl Builder<'_> {
                     let frame = self.memory.take()?;
                     self.map(at(offset), frame | DATA, 1)?;
                 }
+            }
+            self.map(at(window::TRACE), trace | DATA, 1)?;
+            let ring = Range::new(trace + PAGE * (1 + u64_of(cpu) * PAGES), PAGE * PAGES);
+            for (frame, offset) in pages(ring, PAGE).zip((window::TRACE + PAGE..).step_by(4096)) {
+                self.map(at(offset), frame | DATA, 1)?;
             }
             for page in [window::IO_BITMAP, window::IO_BITMAP + PAGE, window::IO_BITMAP_END] {
                 self.map(at(page), ones | io_bitmap::ENTRY_FLAGS, 1)?;

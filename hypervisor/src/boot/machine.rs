@@ -1,7 +1,7 @@
 //! The machine as it was found.
 
 use super::Result;
-use super::acpi::{MadtEntry, find_madt, madt_entries};
+use super::acpi::{find_madt, madt_entries};
 use super::bytes::Physical;
 use super::memory::{self, Plan, Range};
 use super::multiboot2::BootInfo;
@@ -11,9 +11,6 @@ use crate::log;
 use crate::num::{low32, u64_of};
 use heapless::Vec;
 use ipc::info::{Info, MAX_CPUS, MAX_MODULES, Memory, Module};
-
-/// CPUs with a larger id need x2APIC mode.
-const MAX_XAPIC_ID: u32 = 254;
 
 /// The machine: fixed-capacity lists, no allocation.
 #[derive(Clone, Debug, Default)]
@@ -98,23 +95,9 @@ impl Machine {
     /// Takes processors and interrupt controllers from ACPI; returns an address among its tables.
     fn read_acpi(&mut self, physical: &impl Physical, rsdp: &[u8]) -> Result<u64> {
         let (tables, madt) = find_madt(physical, rsdp)?;
-        for entry in madt_entries(madt) {
-            match entry {
-                MadtEntry::Cpu(id) if self.cpus.contains(&id) => {}
-                MadtEntry::Cpu(id) => {
-                    let reachable = self.x2apic || id <= MAX_XAPIC_ID;
-                    if !reachable || self.cpus.push(id).is_err() {
-                        log!("warning: the CPU with APIC id {id} is not used");
-                    }
-                }
-                // Lines of one too many stay without interrupts.
-                MadtEntry::IoApic(ioapic) => drop(self.ioapics.push(ioapic)),
-                MadtEntry::Override(line, irq) => {
-                    if let Some(slot) = self.isa_irqs.get_mut(usize::from(line)) {
-                        *slot = irq;
-                    }
-                }
-            }
+        for (kind, entry) in madt_entries(madt) {
+            // One that is too short is no worse than a missing one.
+            let _ = self.take(kind, entry);
         }
         Ok(tables)
     }

@@ -15,11 +15,8 @@ const KERNEL_LIMIT: u64 = 4 * GIB;
 const DEVICE_LIMIT: u64 = 1 << 40;
 /// A CPU starts in a page below this address.
 const TRAMPOLINE_LIMIT: u64 = 0xa_0000;
-/// Size of the pool where the command line does not set it: this part of RAM, at least and at most
-/// so much. Devices need memory below 4 GiB too.
-const POOL_SHARE: u64 = 32;
+/// Size of the pool where the command line does not set it.
 const POOL_DEFAULT: u64 = 16 * MIB;
-const POOL_MOST: u64 = GIB;
 /// With less the kernel does not start.
 const POOL_LEAST: u64 = 4 * MIB;
 
@@ -153,9 +150,15 @@ pub fn plan(
     let trampoline =
         map.highest_fit(PAGE, PAGE, TRAMPOLINE_LIMIT).ok_or("no free page below 1 MiB")?;
     map.paint(Range::new(trampoline, PAGE), Some(MemoryKind::Kernel))?;
-    let pool = map.choose_pool(ram, pool_size)?;
+    let size = align_up(pool_size.unwrap_or(POOL_DEFAULT), LARGE_PAGE).max(POOL_LEAST);
+    // Devices need memory below 4 GiB too, so that is a person's choice.
+    let start = map.highest_fit(size, LARGE_PAGE, KERNEL_LIMIT);
+    let pool = Range::new(
+        start.ok_or("no stretch of memory below 4 GiB is large enough for the kernel's pool")?,
+        size,
+    );
     map.paint(pool, Some(MemoryKind::Kernel))?;
-    Ok(Plan { regions: map.finish(), pool, trampoline, ram })
+    Ok(Plan { regions: map.finish()?, pool, trampoline, ram })
 }
 
 /// Pieces while the map is worked on.
@@ -211,33 +214,18 @@ impl Map {
         self.of_kind(MemoryKind::Free).filter_map(fit).max()
     }
 
-    fn choose_pool(&self, ram: u64, wanted: Option<u64>) -> Result<Range> {
-        let size = wanted.unwrap_or_else(|| (ram / POOL_SHARE).clamp(POOL_DEFAULT, POOL_MOST));
-        let size = align_up(size, LARGE_PAGE).max(POOL_LEAST);
-        let fit = |size| Some(Range::new(self.highest_fit(size, LARGE_PAGE, KERNEL_LIMIT)?, size));
-        // A size that a person asked for is not made smaller behind their back.
-        let smaller = |&size: &u64| (wanted.is_none() && size > POOL_LEAST).then_some(size / 2);
-        core::iter::successors(Some(size), smaller)
-            .map(|size| align_up(size, LARGE_PAGE))
-            .find_map(fit)
-            .ok_or("no free stretch of memory below 4 GiB is large enough for the kernel's pool")
-    }
-
-    /// The list; where it is too long, the smallest free and device ranges are given up.
-    fn finish(mut self) -> Vec<Region, MAX_MEMORY> {
+    /// The list; where it is too long, nobody gets the devices.
+    fn finish(mut self) -> Result<Vec<Region, MAX_MEMORY>> {
         self.pieces.retain(|piece| piece.1.is_some());
-        while self.pieces.len() > MAX_MEMORY {
-            let dispensable = [Some(MemoryKind::Free), Some(MemoryKind::Device)];
-            let pieces = self.pieces.iter().enumerate();
-            let smallest = pieces
-                .filter(|(_, piece)| dispensable.contains(&piece.1))
-                .min_by_key(|(_, piece)| piece.0.size());
-            let Some((index, &(range, _))) = smallest else { break };
-            crate::log!("warning: too many memory ranges, {range:x?} is not used");
-            self.pieces.remove(index);
+        if self.pieces.len() > MAX_MEMORY {
+            crate::log!("warning: too many memory ranges: those of devices are left out");
+            self.pieces.retain(|piece| piece.1 != Some(MemoryKind::Device));
+        }
+        if self.pieces.len() > MAX_MEMORY {
+            return Err("the memory map has too many ranges");
         }
         let region = |&(range, kind): &(Range, _)| Some(Region { range, kind: kind? });
-        self.pieces.iter().filter_map(region).take(MAX_MEMORY).collect()
+        Ok(self.pieces.iter().filter_map(region).collect())
     }
 }
 

@@ -1,4 +1,4 @@
-//! The root task's image: an ELF executable, checked completely before anything of it is used.
+//! The root task's image: an ELF executable, checked before anything of it is used.
 //!
 //! Its pages are not copied: the root task runs on the boot module itself, which is why every
 //! segment has to lie page by page in the file as it does in memory, zeroes included.
@@ -41,7 +41,7 @@ pub struct Segment {
 pub struct Image {
     /// Where the root task starts.
     pub entry: u64,
-    /// Its segments, sorted by address, without overlap.
+    /// Its segments. Where they overlap, the second cannot be mapped.
     pub segments: Vec<Segment, MAX_SEGMENTS>,
 }
 
@@ -55,26 +55,12 @@ pub fn parse(file: &[u8]) -> Result<Image> {
         return Err("root task: not a static x86-64 executable");
     }
     let mut segments: Vec<Segment, MAX_SEGMENTS> = Vec::new();
-    for header in elf.segments().ok_or(MALFORMED)?.iter() {
-        if header.p_type != PT_LOAD || header.p_memsz == 0 {
-            continue;
-        }
+    let loadable = elf.segments().ok_or(MALFORMED)?.iter();
+    for header in loadable.filter(|header| header.p_type == PT_LOAD && header.p_memsz > 0) {
         let segment = segment(&header, u64_of(file.len()))?;
-        let end =
-            segments.last().map_or(0, |last| (last.address + last.bytes).next_multiple_of(PAGE));
-        if end > segment.address {
-            return Err("root task: segments overlap or are not in order");
-        }
         segments.push(segment).map_err(|_| "root task: too many loadable segments")?;
     }
-    let entry = elf.ehdr.e_entry;
-    let executable = segments.iter().any(|s| {
-        s.rights.contains(MemRights::EXECUTE) && (s.address..s.address + s.bytes).contains(&entry)
-    });
-    if !executable {
-        return Err("root task: entry point in no executable segment");
-    }
-    Ok(Image { entry, segments })
+    Ok(Image { entry: elf.ehdr.e_entry, segments })
 }
 
 fn segment(header: &ProgramHeader, file_len: u64) -> Result<Segment> {
@@ -91,9 +77,6 @@ fn segment(header: &ProgramHeader, file_len: u64) -> Result<Segment> {
     rights.set(MemRights::READ, header.p_flags & PF_R != 0);
     rights.set(MemRights::WRITE, header.p_flags & PF_W != 0);
     rights.set(MemRights::EXECUTE, header.p_flags & PF_X != 0);
-    if rights.contains(MemRights::WRITE | MemRights::EXECUTE) {
-        return Err("root task: segment both writable and executable");
-    }
     Ok(Segment {
         address: header.p_vaddr - slack,
         offset: header.p_offset - slack,

@@ -4,6 +4,7 @@ use core::cell::Cell;
 
 use ipc::cap::ObjectType;
 
+use super::node::Handle;
 use crate::shared::Obj;
 
 /// First field of every kernel object. Changed under the kernel lock only.
@@ -18,6 +19,8 @@ pub struct ObjectHeader {
     pub uses: Cell<u32>,
     /// The protection domain that pays for it, one of whose uses it is.
     pub payer: Cell<Option<Obj<ObjectHeader>>>,
+    /// The capability with which an interrupt was bound. Kept by [`crate::cap`].
+    pub(super) watched: Cell<Option<Handle>>,
     /// Type of the object.
     pub ty: ObjectType,
 }
@@ -25,8 +28,14 @@ pub struct ObjectHeader {
 impl ObjectHeader {
     /// Header of a new object of type `ty`, without capabilities and uses.
     pub const fn new(ty: ObjectType) -> Self {
-        let payer = Cell::new(None);
-        Self { next: Cell::new(None), caps: Cell::new(0), uses: Cell::new(0), payer, ty }
+        Self {
+            next: Cell::new(None),
+            caps: Cell::new(0),
+            uses: Cell::new(0),
+            payer: Cell::new(None),
+            watched: Cell::new(None),
+            ty,
+        }
     }
 
     /// Counts another use. Kernel lock.

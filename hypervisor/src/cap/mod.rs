@@ -24,8 +24,8 @@ pub use install::{install_memory, install_object, install_ports};
 pub use node::Owner;
 pub use objspace::ObjectSpace;
 pub use outcome::{Outcome, Progress};
-pub use query::{Translation, query, translate};
-pub use revoke::{Revocations, Ticket, destroy_guest, destroy_spaces, revoke};
+pub use query::{Translation, query, translate, watch};
+pub use revoke::{Revocations, Ticket, destroy, revoke};
 pub use spaces::{GuestSpace, PdSpaces};
 
 #[cfg(test)]

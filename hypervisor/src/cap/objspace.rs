@@ -92,25 +92,17 @@ impl ObjectSpace {
     /// The object at a selector, and its slot.
     #[inline(always)]
     fn find<T: Object>(&self, selector: u64, rights: Rights) -> Result<(&T, &Slot), Status> {
-        if let Some(slot) = self.slot(selector)
-            // Acquire: pairs with the release in `insert`; the object is seen initialised.
-            && let Some(object) = CapWord(slot.cap.load(Ordering::Acquire)).select(T::TYPE, rights)
+        let slot = self.slot(selector);
+        // Acquire: pairs with the release in `insert`; the object is seen initialised.
+        let word = CapWord(slot.map_or(0, |slot| slot.cap.load(Ordering::Acquire)));
+        if let Some(slot) = slot
+            && let Some(object) = word.select(T::TYPE, rights)
         {
             // SAFETY: the type was compared, so this is a `T` (see `Object`); it is valid as
             // long as `lookup` says, and nobody holds `self` for longer.
             return Ok((unsafe { object.cast().as_ref() }, slot));
         }
-        Err(self.refusal(selector, T::TYPE))
-    }
-
-    /// Why a lookup failed.
-    #[cold]
-    fn refusal(&self, selector: u64, ty: ObjectType) -> Status {
-        let word = self.slot(selector).map(|slot| CapWord(slot.cap.load(Ordering::Acquire)));
-        match word.and_then(|word| word.select(ty, Rights::empty())) {
-            Some(_) => Status::BadRight,
-            None => Status::BadCap,
-        }
+        Err(refusal(word, T::TYPE))
     }
 
     /// The object at a selector. It stays valid until the CPU leaves the kernel (or, under the
@@ -237,6 +229,15 @@ impl ObjectSpace {
     pub(super) unsafe fn destroy(&self, frames: &mut Frames, account: &Account) {
         // SAFETY: the root is charged to the account and, as promised, unused.
         unsafe { account.free_page(frames, self.root.cast()) };
+    }
+}
+
+/// Why a lookup that found this failed.
+#[cold]
+fn refusal(word: CapWord, ty: ObjectType) -> Status {
+    match word.select(ty, Rights::empty()) {
+        Some(_) => Status::BadRight,
+        None => Status::BadCap,
     }
 }
 

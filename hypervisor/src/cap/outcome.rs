@@ -1,5 +1,7 @@
 //! What a revocation leaves for its caller to do.
 
+use ipc::cap::ObjectType;
+
 use super::header::ObjectList;
 use super::node::Handle;
 use crate::mem::frames::{Frames, PageList};
@@ -18,8 +20,8 @@ pub enum Progress {
 /// Consequences of taking capabilities away. The order is fixed:
 ///
 /// 1. unless [`Self::is_empty`], rendezvous: every CPU leaves the kernel or waits for the kernel
-///    lock, and flushes where [`Self::flush`] says so and its bit in the space's
-///    [`crate::mem::space::Stale`] is set;
+///    lock, and flushes where [`Self::flush`] says so and the space's
+///    [`crate::mem::space::Epoch`] is another one;
 /// 2. [`Self::free_pages`];
 /// 3. take the objects out of [`Self::dead`] and destroy those without uses.
 #[derive(Default)]
@@ -32,7 +34,8 @@ pub struct Outcome {
     /// Something was taken away.
     pub(super) taken: bool,
     pub(super) pages: PageList,
-    /// Objects that have no capability any more. They may still have uses.
+    /// Objects that have no capability any more, which may still have uses; and interrupts whose
+    /// [`super::watch`]ed capability is gone.
     pub dead: ObjectList,
 }
 
@@ -53,10 +56,16 @@ impl Outcome {
 
     /// Counts off a capability of an object that is about to go.
     pub(super) fn drop_capability(&mut self, node: Handle) {
-        let header = node.object();
-        header.caps.set(header.caps.get() - 1);
-        if header.caps.get() == 0 {
-            self.dead.push(node.object());
+        let object = node.object();
+        object.caps.set(object.caps.get() - 1);
+        // Interrupts never die, and their list is free for the end of a binding.
+        if object.ty == ObjectType::Interrupt {
+            if object.watched.get() == Some(node) {
+                object.watched.set(None);
+                self.dead.push(object);
+            }
+        } else if object.caps.get() == 0 {
+            self.dead.push(object);
         }
     }
 }

@@ -26,6 +26,14 @@ pub fn query(spaces: &PdSpaces, space: Space, unit: u64) -> Result<(Held, u64), 
     Ok((held, if space == Space::Object { node.badge() } else { node.base }))
 }
 
+/// Lets the end of the capability at a selector show in [`super::Outcome::dead`]: it binds the
+/// interrupt that it names.
+pub fn watch(spaces: &PdSpaces, selector: u64) {
+    if let Some(node) = spaces.objects.node(selector) {
+        node.object().watched.set(Some(node));
+    }
+}
+
 /// What a translated item is called by its receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Translation {

@@ -15,7 +15,7 @@ use super::delegate::Request;
 use super::install::detach;
 use super::node::{Handle, Owner};
 use super::outcome::{Outcome, Progress};
-use super::spaces::{GuestSpace, PdSpaces};
+use super::spaces::PdSpaces;
 use crate::mem::frames::Frames;
 
 /// What an execution context keeps of a revocation that is to go on: which walk works for it, and
@@ -166,33 +166,23 @@ pub fn revoke(
     }
 }
 
-/// Takes everything that a domain holds, and what was derived from it. From the first call on
-/// nothing can be put into the spaces. Call again after [`Progress::More`].
-pub fn destroy_spaces(
+/// Takes everything that a domain or guest holds, and what was derived from it. From the first call
+/// on nothing can be put into the spaces. Call again after [`Progress::More`].
+pub fn destroy(
     frames: &mut Frames,
     revocations: &mut Revocations,
-    spaces: &PdSpaces,
+    owner: Owner<'_>,
     budget: u32,
 ) -> Outcome {
-    spaces.memory.closed.set(true);
-    revocations.forget(spaces);
+    owner.memory().closed.set(true);
     let mut step = Step { frames, revocations, out: Outcome::default(), budget };
-    let done = spaces.objects.nodes().all(|node| step.budget > 0 && step.prune(node))
-        && step.prune_all(|| spaces.memory.index.any())
-        && step.prune_all(|| spaces.ports.index.any());
-    step.end(done)
-}
-
-/// Takes all memory from a guest, as [`destroy_spaces`] does from a domain.
-pub fn destroy_guest(
-    frames: &mut Frames,
-    revocations: &mut Revocations,
-    space: &GuestSpace,
-    budget: u32,
-) -> Outcome {
-    space.memory.closed.set(true);
-    let mut step = Step { frames, revocations, out: Outcome::default(), budget };
-    let done = step.prune_all(|| space.memory.index.any());
+    let mut done = true;
+    if let Owner::Pd(spaces) = owner {
+        step.revocations.forget(spaces);
+        done = spaces.objects.nodes().all(|node| step.budget > 0 && step.prune(node))
+            && step.prune_all(|| spaces.ports.index.any());
+    }
+    done = done && step.prune_all(|| owner.memory().index.any());
     step.end(done)
 }
 

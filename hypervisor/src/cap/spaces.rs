@@ -41,7 +41,7 @@ pub struct Ports {
 /// What a protection domain holds, and the account that pays for it. Embedded in the PD object.
 ///
 /// The address must not change from the first capability on. Everything but the lookup of objects
-/// and the stale masks is used under the kernel lock only.
+/// and the epochs is used under the kernel lock only.
 pub struct PdSpaces {
     /// Object capabilities by selector.
     pub objects: ObjectSpace,
@@ -133,7 +133,7 @@ impl PdSpaces {
     /// pages are the account's objects.
     ///
     /// # Safety
-    /// [`super::destroy_spaces`] is done, all kernel frames are unmapped, the rendezvous is over,
+    /// [`super::destroy`] is done, all kernel frames are unmapped, the rendezvous is over,
     /// no CPU has the address space loaded, and the spaces are not used again (the account may
     /// be).
     pub unsafe fn free_roots(&self, frames: &mut Frames) {
@@ -191,7 +191,7 @@ impl GuestSpace {
     /// Frees the root of the space.
     ///
     /// # Safety
-    /// [`super::destroy_guest`] is done, the rendezvous is over, no CPU has the space loaded, and
+    /// [`super::destroy`] is done, the rendezvous is over, no CPU has the space loaded, and
     /// it is not used again.
     pub unsafe fn free_roots(&self, frames: &mut Frames) {
         // SAFETY: as promised.

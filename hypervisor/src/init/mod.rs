@@ -11,7 +11,9 @@ use spin::mutex::SpinMutex;
 use crate::arch::layout::{PAGE, POOL_BASE, in_window, window};
 use crate::arch::percpu::{self, PerCpu};
 use crate::arch::virt::{self, Platform};
-use crate::arch::{apic, cpu, entry, fpu, instr, ioapic, msr, pic, serial, smp, start, tsc};
+use crate::arch::{
+    apic, cpu, descriptors, entry, fpu, instr, ioapic, msr, pic, serial, smp, start, tsc,
+};
 use crate::boot::Result;
 use crate::boot::identity::{Identity, PoolFront};
 use crate::boot::kernel_space::{self, KernelSpace};
@@ -42,7 +44,8 @@ pub unsafe fn boot(boot_info: u64, load_base: u64) -> ! {
     // SAFETY: nothing else runs yet; serial port and timer are the kernel's.
     unsafe {
         serial::init();
-        log!("Portico {} (x86_64)", env!("CARGO_PKG_VERSION"));
+        descriptors::install_vectors();
+        log!("Portico {} (x86_64), ABI {}", env!("CARGO_PKG_VERSION"), ipc::ABI_VERSION);
         let source = tsc::init();
         log!("clock: TSC {} MHz ({source})", tsc::khz() / 1000);
     }

@@ -4,8 +4,9 @@ use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use ipc::cap::{MemRights, Rights};
-use ipc::info::{Features, Info, MemoryKind, root};
+use ipc::info::{Features, Info, Memory, MemoryKind, root};
 use ipc::status::Status;
+use ipc::trace::{ADDRESS, PAGES};
 
 use super::Boot;
 use crate::arch::layout::PAGE;
@@ -21,10 +22,12 @@ use crate::mem::frames::Frames;
 use crate::mem::paging::{LeafSize, MemoryType};
 use crate::mem::pool;
 use crate::mem::space::HostLayout;
+use crate::num::u64_of;
 use crate::object::ec::Ec;
 use crate::object::interrupt::Interrupt;
 use crate::object::pd::{self, Pd};
 use crate::object::sc::Sc;
+use crate::object::vcpu;
 use crate::object::{Obj, charge};
 use crate::sync::lock;
 use crate::{log, sched};
@@ -69,7 +72,7 @@ pub(super) fn create(
     let spaces = PdSpaces::new(frames, &account, account.limit(), &layout)?;
     // SAFETY: the frame is large enough (asserted below) and nobody else's; it is never freed.
     let pd = unsafe {
-        place.write(Pd::new(spaces));
+        place.write(Pd::new(spaces, u8::MAX, None));
         Obj::new(place)
     };
     let account = &pd.spaces.account;
@@ -102,6 +105,12 @@ pub(super) fn create(
     }
     map_image(frames, pd, boot)?;
     give_memory(frames, pd, machine)?;
+    // The control page can be written, the rings behind it only be read.
+    let trace = Range::new(boot.space.trace, PAGE * (1 + PAGES * u64_of(machine.cpus.len())));
+    let control = Range::new(trace.start, PAGE);
+    let rings = Range { start: control.end, ..trace };
+    install(frames, pd, ADDRESS, control, MemRights::RW, MemoryType::WriteBack)?;
+    install(frames, pd, ADDRESS + PAGE, rings, MemRights::READ, MemoryType::WriteBack)?;
     cap::install_ports(frames, &pd.spaces, 0, 16)?;
 
     let page = account.alloc_page(frames)?;
@@ -110,6 +119,11 @@ pub(super) fn create(
     // number, for which zero is a value.
     let info = unsafe { page.cast::<Info>().as_mut() };
     machine.describe(info);
+    if let Some(slot) = info.memory.get_mut(machine.memory.regions.len()) {
+        let (base, size, kind) = (ADDRESS, trace.size(), MemoryKind::Trace.number().into());
+        *slot = Memory { base, size, kind };
+        info.memory_count += 1;
+    }
     info.cpu_count = cpus.into();
     for (id, slot) in (0..cpus).zip(&mut info.cpus) {
         slot.apic_id = sched::remote(id).map_or(0, |r| r.apic_id.load(Ordering::Relaxed));
@@ -125,6 +139,9 @@ pub(super) fn create(
     features.set(Features::VIRTUALIZATION, virtualization);
     features.set(Features::X2APIC, arch::cpu::features().x2apic);
     features.set(Features::TSC_DEADLINE, arch::cpu::features().tsc_deadline);
+    features
+        .set(Features::NESTED_1G, vcpu::platform().is_some_and(|p| p.nested().1 == LeafSize::Huge));
+    features.set(Features::TAGGED_TLB, arch::tlb::has_pcids());
     info.features = features.bits();
     log!("kernel memory: {} KiB free", frames.free_pages() * PAGE / 1024);
     lock::initialise(owned);
@@ -159,7 +176,7 @@ fn map_image(frames: &mut Frames, pd: Obj<Pd>, boot: &Boot) -> Result<(), Status
 fn give_memory(frames: &mut Frames, pd: Obj<Pd>, machine: &Machine) -> Result<(), Status> {
     for region in &machine.memory.regions {
         let (rights, memory) = match region.kind {
-            MemoryKind::Kernel => continue,
+            MemoryKind::Kernel | MemoryKind::Trace => continue,
             MemoryKind::Free | MemoryKind::Module => (MemRights::all(), MemoryType::WriteBack),
             MemoryKind::Firmware => (MemRights::READ, MemoryType::WriteBack),
             MemoryKind::Device => (MemRights::RW, MemoryType::Uncached),

@@ -5,7 +5,7 @@
 
 use core::ops::Range;
 use core::ptr::NonNull;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use ipc::status::Status;
 
@@ -24,6 +24,9 @@ pub struct Frames {
     #[cfg(test)]
     pub(crate) fail_after: Option<u32>,
 }
+
+/// Free pages, for the trace.
+pub static FREE: AtomicU64 = AtomicU64::new(0);
 
 impl Frames {
     /// Manages `pages` pages from `phys` on.
@@ -53,6 +56,7 @@ impl Frames {
     /// Takes a zeroed page. `None` where there is none.
     pub fn alloc(&mut self) -> Option<NonNull<Page>> {
         self.free = self.free.checked_sub(1)?;
+        FREE.store(self.free, Ordering::Relaxed);
         let page = if self.head != 0 {
             let page = pool::ptr::<Page>(self.head);
             // SAFETY: a free page lies in the pool, and nobody has a reference into it.
@@ -97,6 +101,7 @@ impl Frames {
         unsafe { page.as_ref() }.word(0).store(self.head, Ordering::Relaxed);
         self.head = pool::phys(page);
         self.free += 1;
+        FREE.store(self.free, Ordering::Relaxed);
     }
 
     /// Fault injection: whether the next allocation is to go on.

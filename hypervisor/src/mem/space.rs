@@ -14,29 +14,31 @@ use crate::num::usize_of;
 /// Index of the first kernel entry in the root table of a host space.
 const KERNEL_ENTRIES: usize = 509;
 
-/// A set of CPUs that have to drop what they cached of a space.
-///
-/// The bit of a CPU is set before the rendezvous of a revocation and cleared by that CPU when it
-/// flushes, at the latest before it uses the space again.
-#[derive(Default)]
-pub struct Stale(AtomicU64);
+/// What the translations of a space are known by: a number that no other space ever has, and that
+/// is another one once a mapping was taken away. Whoever keeps translations keeps them for a number.
+pub struct Epoch(AtomicU64);
 
-impl Stale {
-    /// Every CPU has to flush.
-    pub fn mark(&self) {
-        // Release: the changed entries are visible to a CPU that sees its bit.
-        self.0.store(u64::MAX, Ordering::Release);
+/// The last number given out. Relaxed: nothing but the number matters.
+static LAST: AtomicU64 = AtomicU64::new(0);
+
+impl Default for Epoch {
+    fn default() -> Self {
+        Self(AtomicU64::new(LAST.fetch_add(1, Ordering::Relaxed) + 1))
+    }
+}
+
+impl Epoch {
+    /// No translation that was kept so far is good any more.
+    pub fn end(&self) {
+        // Release: the changed entries are visible to a CPU that sees the new number.
+        self.0.store(LAST.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Release);
     }
 
-    /// Whether this CPU has to flush; the caller does so at once.
+    /// The number, never zero.
     #[inline]
-    pub fn take(&self, cpu: u32) -> bool {
-        let bit = 1_u64.wrapping_shl(cpu);
-        if self.0.load(Ordering::Acquire) & bit == 0 {
-            return false;
-        }
-        // Acquire: pairs with `mark`; the flush comes after the change.
-        self.0.fetch_and(!bit, Ordering::AcqRel) & bit != 0
+    pub fn number(&self) -> u64 {
+        // Acquire: pairs with `end`.
+        self.0.load(Ordering::Acquire)
     }
 }
 
@@ -53,10 +55,10 @@ pub struct HostLayout {
 pub struct AddressSpace {
     /// Physical address of the root table.
     root: u64,
-    /// The page tables. To unmap and to protect there are functions here, which mark the CPUs.
+    /// The page tables. To unmap and to protect there are functions here, which end the epoch.
     pub table: PageTable,
-    /// CPUs whose TLB may hold what is gone.
-    pub stale: Stale,
+    /// What TLBs know it by.
+    pub epoch: Epoch,
 }
 
 impl AddressSpace {
@@ -94,7 +96,7 @@ impl AddressSpace {
     ) -> Result<Self, Status> {
         let root = account.alloc_page(frames)?;
         let table = PageTable { root, format, max_leaf };
-        Ok(Self { root: pool::phys(root), table, stale: Stale::default() })
+        Ok(Self { root: pool::phys(root), table, epoch: Epoch::default() })
     }
 
     /// Physical address of the root table.
@@ -118,13 +120,13 @@ impl AddressSpace {
     /// Unmaps a range that was mapped as such; the TLBs must be flushed afterwards.
     pub fn unmap(&self, account: &Account, page: u64, order: u8, out: &mut PageList) {
         self.table.unmap(account, page, order, out);
-        self.stale.mark();
+        self.epoch.end();
     }
 
     /// Takes rights from a mapped range; the TLBs must be flushed afterwards.
     pub fn protect(&self, mapping: &Mapping) {
         self.table.protect(mapping);
-        self.stale.mark();
+        self.epoch.end();
     }
 
     /// Undoes [`crate::cap::PdSpaces::map_kernel_frame`]. After the flush the page may be used for

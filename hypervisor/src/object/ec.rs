@@ -2,12 +2,12 @@
 
 use core::cell::Cell;
 use core::ptr::NonNull;
-use core::sync::atomic::AtomicU8;
+use core::sync::atomic::{AtomicU8, Ordering};
 
 use ipc::cap::{MemRights, ObjectType, Rights};
 use ipc::state::Mtd;
 use ipc::status::{Result, Status};
-use ipc::syscall::{EC_GLOBAL, EcOp, Number};
+use ipc::syscall::{EC_FPU, EC_GLOBAL, EcOp, Number};
 use ipc::utcb::Utcb;
 
 use super::create::Creation;
@@ -16,14 +16,15 @@ use super::sc::Sc;
 use super::sm::Sm;
 use super::vcpu::Vcpu;
 use super::{Link, List, Obj};
+use crate::arch::fpu::Fpu;
 use crate::arch::layout;
 use crate::arch::regs::{FRAME_END, Regs, USER_RFLAGS, flag};
 use crate::cap::{Object, ObjectHeader, Ticket};
 use crate::linked;
 use crate::mem::frames::PageList;
-use crate::mem::pool;
+use crate::mem::pool::{self, Page};
 use crate::sched::{self, Timeouts};
-use crate::syscall::{Caller, DONE, Handled};
+use crate::syscall::{Caller, DONE, Handled, Outcome};
 
 /// What an execution context is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +69,8 @@ pub struct Ec {
     pub cpu: u16,
     /// It has a scheduling context of its own and serves no portals; constant.
     pub global: bool,
+    /// Its FPU state, where it may use the FPU.
+    pub fpu: Option<Fpu>,
     /// First selector of its event portals; constant.
     pub events: u64,
     /// What it is doing.
@@ -123,6 +126,7 @@ impl Ec {
             utcb_address: 0,
             cpu,
             global,
+            fpu: None,
             events,
             state: Cell::new(if global { State::Runnable } else { State::Idle }),
             caller: Cell::new(None),
@@ -211,7 +215,7 @@ pub fn create(c: &Caller<'_>) -> Handled {
     let events = event_base(c, ipc::event::HOST_EVENTS)?;
     let (utcb_address, stack, entry) = (c.args.rdx, c.args.r10, c.args.r8);
     let global = flags & EC_GLOBAL != 0;
-    if flags & !EC_GLOBAL != 0
+    if flags & !(EC_GLOBAL | EC_FPU) != 0
         || !layout::is_user(utcb_address)
         || utcb_address % layout::PAGE != 0
         || (global && !layout::is_user(entry))
@@ -220,11 +224,18 @@ pub fn create(c: &Caller<'_>) -> Handled {
     }
     let pd = creation.pd;
     let page = creation.page()?;
+    // SAFETY: the page is the state's alone.
+    let fpu = |page: NonNull<Page>| unsafe { Fpu::new(page.cast()) };
+    let fpu = if flags & EC_FPU == 0 { None } else { Some(fpu(creation.page()?)) };
     let (frames, phys) = (&mut creation.kernel.frames, pool::phys(page));
     pd.spaces.map_kernel_frame(frames, utcb_address, phys, MemRights::RW)?;
     let mut ec = Ec::new(Ec::TYPE, pd, cpu, events, global);
     ec.set_up(page.cast(), utcb_address, entry, stack);
     ec.regs.rdi.set(utcb_address);
+    if fpu.is_some() {
+        ec.regs.set(flag::FPU);
+    }
+    ec.fpu = fpu;
     let ec = creation.place_plain(ec).inspect_err(|_| {
         let (account, mut tables) = (&pd.spaces.account, PageList::new());
         pd.spaces.memory.space.unmap_kernel_frame(account, utcb_address, &mut tables);
@@ -245,6 +256,7 @@ pub fn control(c: &Caller<'_>) -> Handled {
     if ec.is_dead() {
         return Err(Status::BadState);
     }
+    let vcpu = Vcpu::of(ec).ok_or(Status::BadCap);
     match EcOp::from_number(Number(c.args.number).get_flags()).ok_or(Status::BadParam)? {
         EcOp::Recall if ec.cpu == c.cpu.sched.id => {
             sched::recall(c.cpu, ec);
@@ -255,7 +267,7 @@ pub fn control(c: &Caller<'_>) -> Handled {
             DONE
         }
         op @ (EcOp::GetState | EcOp::SetState) => {
-            let vcpu = Vcpu::of(ec).ok_or(Status::BadCap)?;
+            let vcpu = vcpu?;
             let mtd = Mtd::from_bits(c.args.rsi).ok_or(Status::BadParam)?;
             let utcb = c.ec.utcb.ok_or(Status::BadState)?;
             // A vCPU of this CPU does not run while its caller does.
@@ -269,6 +281,12 @@ pub fn control(c: &Caller<'_>) -> Handled {
                 sched::wake(c.cpu, ec);
             }
             DONE
+        }
+        EcOp::Exits => {
+            let vcpu = vcpu?;
+            let index = usize::try_from(c.args.rsi).map_err(|_| Status::BadParam)?;
+            let count = vcpu.exits.get(index).ok_or(Status::BadParam)?;
+            Ok(Outcome::Done(count.load(Ordering::Relaxed), 0))
         }
     }
 }

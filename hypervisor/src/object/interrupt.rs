@@ -6,23 +6,27 @@ use ipc::cap::Rights;
 use ipc::status::Status;
 use ipc::syscall::{InterruptOp, MESSAGE_SIGNALLED, Number, POLARITY_LOW, TRIGGER_LEVEL};
 
-use super::Obj;
 use super::sm::Sm;
-use crate::cap::{Object, ObjectHeader};
-use crate::destroy;
-use crate::interrupt::{self as vectors, Config};
+use super::{Link, Obj};
+use crate::cap::{self, Object, ObjectHeader};
+use crate::interrupt as vectors;
+use crate::linked;
 use crate::sync::rendezvous::{self, Request};
 use crate::syscall::{Caller, DONE, Handled, Outcome};
 
 /// Where an interrupt is delivered to.
 #[derive(Clone, Copy, Debug)]
 pub struct Binding {
-    /// The semaphore to signal; the binding accounts for it in its `uses`.
+    /// The semaphore to signal; it unbinds before it dies.
     pub sm: Obj<Sm>,
     /// With this badge.
     pub badge: u64,
+    /// On this CPU.
+    pub cpu: u16,
     /// Level-triggered: masked until acknowledged.
     pub level: bool,
+    /// Active low.
+    pub low: bool,
 }
 
 /// An interrupt source. Exists from boot on and is never destroyed; kernel lock, but for the
@@ -35,18 +39,23 @@ pub struct Interrupt {
     pub gsi: Option<u32>,
     /// Vector on the CPU that it is routed to; 0 while unbound.
     pub vector: Cell<u8>,
-    /// Where it goes.
+    /// Where it goes, while it is bound. Changed only after a rendezvous since the last binding.
     pub binding: Cell<Option<Binding>>,
+    /// Neighbours among those bound to the same semaphore.
+    link: Link<Self>,
 }
+
+linked! { Sm => Interrupt, link; }
 
 impl Interrupt {
     /// An unbound interrupt.
-    pub const fn new(gsi: Option<u32>) -> Self {
+    pub fn new(gsi: Option<u32>) -> Self {
         Self {
             header: ObjectHeader::new(Self::TYPE),
             gsi,
             vector: Cell::new(0),
             binding: Cell::new(None),
+            link: Link::default(),
         }
     }
 }
@@ -63,18 +72,12 @@ pub fn control(c: &Caller<'_>) -> Handled {
         vectors::acknowledge(c.object::<Interrupt>(c.args.rdi, Rights::INT_ACK)?)?;
         return DONE;
     }
-    let mut kernel = c.lock()?;
+    let kernel = c.lock()?;
     let interrupt = c.object::<Interrupt>(c.args.rdi, Rights::INT_BIND)?;
     if op == InterruptOp::Unbind {
-        if interrupt.binding.get().is_none() {
-            return Err(Status::BadState);
-        }
-        vectors::disconnect(interrupt);
+        vectors::unbind(Obj::of(interrupt))?;
         // Whoever handles the interrupt right now has done so after this.
         rendezvous::all(&kernel, c.cpu, Request::default());
-        if let Some(binding) = interrupt.binding.take() {
-            destroy::drop_use(&mut kernel, c.cpu, Obj::of(&binding.sm.header));
-        }
         return DONE;
     }
     let sm = c.object::<Sm>(c.args.rsi, Rights::SM_BIND)?;
@@ -86,11 +89,14 @@ pub fn control(c: &Caller<'_>) -> Handled {
     {
         return Err(Status::BadParam);
     }
-    let config = Config {
+    let binding = Binding {
+        sm: Obj::of(sm),
+        badge: c.args.rdx,
         cpu: number.get_cpu(),
         level: trigger & TRIGGER_LEVEL != 0,
         low: trigger & POLARITY_LOW != 0,
     };
-    let (address, data) = vectors::bind(interrupt, Obj::of(sm), c.args.rdx, config)?;
+    let (address, data) = vectors::bind(Obj::of(interrupt), binding)?;
+    cap::watch(&c.ec.pd.spaces, c.args.rdi);
     Ok(if message { Outcome::Done(address, data) } else { Outcome::Done(0, 0) })
 }

@@ -69,7 +69,8 @@ impl Sc {
 ///
 /// # Errors
 /// As [`Creation::begin`]; `BadCap`, `BadRight`: the EC or vCPU; `BadState`: it serves portals, has
-/// a scheduling context already, or is dead; `BadParam`: priority or budget; `Quota`.
+/// a scheduling context already, or is dead; `BadParam`: priority or budget; `BadRight`: the
+/// priority is above the ceiling of the PD; `Quota`.
 pub fn create(c: &Caller<'_>) -> Handled {
     let mut creation = Creation::begin(c)?;
     let ec = super::ec::lookup_any(c, c.args.rdx, Rights::EC_BIND_SC)?;
@@ -79,6 +80,9 @@ pub fn create(c: &Caller<'_>) -> Handled {
     let priority = u8::try_from(c.args.r10).map_err(|_| Status::BadParam)?;
     if usize::from(priority) >= sched::PRIORITIES || c.args.r8 == 0 {
         return Err(Status::BadParam);
+    }
+    if priority > creation.pd.ceiling {
+        return Err(Status::BadRight);
     }
     let sc = creation.place_plain(Sc::new(ec, priority, c.args.r8))?;
     ec.header.add_use();

@@ -7,6 +7,7 @@ use spin::mutex::SpinMutex;
 
 use super::create::Creation;
 use super::ec::Ec;
+use super::interrupt::Interrupt;
 use super::{List, Obj};
 use crate::arch::instr;
 use crate::cap::{Object, ObjectHeader};
@@ -29,24 +30,20 @@ pub struct Inner {
 pub struct Sm {
     /// Common part.
     pub header: ObjectHeader,
+    /// Interrupts that are bound to it; kernel lock.
+    pub interrupts: List<Interrupt, Self>,
     /// Orders signals against waits; held for a few instructions, never across CPUs' queues.
     inner: SpinMutex<Inner>,
 }
 
-/// Outcome of a signal.
-#[must_use]
-pub enum Signal {
-    /// Nobody waited; the counter was incremented.
-    Counted,
-    /// This execution context was taken off the queue and has to be woken with these badges.
-    Woken(Obj<Ec>, u64),
-}
+/// Whom a signal took off the queue; it has to be woken with these badges.
+pub type Signal = Option<(Obj<Ec>, u64)>;
 
 impl Sm {
     /// A new semaphore.
     pub fn new(count: u64) -> Self {
         let inner = SpinMutex::new(Inner { count, pending: 0, queue: List::default() });
-        Self { header: ObjectHeader::new(Self::TYPE), inner }
+        Self { header: ObjectHeader::new(Self::TYPE), interrupts: List::default(), inner }
     }
 
     /// Signals: gives the badge to the first who waits, else increments the counter.
@@ -59,13 +56,13 @@ impl Sm {
         inner.pending |= badge;
         if let Some(ec) = inner.pop() {
             let badges = core::mem::take(&mut inner.pending);
-            return Ok(Signal::Woken(ec, badges));
+            return Ok(Some((ec, badges)));
         }
         if inner.count == MAX_COUNT {
             return Err(Status::Overflow);
         }
         inner.count += 1;
-        Ok(Signal::Counted)
+        Ok(None)
     }
 
     /// Signals where nobody waits and the counter is not full; whether that was so.

@@ -1,7 +1,7 @@
 //! vCPUs: execution contexts that run a guest.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::AtomicU64;
 
 use ipc::cap::Rights;
 use ipc::status::Status;
@@ -10,9 +10,8 @@ use super::Obj;
 use super::create::Creation;
 use super::ec::{self, Ec};
 use crate::arch::regs::flag;
-use crate::arch::virt::{Guest, NestedFormat, Page, Platform};
+use crate::arch::virt::{Guest, Page, Platform};
 use crate::cap::{self, Object, ObjectHeader};
-use crate::mem::paging::{Format, LeafSize};
 use crate::mem::pool;
 use crate::syscall::{Caller, DONE, Handled};
 use spin::Once;
@@ -36,21 +35,10 @@ pub struct GuestSpace {
     pub header: ObjectHeader,
     /// Tables and what is mapped; kernel lock.
     pub space: cap::GuestSpace,
-    /// Changes after a mapping was taken away: a guest that last ran with another value flushes
-    /// the nested TLB. Orders nothing; the rendezvous of the revocation does.
-    generation: AtomicU64,
 }
 
-impl GuestSpace {
-    /// The generation for an entry on this CPU.
-    #[inline]
-    pub fn generation(&self, cpu: u16) -> u64 {
-        if self.space.memory.space.stale.take(cpu.into()) {
-            self.generation.fetch_add(1, Ordering::Relaxed);
-        }
-        self.generation.load(Ordering::Relaxed)
-    }
-}
+/// Exits that are counted: all that there are.
+const EXITS: usize = ipc::event::Exit::ALL.len();
 
 /// An execution context that runs a guest.
 #[repr(C)]
@@ -59,6 +47,8 @@ pub struct Vcpu {
     pub ec: Ec,
     /// The guest's memory; the vCPU accounts for it in its `uses`.
     pub space: Obj<GuestSpace>,
+    /// How often it exited, by number of the exit; written by its own CPU.
+    pub exits: [AtomicU64; EXITS],
     /// The backend; only the vCPU's own CPU touches it.
     guest: UnsafeCell<Guest>,
 }
@@ -66,7 +56,12 @@ pub struct Vcpu {
 impl Vcpu {
     /// A new vCPU.
     pub const fn new(ec: Ec, space: Obj<GuestSpace>, guest: Guest) -> Self {
-        Self { ec, space, guest: UnsafeCell::new(guest) }
+        Self {
+            ec,
+            space,
+            exits: [const { AtomicU64::new(0) }; EXITS],
+            guest: UnsafeCell::new(guest),
+        }
     }
 
     /// The vCPU that an execution context is part of.
@@ -93,16 +88,12 @@ impl Vcpu {
 pub fn create_space(c: &Caller<'_>) -> Handled {
     let mut creation = Creation::begin(c)?;
     let platform = platform().ok_or(Status::NotSupported)?;
-    let format = match platform.nested() {
-        NestedFormat::Npt => Format::Npt,
-        NestedFormat::Ept => Format::Ept,
-    };
-    let leaf = if platform.largest_leaf() >= 18 { LeafSize::Huge } else { LeafSize::Large };
+    let (format, leaf) = platform.nested();
     let (frames, account) = (&mut creation.kernel.frames, &creation.pd.spaces.account);
     // SAFETY: the account lives in the PD, which the object's use keeps.
     let space = unsafe { cap::GuestSpace::new(frames, account, format, leaf) }?;
     let header = ObjectHeader::new(GuestSpace::TYPE);
-    let object = GuestSpace { header, space, generation: AtomicU64::new(1) };
+    let object = GuestSpace { header, space };
     creation.place(object).map_err(|(status, object)| {
         // SAFETY: nobody has seen the space.
         unsafe { object.space.free_roots(&mut creation.kernel.frames) };

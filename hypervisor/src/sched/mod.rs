@@ -23,7 +23,8 @@ use core::sync::atomic::Ordering;
 
 use crate::arch::percpu::PerCpu;
 use crate::arch::regs::flag;
-use crate::arch::{self, io_bitmap, tlb, virt};
+use crate::arch::{self, fpu, io_bitmap, tlb, virt};
+use crate::mem::frames::FREE;
 use crate::mem::pool;
 use crate::object::Obj;
 use crate::object::ec::{Ec, State};
@@ -31,6 +32,17 @@ use crate::object::pd::Pd;
 use crate::object::sc::{Place, Sc};
 use crate::object::vcpu::Vcpu;
 use crate::syscall::{DONE, Handled, Outcome};
+use crate::trace;
+
+use ipc::trace::{Counter, Kind};
+
+/// Bits of [`Cpu::unusual`].
+pub mod unusual {
+    /// The current execution context runs on time that helps it.
+    pub const HELPING: u8 = 1 << 0;
+    /// The FPU holds the state of the current execution context.
+    pub const FPU: u8 = 1 << 1;
+}
 
 /// Scheduling state of one CPU.
 #[derive(Default)]
@@ -43,12 +55,16 @@ pub struct Cpu {
     pub space: Cell<Option<Obj<Pd>>>,
     /// Whose I/O bitmap is mapped: [`crate::mem::space::PortSpace::key`].
     ports: Cell<usize>,
+    /// What the TLB holds.
+    pub pcids: tlb::Pcids,
     /// Whose time is running; `None` while idle.
     pub sc: Cell<Option<Obj<Sc>>>,
     /// When it began to run.
     started: Cell<u64>,
-    /// The current execution context runs on time that helps it.
-    pub helping: Cell<bool>,
+    /// What keeps messages off their fast path: bits of [`unusual`].
+    pub unusual: Cell<u8>,
+    /// Whose state the FPU holds, besides a vCPU's.
+    fpu: Cell<Option<Obj<Ec>>>,
     /// Something more important than the current scheduling context became ready.
     pub reschedule: Cell<bool>,
     /// Ready scheduling contexts.
@@ -100,10 +116,10 @@ pub fn switch_to(cpu: &PerCpu, ec: Obj<Ec>) {
 #[inline(always)]
 pub fn load_space(cpu: &PerCpu, pd: Obj<Pd>) {
     cpu.sched.space.set(Some(pd));
+    let space = &pd.spaces.memory.space;
     // SAFETY: the root has the kernel's half, and stays until the domain is destroyed, which every
-    // CPU leaves before. The TLB is flushed, as mappings may have changed since the space was
-    // loaded last.
-    unsafe { tlb::set_cr3(pd.spaces.memory.space.root(), 0, false) };
+    // CPU leaves before.
+    unsafe { cpu.sched.pcids.load(space.root(), space.epoch.number()) };
     let ports = pd.spaces.ports.space.key();
     if ports != 0 && ports != cpu.sched.ports.get() {
         map_ports(cpu, pd);
@@ -133,7 +149,7 @@ pub fn reload_space(cpu: &PerCpu) {
 pub fn pick(cpu: &PerCpu) {
     let sched = &cpu.sched;
     debug_assert!(sched.sc.get().is_none());
-    sched.helping.set(false);
+    sched.unusual.set(sched.unusual.get() & !unusual::HELPING);
     loop {
         sched.reschedule.set(false);
         let Some(sc) = sched.queue.pop() else {
@@ -144,6 +160,8 @@ pub fn pick(cpu: &PerCpu) {
         match ec.state.get() {
             State::Runnable => {
                 start(cpu, sc);
+                trace::count(cpu, Counter::Switch);
+                trace::note(cpu, Kind::Switch, || [trace::number(ec), sc.priority.into()]);
                 switch_to(cpu, ec);
                 return;
             }
@@ -200,10 +218,7 @@ fn arm_timer(cpu: &PerCpu) {
     let next = [budget, sched.timeouts.first()].into_iter().flatten().min().unwrap_or(0);
     if sched.armed.get() != next {
         sched.armed.set(next);
-        match next {
-            0 => arch::apic::disarm(),
-            deadline => arch::apic::arm(deadline),
-        }
+        arch::apic::arm(next);
     }
 }
 
@@ -254,10 +269,11 @@ pub fn enqueue(cpu: &PerCpu, sc: Obj<Sc>) {
 /// Spends the current time on `ec`, which is busy with somebody else's call, up to the end of
 /// its chain. The current execution context has to be one that asks again when it runs.
 pub fn help(cpu: &PerCpu, ec: Obj<Ec>) {
+    trace::count(cpu, Counter::Help);
     let end = chain_end(ec);
     match end.state.get() {
         State::Runnable => {
-            cpu.sched.helping.set(true);
+            cpu.sched.unusual.set(cpu.sched.unusual.get() | unusual::HELPING);
             switch_to(cpu, end);
         }
         State::Blocked => {
@@ -305,6 +321,8 @@ fn change_deadline(cpu: &PerCpu, ec: Obj<Ec>, deadline: u64) {
 
 /// Halts until something is ready.
 fn idle(cpu: &PerCpu) {
+    trace::count(cpu, Counter::Idle);
+    trace::set(cpu, Counter::FreePages, FREE.load(Ordering::Relaxed));
     detach(cpu);
     arm_timer(cpu);
     while cpu.sched.queue.is_empty() {
@@ -323,8 +341,8 @@ pub fn settle(cpu: &PerCpu) {
             continue;
         };
         let flags = ec.regs.flags.get();
-        if flags & !flag::FULL == 0 {
-            return;
+        if flags & !(flag::FULL | flag::FPU) == 0 {
+            return switch_fpu(cpu, ec);
         }
         if flags & flag::DEAD != 0 {
             preempt(cpu);
@@ -340,8 +358,51 @@ pub fn settle(cpu: &PerCpu) {
             crate::ipc::event(cpu, ec, ipc::event::HOST_RECALL);
         } else {
             // No other flag concerns a host execution context that is current.
-            ec.regs.clear(!flag::FULL);
+            ec.regs.clear(!(flag::FULL | flag::FPU));
         }
+    }
+}
+
+/// On the way to user mode, gives the FPU to `ec` if it uses it, and takes it from anybody else.
+fn switch_fpu(cpu: &PerCpu, ec: Obj<Ec>) {
+    if cpu.sched.fpu.get().is_some_and(|owner| owner != ec) {
+        release_fpu(cpu);
+    }
+    if ec.regs.has(flag::FPU)
+        && let Some(fpu) = &ec.fpu
+    {
+        detach(cpu);
+        // SAFETY: whoever had the FPU has saved it, just now.
+        unsafe { fpu.restore() };
+        fpu::allow();
+        ec.regs.clear(flag::FPU);
+        cpu.sched.fpu.set(Some(ec));
+        cpu.sched.unusual.set(cpu.sched.unusual.get() | unusual::FPU);
+    }
+}
+
+/// Saves the state that the FPU holds, if it is a host execution context's.
+fn release_fpu(cpu: &PerCpu) {
+    let Some(ec) = cpu.sched.fpu.take() else { return };
+    if let Some(fpu) = &ec.fpu {
+        // SAFETY: the FPU holds it since `switch_fpu`.
+        unsafe { fpu.save() };
+    }
+    ec.regs.set(flag::FPU);
+    cpu.sched.unusual.set(cpu.sched.unusual.get() & !unusual::FPU);
+}
+
+/// Ends a visit to the kernel: whoever is more important by now is chosen, and the FPU holds
+/// nothing of somebody who does not run.
+#[inline(always)]
+pub fn finish(cpu: &PerCpu) {
+    if take_reschedule(cpu) {
+        preempt(cpu);
+    }
+    if cpu.sched.fpu.get().is_some()
+        && let Some(ec) = cpu.sched.current.get()
+    {
+        switch_fpu(cpu, ec);
     }
 }
 
@@ -351,6 +412,7 @@ pub fn settle(cpu: &PerCpu) {
 pub fn attach(cpu: &PerCpu, vcpu: Obj<Vcpu>, virt: &mut virt::Cpu) {
     if cpu.sched.attached.get() != Some(vcpu) {
         detach(cpu);
+        release_fpu(cpu);
         cpu.sched.attached.set(Some(vcpu));
         // SAFETY: this is the vCPU's CPU, and `guest` is borrowed nowhere else meanwhile.
         unsafe { vcpu.guest() }.attach(virt);
@@ -417,6 +479,9 @@ pub fn forget(cpu: &PerCpu, ec: Obj<Ec>) {
         // SAFETY: this is the vCPU's CPU, and it is not attached.
         unsafe { vcpu.guest() }.retire();
     }
+    if cpu.sched.fpu.get() == Some(ec) {
+        release_fpu(cpu);
+    }
     if cpu.sched.current.get() == Some(ec) {
         cpu.set_nobody();
     }
@@ -446,7 +511,7 @@ pub fn leave_space(cpu: &PerCpu, pd: Obj<Pd>) {
         cpu.sched.space.set(None);
         cpu.set_ports(false);
         // SAFETY: the kernel's own tables map all that the kernel uses, and no user memory.
-        unsafe { tlb::set_cr3(crate::object::pd::kernel_root(), 0, false) };
+        unsafe { tlb::load_kernel(crate::object::pd::kernel_root()) };
     }
 }
 

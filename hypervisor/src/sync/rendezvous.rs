@@ -10,6 +10,7 @@
 use core::iter::successors;
 use core::sync::atomic::Ordering;
 
+use ipc::trace::Counter;
 use spin::mutex::SpinMutex;
 
 use super::Guard;
@@ -18,7 +19,7 @@ use crate::arch::percpu::PerCpu;
 use crate::cap::ObjectHeader;
 use crate::object::Obj;
 use crate::object::pd::Pd;
-use crate::{destroy, interrupt, sched};
+use crate::{destroy, interrupt, sched, trace};
 
 /// What every CPU is to do besides answering.
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,6 +67,7 @@ pub fn respond(cpu: &PerCpu) {
 }
 
 fn act(cpu: &PerCpu) {
+    trace::count(cpu, Counter::Rendezvous);
     let request = *REQUEST.lock();
     sched::drain(cpu);
     for object in successors(request.dead, |object| object.next.get()) {

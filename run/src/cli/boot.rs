@@ -14,7 +14,7 @@ use crate::iso::Medium;
 use crate::machine::{self, Machine};
 use crate::qemu::{Accel, EXIT_PASS, Firmware, Serial, Start};
 use crate::session::{End, Session};
-use crate::{bochs, deps, qemu, system, terminal, ui};
+use crate::{bochs, deps, images, qemu, system, terminal, ui};
 
 /// Seconds until a machine that nobody sits at is given up.
 const TIMEOUT: u64 = 600;
@@ -49,6 +49,7 @@ pub(super) fn run(context: &Context, args: &Boot, script: Vec<Step>) -> Result<E
     let session = Session {
         echo: true,
         log: args.log.as_deref(),
+        symbols: Some(&images::symbols(repo, images::HYPERVISOR)),
         timeout: Some(limit(args.timeout.unwrap_or(TIMEOUT))),
         to_the_end: !scripted,
     };

@@ -2,8 +2,10 @@
 
 pub mod conformance;
 pub mod host;
+pub mod inspect;
 pub mod lane;
 pub mod lint;
+pub mod pages;
 mod partition;
 pub mod report;
 pub mod size;
@@ -163,6 +165,7 @@ fn machines() -> Vec<Job> {
     let mut jobs = conformance::jobs();
     jobs.extend(system::jobs());
     jobs.extend(stick::jobs());
+    jobs.extend(inspect::jobs());
     jobs.sort_by_key(Job::rank);
     jobs
 }

@@ -9,6 +9,8 @@ use crate::images::HYPERVISOR;
 
 /// Most code lines that the kernel may have.
 const KERNEL_LINES: usize = 10_000;
+/// Most bytes that its stripped image may have.
+const KERNEL_IMAGE: u64 = 256 << 10;
 
 /// The cases.
 #[must_use]
@@ -25,6 +27,9 @@ fn lines(context: &Context) -> Result<String> {
 }
 
 fn image(context: &Context) -> Result<String> {
-    let path = context.images()?.path(HYPERVISOR);
-    Ok(format!("{} stripped", show(path.metadata()?.len())))
+    let size = context.images()?.path(HYPERVISOR).metadata()?.len();
+    if size > KERNEL_IMAGE {
+        bail!("the kernel's image has {}, more than {}", show(size), show(KERNEL_IMAGE));
+    }
+    Ok(format!("{} stripped", show(size)))
 }

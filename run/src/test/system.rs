@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::lane::Lane;
+use super::lane::{Lane, with_model};
 use super::{Context, Job, partition};
+use crate::bochs::Model;
 use crate::expect::Step;
 use crate::iso::{Contents, Medium, Plan};
 use crate::machine::Machine;
@@ -32,6 +33,8 @@ use Say::{Hear, Off, Often, Type};
 /// A machine that boots and what is said.
 struct Boot {
     lane: Lane,
+    /// A CPU that is not the lane's usual one.
+    model: Option<Model>,
     name: &'static str,
     config: &'static str,
     /// In QEMU.
@@ -50,6 +53,7 @@ impl Boot {
     const fn new(name: &'static str, config: &'static str, script: &'static [Say]) -> Self {
         Self {
             lane: Lane::QemuAmd,
+            model: None,
             name,
             config,
             firmware: Firmware::Bios,
@@ -71,13 +75,14 @@ impl Boot {
     }
 
     fn machine(&self) -> Result<Machine> {
-        match self.lane {
-            Lane::QemuAmd => Ok(Machine::Qemu(qemu::Machine {
+        match (self.lane, self.model) {
+            (_, Some(model)) => with_model(model, self.smp, self.memory),
+            (Lane::QemuAmd, None) => Ok(Machine::Qemu(qemu::Machine {
                 firmware: self.firmware,
                 medium: self.medium,
                 ..qemu::Machine::plain(self.smp, self.memory)
             })),
-            lane => lane.machine(self.smp, self.memory),
+            (lane, None) => lane.machine(self.smp, self.memory),
         }
     }
 }
@@ -219,6 +224,14 @@ const BOOTS: &[Boot] = &[
     Boot {
         lane: Lane::BochsIntel,
         ..Boot::new("2-cpus-to-shell-and-off", "quiet", TO_SHELL_AND_OFF)
+    },
+    Boot {
+        model: Some(Model::Haswell),
+        ..Boot::shell(Lane::BochsIntel, "haswell-1-cpu-to-shell", 1)
+    },
+    Boot {
+        model: Some(Model::Tigerlake),
+        ..Boot::shell(Lane::BochsIntel, "tigerlake-1-cpu-to-shell", 1)
     },
     Boot::shell(Lane::BochsAmd, "1-cpu-to-shell", 1),
     Boot {

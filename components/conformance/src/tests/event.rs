@@ -38,7 +38,7 @@ pub(super) const READ: u64 = 0;
 pub(super) const WRITE: u64 = 1;
 /// Execute.
 pub(super) const EXECUTE: u64 = 2;
-const UNDEFINED: u64 = 3;
+pub(super) const UNDEFINED: u64 = 3;
 const DIVIDE: u64 = 4;
 const BREAKPOINT: u64 = 5;
 const PRIVILEGED: u64 = 6;
@@ -86,10 +86,10 @@ impl Entry for Attempts {
 }
 
 /// Set in the word of a fault, as exception 0 without error code is 0 itself.
-const FAULT: u64 = 1 << 63;
+pub(crate) const FAULT: u64 = 1 << 63;
 
 /// Ends an attempt that raised an exception: notes it in `rax` and returns for it.
-struct Fixes;
+pub(crate) struct Fixes;
 
 /// Fault address of the last exception.
 static ADDRESS: AtomicU64 = AtomicU64::new(0);

@@ -15,7 +15,8 @@ group!("interrupt":
     bound_once_and_until_it_is_unbound,
     it_arrives_with_its_badge,
     it_arrives_on_another_cpu,
-    a_dying_semaphore_unbinds_nothing_else,
+    a_binding_ends_with_its_semaphore,
+    a_binding_ends_with_its_capability,
 );
 
 /// An interrupt of a device of this component, with its trigger flags.
@@ -91,7 +92,7 @@ fn it_arrives_on_another_cpu() -> Outcome {
     arrives(other_cpu().ok_or(Failure::Skip("one CPU"))?)
 }
 
-fn a_dying_semaphore_unbinds_nothing_else() -> Outcome {
+fn a_binding_ends_with_its_semaphore() -> Outcome {
     let (source, trigger) = interrupt()?;
     let cpu = process::start().cpu;
     {
@@ -99,10 +100,27 @@ fn a_dying_semaphore_unbinds_nothing_else() -> Outcome {
         let sm = ok!(d.semaphore(0));
         ok!(syscall::bind_interrupt(source, cpu, sm, 1, trigger));
     }
-    // The binding keeps the semaphore; it can be undone all the same.
-    ok!(syscall::unbind_interrupt(source));
+    refused!(syscall::unbind_interrupt(source), BadState);
+    refused!(syscall::acknowledge(source), BadState);
     let mut d = own();
     let sm = ok!(d.semaphore(0));
+    ok!(syscall::bind_interrupt(source, cpu, sm, 1, trigger));
+    ok!(syscall::unbind_interrupt(source));
+    Ok(())
+}
+
+fn a_binding_ends_with_its_capability() -> Outcome {
+    let (source, trigger) = interrupt()?;
+    let cpu = process::start().cpu;
+    let mut d = own();
+    let sm = ok!(d.semaphore(0));
+    let derived = ok!(with_rights(&mut d, source, Rights::INT_BIND | Rights::INT_ACK));
+    let other = ok!(with_rights(&mut d, source, Rights::INT_BIND));
+    ok!(syscall::bind_interrupt(derived, cpu, sm, 1, trigger));
+    d.delete(other.selector());
+    ok!(syscall::acknowledge(derived));
+    d.delete(derived.selector());
+    refused!(syscall::acknowledge(source), BadState);
     ok!(syscall::bind_interrupt(source, cpu, sm, 1, trigger));
     ok!(syscall::unbind_interrupt(source));
     Ok(())

@@ -3,6 +3,7 @@
 use ipc::cap::{Rights, Selector};
 use ipc::proto::start::{THREAD_BLOCK, layout};
 use ipc::state::Mtd;
+use ipc::status::{Result, Status};
 use ipc::syscall::{Call, Number};
 use sysroot::arch::portal_entry;
 use sysroot::cap::{Cap, Ec, Portal};
@@ -10,7 +11,7 @@ use sysroot::syscall::{self, EcStart};
 use sysroot::{process, selector};
 
 use super::ipc::Echo;
-use crate::check::Outcome;
+use crate::check::{Failure, Outcome};
 use crate::domain::{empty, own, raw, with_rights};
 use crate::runner::group;
 
@@ -28,6 +29,9 @@ group!("object":
     rights_to_bind,
     destinations_in_use,
     semaphore_count,
+    every_creation_needs_a_domain_and_the_right,
+    dead_contexts_take_nothing_more,
+    unknown_operations,
 );
 
 const UTCB: u64 = layout::THREADS.base + layout::THREADS.size / 2;
@@ -42,7 +46,7 @@ fn start() -> EcStart {
     }
 }
 
-fn create(start: EcStart) -> ipc::status::Result<Cap<Ec>> {
+fn create(start: EcStart) -> Result<Cap<Ec>> {
     let at = selector::alloc()?;
     // SAFETY: what is created here never runs.
     let created = unsafe { syscall::create_ec(at, process::pd(), start) };
@@ -77,7 +81,7 @@ fn execution_context_cpu() -> Outcome {
 
 fn execution_context_flags_and_events() -> Outcome {
     let cpu = process::start().cpu;
-    for flags in [2, 3, 0x80] {
+    for flags in [4, 5, 0x80] {
         let number = Number::new(Call::CreateEc).flags(flags).cpu(cpu);
         let pd = process::pd().raw();
         refused!(raw(number.0, [empty()?.0, pd, UTCB, UTCB, 0x1000]), BadParam);
@@ -201,5 +205,86 @@ fn semaphore_count() -> Outcome {
     }
     ok!(syscall::create_sm(at, process::pd(), u64::from(u32::MAX)));
     selector::delete(at);
+    Ok(())
+}
+
+/// Every creation, with this domain to pay for it.
+fn creations(pd: u64) -> core::result::Result<[(Call, Result<u64>); 7], Failure> {
+    let mut d = own();
+    let cpu = process::start().cpu;
+    let (handler, thread) = (d.handler(cpu)?, d.thread(cpu, 0, super::never)?);
+    let at = empty()?.0;
+    let entry = portal_entry::<Echo>();
+    Ok([
+        (Call::CreatePd, [at, pd, 20, 0, 0]),
+        (Call::CreateEc, [at, pd, UTCB, UTCB, 0x1000]),
+        (Call::CreateVcpu, [at, pd, at, 0, 0]),
+        (Call::CreateSc, [at, pd, thread.raw(), 1, 1000]),
+        (Call::CreatePt, [at, pd, handler.raw(), entry, 0]),
+        (Call::CreateSm, [at, pd, 0, 0, 0]),
+        (Call::CreateGuest, [at, pd, 0, 0, 0]),
+    ]
+    .map(|(call, arguments)| (call, raw(Number::new(call).cpu(cpu).0, arguments))))
+}
+
+fn every_creation_needs_a_domain_and_the_right() -> Outcome {
+    let mut d = own();
+    let weak = ok!(with_rights(&mut d, process::pd(), Rights::PD_DELEGATE | Rights::PD_CTRL));
+    for (call, result) in creations(weak.raw())? {
+        same!((call, result), (call, Err(Status::BadRight)));
+    }
+    let sm = ok!(d.semaphore(0));
+    for pd in [sm.raw(), empty()?.0, 0, Selector::COUNT] {
+        for (call, result) in creations(pd)? {
+            same!((call, result), (call, Err(Status::BadCap)));
+        }
+    }
+    Ok(())
+}
+
+extern "sysv64" fn faults(_utcb: u64) -> ! {
+    // SAFETY: nobody handles the exception: the thread ends here.
+    _ = unsafe { crate::arch::undefined(0, 0) };
+    super::never(0)
+}
+
+/// Its handler of nothing.
+struct Faults;
+
+impl sysroot::arch::Entry for Faults {
+    extern "sysv64" fn enter(_id: u64, _descriptor: u64) -> u64 {
+        faults(0)
+    }
+}
+
+fn dead_contexts_take_nothing_more() -> Outcome {
+    let mut d = own();
+    let (cpu, pd) = (process::start().cpu, process::pd());
+    let handler = ok!(d.handler(cpu));
+    let portal = ok!(d.portal::<Faults>(handler, 0));
+    refused!(super::ipc::call(portal, &[]), Aborted);
+    let (at, entry) = (empty()?, portal_entry::<Echo>());
+    // SAFETY: refused.
+    refused!(unsafe { syscall::create_pt(at, pd, handler, entry, 0) }, BadState);
+    refused!(syscall::recall(handler), BadState);
+    let thread = ok!(d.thread(cpu, 0, faults));
+    let sc = ok!(d.start(thread, process::start().priority + 1));
+    refused!(syscall::recall(thread), BadState);
+    d.delete(sc.selector());
+    refused!(syscall::create_sc(empty()?, pd, thread, 1, 1000), BadState);
+    Ok(())
+}
+
+fn unknown_operations() -> Outcome {
+    let mut d = own();
+    let ec = ok!(d.handler(process::start().cpu));
+    for operation in [0x40, 0xff] {
+        let number = Number::new(Call::CtrlEc).flags(operation).0;
+        refused!(raw(number, [ec.raw(), 0, 0, 0, 0]), BadParam);
+    }
+    // A selector that does not exist, in the calls that name a range of their own space.
+    refused!(syscall::revoke_object(Selector(Selector::COUNT), Rights::FULL, false), BadCap);
+    let range = ipc::cap::Range::object(Rights::FULL);
+    refused!(syscall::query(range, Selector::COUNT), BadCap);
     Ok(())
 }

@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use ipc::cap::{Held, MemRights, ObjectType, Range, Rights, Selector, Space};
 use ipc::proto::start::layout;
-use ipc::status::Result;
+use ipc::status::{Result, Status};
 use ipc::utcb::{ITEMS, Item, Message, Window};
 use sysroot::arch::Entry;
 use sysroot::cap::{Cap, Portal, Semaphore};
@@ -28,6 +28,7 @@ group!("transfer":
     a_reply_carries_capabilities,
     translation_names_what_the_receiver_owns,
     as_many_as_there_are_items,
+    a_chain_that_is_too_long,
 );
 
 /// First selector of the receiver's window.
@@ -296,5 +297,26 @@ fn as_many_as_there_are_items() -> Outcome {
     let items: [Item; ITEMS] = core::array::from_fn(|n| object(sm, Rights::SM_UP, n as u64));
     same!(ok!(send(portal, &items)).0, 32);
     same!(held(&mut d, AT + 31)?.0, Some(ObjectType::Sm));
+    Ok(())
+}
+
+fn a_chain_that_is_too_long() -> Outcome {
+    let (mut d, mut own) = (ok!(Domain::new(300)), own());
+    let portal = ok!(receiver(&mut d));
+    let sm = ok!(own.semaphore(0));
+    let mut end = sm;
+    loop {
+        let next = selector::alloc()?;
+        let done = syscall::delegate_object(process::pd(), end, next, Rights::SM_UP, 0);
+        if done == Err(Status::Overflow) {
+            selector::free(next);
+            break;
+        }
+        ok!(done);
+        own.keep(next);
+        end = Cap::new(next);
+    }
+    refused!(send(portal, &[object(end, Rights::SM_UP, 0)]), Overflow);
+    same!(held(&mut d, AT)?.0, Some(ObjectType::Null));
     Ok(())
 }

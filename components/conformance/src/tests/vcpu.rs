@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering::SeqCst;
 use ipc::cap::{MemRights, Range, Rights};
 use ipc::event::Exit;
 use ipc::exit::{Io, MemoryAccess};
-use ipc::state::{Inject, Mtd};
+use ipc::state::{Inject, Mtd, State};
 use sysroot::cap::{Cap, Guest};
 use sysroot::{process, selector, syscall, time, utcb};
 
@@ -28,8 +28,13 @@ group!("vcpu":
     an_interrupt_is_injected,
     a_triple_fault_is_a_shutdown,
     state_that_makes_no_sense_is_an_exit,
+    each_group_that_makes_no_sense_is_named,
+    an_event_that_cannot_be_delivered_is_an_exit,
+    what_the_processor_refuses_is_an_exit,
     state_can_be_read_and_written,
     rights,
+    destinations_in_use,
+    without_virtualization,
     only_memory_goes_into_a_guest_space,
     revoked_memory_is_gone_for_the_guest,
     destroyed_while_it_runs,
@@ -184,6 +189,117 @@ fn state_that_makes_no_sense_is_an_exit() -> Outcome {
     Ok(())
 }
 
+/// Spoils a state.
+type Spoil = fn(&mut State);
+
+/// Values that no processor has, and the groups that they are in.
+const NONSENSE: [(Mtd, Spoil); 16] = [
+    (Mtd::RIP, |s| s.rflags |= 1 << 15),
+    (Mtd::RIP, |s| s.rflags |= 1 << 17),
+    (Mtd::DATA_SEG, |s| s.fs.base = 1 << 60),
+    (Mtd::SYS_SEG, |s| s.tr.base = 1 << 60),
+    (Mtd::SYS_SEG, |s| s.idtr.limit = 1 << 16),
+    (Mtd::CR, |s| s.cr0 |= 1 << 31),
+    (Mtd::CR, |s| s.cr4 |= 1 << 13),
+    (Mtd::CR8, |s| s.cr8 = 16),
+    (Mtd::DR, |s| s.dr7 |= 1 << 32),
+    (Mtd::EFER_PAT, |s| s.efer |= 1 << 12),
+    (Mtd::EFER_PAT, |s| s.pat = 2),
+    (Mtd::SYSCALL_MSR, |s| s.lstar = 1 << 60),
+    (Mtd::SYSENTER_MSR, |s| s.sysenter_eip = 1 << 60),
+    (Mtd::XSTATE, |s| s.xcr0 = 0),
+    (Mtd::INJECT, |s| s.inject = 1 << 14),
+    (Mtd::ACTIVITY, |s| s.activity = 1 << 3),
+];
+
+/// Changes groups of a halted vCPU's state and lets it go on; it has stopped again by then.
+fn go_on_with(machine: &Machine, mtd: Mtd, change: impl FnOnce(&mut State)) -> Outcome {
+    // SAFETY: no reference into the state area is held.
+    unsafe { ok!(syscall::get_state(machine.vcpu, Mtd::all())) };
+    utcb::with_state(change);
+    ok!(syscall::set_state(machine.vcpu, mtd));
+    MONITOR.count.store(0, SeqCst);
+    MONITOR.resume.store(1, SeqCst);
+    ok!(syscall::recall(machine.vcpu));
+    same!(MONITOR.exit(0).0, Some(Exit::Recall));
+    Ok(())
+}
+
+fn each_group_that_makes_no_sense_is_named() -> Outcome {
+    let machine = run(0x380)?;
+    for (mtd, spoil) in NONSENSE {
+        go_on_with(&machine, mtd, spoil)?;
+        same!(MONITOR.exit(1), (Some(Exit::EntryFailed), u64::MAX, mtd.bits()));
+    }
+    // Nothing of it has changed anything: the second HLT is next.
+    go_on_with(&machine, Mtd::empty(), |_| {})?;
+    same!(MONITOR.exit(1).0, Some(Exit::Hlt));
+    Ok(())
+}
+
+fn an_event_that_cannot_be_delivered_is_an_exit() -> Outcome {
+    // Interrupts are off; real mode has no error codes; there are 32 exceptions; kinds without a
+    // meaning; NMIs have one vector.
+    let valid = |bits| Inject(Inject::VALID | bits);
+    for event in [
+        Inject::interrupt(0x20),
+        Inject::exception(14, Some(0)),
+        Inject::exception(32, None),
+        Inject::exception(2, None),
+        valid(1 << 8),
+        valid(7 << 8),
+        valid(2 << 8 | 3),
+    ] {
+        let mut machine = Machine::new(cpu(), 0)?;
+        MONITOR.inject.store(event.0, SeqCst);
+        ok!(machine.start());
+        same!(MONITOR.exit(1), (Some(Exit::EntryFailed), u64::MAX, Mtd::INJECT.bits()));
+        same!(MONITOR.count.load(SeqCst), 2);
+    }
+    Ok(())
+}
+
+/// Segments that no guest can have loaded. Processors differ in what of it they check; whatever
+/// they do is an exit, and the vCPU is as good as before.
+fn what_the_processor_refuses_is_an_exit() -> Outcome {
+    const SEGMENTS: Mtd = Mtd::RIP.union(Mtd::CS_SS).union(Mtd::DATA_SEG).union(Mtd::SYS_SEG);
+    let machine = run(0x380)?;
+    // SAFETY: no reference into the state area is held.
+    unsafe { ok!(syscall::get_state(machine.vcpu, Mtd::all())) };
+    let good = utcb::with_state(|s| s.clone());
+    let mut random = 1_u64;
+    for round in 0..64 {
+        go_on_with(&machine, SEGMENTS, |s| {
+            s.rip = good.rip;
+            let State { cs, ss, ds, es, fs, gs, tr, ldtr, .. } = s;
+            for (n, segment) in [tr, cs, ss, ds, es, fs, gs, ldtr].into_iter().enumerate() {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(round | 1);
+                // The first one tries each segment by itself: one that is not there.
+                if round == n as u64 {
+                    segment.attributes = 0;
+                } else if round >= 8 && random >> 62 == 0 {
+                    let [limit @ .., a, b, _, _] = random.to_le_bytes();
+                    segment.attributes = u16::from_le_bytes([a, b]) & 0xf0ff;
+                    segment.limit = u32::from_le_bytes(limit);
+                }
+            }
+            MONITOR.deadline.store(time::deadline_in_ms(5), SeqCst);
+        })?;
+        let (exit, raw, _) = MONITOR.exit(1);
+        check!(exit.is_some());
+        if exit == Some(Exit::EntryFailed) {
+            // Not the kernel's word; nothing ran.
+            check!(raw != 0 && raw != u64::MAX);
+            // SAFETY: as above.
+            unsafe { ok!(syscall::get_state(machine.vcpu, Mtd::RIP)) };
+            same!(utcb::with_state(|s| s.rip), good.rip);
+        }
+        go_on_with(&machine, Mtd::all(), |s| *s = good.clone())?;
+        same!((round, MONITOR.exit(1).0), (round, Some(Exit::Hlt)));
+    }
+    Ok(())
+}
+
 fn state_can_be_read_and_written() -> Outcome {
     let machine = run(0x380)?;
     let mtd = Mtd::RIP | Mtd::GPR_ACDB | Mtd::GPR_BSD;
@@ -230,6 +346,29 @@ fn rights() -> Outcome {
     );
     refused!(syscall::create_vcpu(at, process::pd(), space, u16::MAX, 0), BadCpu);
     refused!(syscall::create_vcpu(at, process::pd(), space, cpu(), u32::MAX), BadParam);
+    Ok(())
+}
+
+fn destinations_in_use() -> Outcome {
+    let machine = Machine::new(cpu(), 0)?;
+    let (at, pd) = (machine.vcpu.selector(), process::pd());
+    refused!(syscall::create_guest(at, pd), Exists);
+    refused!(syscall::create_vcpu(at, pd, machine.space, cpu(), 0), Exists);
+    Ok(())
+}
+
+fn without_virtualization() -> Outcome {
+    let at = empty()?;
+    match syscall::create_guest(at, process::pd()) {
+        Err(ipc::status::Status::NotSupported) => {}
+        other => {
+            ok!(other);
+            selector::delete(at);
+            return Err(Failure::Skip("the machine runs guests"));
+        }
+    }
+    let space = Cap::<Guest>::new(process::pd().selector());
+    refused!(syscall::create_vcpu(at, process::pd(), space, cpu(), 0), NotSupported);
     Ok(())
 }
 

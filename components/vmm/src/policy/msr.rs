@@ -83,6 +83,7 @@ pub const TABLE: &[Entry] = &[
         Action::Absent,
         "speculation control: hidden, the kernel does not switch it",
     ),
+    range(0x04e, 0x04f, Action::Absent, "no serial number"),
     one(0x079, Action::Constant(0), "microcode update: accepted and dropped"),
     one(0x08b, Action::Constant(MICROCODE), "microcode revision: new enough for every check"),
     range(0x0c1, 0x0c8, Action::Absent, "no performance counters"),

@@ -155,27 +155,19 @@ fn command(apic_id: u32, command: u32) {
     }
 }
 
-/// Arms the timer of this CPU for an absolute TSC value. It may fire early where the deadline lies
-/// beyond what the timer can count: the handler looks at the clock and arms again.
+/// Arms the timer of this CPU for an absolute TSC value, or disarms it: 0. It may fire early where
+/// the deadline lies beyond what the timer can count: the handler looks at the clock and arms again.
 pub fn arm(deadline: u64) {
     if cpu::features().tsc_deadline {
-        // SAFETY: the timer is in TSC-deadline mode; 0 would disarm it.
-        unsafe { msr::write(msr::TSC_DEADLINE, deadline.max(1)) };
+        // SAFETY: the timer is in TSC-deadline mode.
+        unsafe { msr::write(msr::TSC_DEADLINE, deadline) };
+    } else if deadline == 0 {
+        write(register::INITIAL_COUNT, 0);
     } else {
         let ticks = u128::from(deadline.saturating_sub(instr::rdtsc()));
         // Rounded up, so that the handler finds the deadline passed.
         let count = ((ticks * u128::from(RATIO.load(Ordering::Relaxed))) >> 32) + 1;
         write(register::INITIAL_COUNT, u32::try_from(count).unwrap_or(u32::MAX));
-    }
-}
-
-/// Disarms the timer of this CPU.
-pub fn disarm() {
-    if cpu::features().tsc_deadline {
-        // SAFETY: the timer is in TSC-deadline mode.
-        unsafe { msr::write(msr::TSC_DEADLINE, 0) };
-    } else {
-        write(register::INITIAL_COUNT, 0);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the processor can do, and the control registers that switch it on.
 
 use super::descriptors::{self, KERNEL_CODE, STAR_SYSRET};
-use super::{entry, msr};
+use super::{entry, msr, tlb};
 use crate::num::u64_of;
 use raw_cpuid::CpuId;
 use spin::Once;
@@ -92,6 +92,9 @@ pub unsafe fn init(cpu: usize) {
     unsafe {
         Cr0::write_raw(cr0.bits());
         Cr4::write_raw(cr4.bits());
+        if cr4.contains(Cr4Flags::PCID) {
+            tlb::use_pcids();
+        }
         msr::write(msr::PAT, PAGE_ATTRIBUTES);
         descriptors::load(cpu);
         msr::write(msr::STAR, STAR);

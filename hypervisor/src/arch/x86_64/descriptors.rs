@@ -3,9 +3,9 @@
 use super::entry;
 use super::layout::{in_window, window};
 use crate::num::{low8, low16, u64_of, usize_of};
+use core::cell::UnsafeCell;
 use core::mem::offset_of;
 use core::ptr::with_exposed_provenance_mut;
-use spin::Once;
 use x86_64::VirtAddr;
 use x86_64::instructions::segmentation::{CS, SS, Segment};
 use x86_64::instructions::tables::{lgdt, lidt, load_tss};
@@ -65,8 +65,28 @@ impl Descriptors {
     }
 }
 
-/// The gates of all CPUs; written once, by the first that loads them.
-static IDT: Once<[[u64; 2]; 256]> = Once::new();
+/// The gates of all CPUs, in read-only data.
+#[repr(C, align(16))]
+struct Idt(UnsafeCell<[[u64; 2]; 256]>);
+
+// SAFETY: written once, before other CPUs start.
+unsafe impl Sync for Idt {}
+
+#[cfg_attr(target_os = "none", unsafe(link_section = ".rodata.idt"))]
+static IDT: Idt = Idt(UnsafeCell::new([[0; 2]; 256]));
+
+/// Writes the gates.
+///
+/// # Safety
+/// Called once, on the boot page tables, which map read-only data writable.
+pub unsafe fn install_vectors() {
+    let gates = core::array::from_fn(|n| {
+        let vector = low8(u64_of(n));
+        gate(vector, entry::handler(vector))
+    });
+    // SAFETY: writable and nobody else's, as promised.
+    unsafe { IDT.0.get().write_volatile(gates) };
+}
 
 /// An interrupt gate (IF is cleared) into kernel code.
 const fn gate(vector: u8, stub: u64) -> [u64; 2] {
@@ -91,12 +111,6 @@ pub unsafe fn load(cpu: usize) {
     let tss = in_window(cpu, window::TSS);
     let place = with_exposed_provenance_mut::<Descriptors>(usize_of(tss));
     let gdt = tss + u64_of(offset_of!(Descriptors, gdt));
-    let idt = IDT.call_once(|| {
-        core::array::from_fn(|n| {
-            let vector = low8(u64_of(n));
-            gate(vector, entry::handler(vector))
-        })
-    });
     let selector = SegmentSelector;
     // SAFETY: the page is mapped writable and nobody else's; the selectors match the new GDT; IDT
     // and GDT stay where they are for good. The start code left null data segments.
@@ -106,7 +120,7 @@ pub unsafe fn load(cpu: usize) {
         CS::set_reg(selector(KERNEL_CODE));
         SS::set_reg(selector(KERNEL_DATA));
         load_tss(selector(TASK_STATE));
-        lidt(&table(VirtAddr::from_ptr(idt), size_of_val(idt)));
+        lidt(&table(VirtAddr::from_ptr(IDT.0.get()), size_of::<Idt>()));
     }
 }
 

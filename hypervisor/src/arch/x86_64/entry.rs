@@ -12,6 +12,7 @@ use core::mem::offset_of;
 
 use ipc::syscall::Call;
 
+use super::layout::window;
 use super::percpu::PerCpu;
 use super::regs::{FRAME_END, Pair, Regs, flag};
 
@@ -53,7 +54,7 @@ unsafe extern "sysv64" {
 #[repr(C)]
 #[expect(missing_docs, reason = "registers are named as in the manuals")]
 pub struct KernelFrame {
-    /// R15 to R8, RBP, RDI, RSI, RDX, RCX, RBX, RAX.
+    /// As [`KernelFrame::NAMES`] names them.
     pub registers: [u64; 15],
     pub vector: u64,
     pub error: u64,
@@ -62,6 +63,19 @@ pub struct KernelFrame {
     pub rflags: u64,
     pub rsp: u64,
     pub ss: u64,
+}
+
+impl KernelFrame {
+    /// What is in `registers`.
+    pub const NAMES: [&str; 15] = [
+        "r15", "r14", "r13", "r12", "r11", "r10", "r9", "r8", "rbp", "rdi", "rsi", "rdx", "rcx",
+        "rbx", "rax",
+    ];
+
+    /// RBP.
+    pub const fn rbp(&self) -> u64 {
+        self.registers[8]
+    }
 }
 
 /// Saves what the fast way back restores, into the [`Regs`] that end at `r9`; `$rsp` has the user's
@@ -123,14 +137,10 @@ pub unsafe extern "sysv64" fn syscall_entry() {
         "mov rsp, gs:[{stack}]",
         "jb 2f",
         "call {portico_reply}",
-        "mov rsp, gs:[{rsp0}]",
-        "mov rdi, rax",
-        "mov rsi, rdx",
-        "xor eax, eax",
-        "xor edx, edx",
-        leave!(),
+        "jmp 5f",
         "2:",
         "call {portico_call}",
+        "5:",
         "mov rsp, gs:[{rsp0}]",
         "mov rdi, rax",
         "mov rsi, rdx",
@@ -141,31 +151,21 @@ pub unsafe extern "sysv64" fn syscall_entry() {
         "3:",
         "mov r9, rsp",
         "mov rsp, gs:[{stack}]",
-        "push r8",
-        "push r10",
-        "push rdx",
-        "push rsi",
-        "push rdi",
-        "push rax",
-        "push r9",
-        "push r11",
-        "push rcx",
-        "push rcx",
+        ".irp r, r8, r10, rdx, rsi, rdi, rax, r9, r11, rcx, rcx",
+        "push \\r",
+        ".endr",
         "mov rdx, rax",
         "call {short}",
-        "pop rcx",
-        "pop rcx",
-        "pop r11",
-        "pop r9",
+        ".irp r, rcx, rcx, r11, r9",
+        "pop \\r",
+        ".endr",
         "test eax, eax",
         "js 4f",
         "mov rsp, r9",
         "mov rsi, rdx",
-        "xor edi, edi",
-        "xor edx, edx",
-        "xor r8d, r8d",
-        "xor r9d, r9d",
-        "xor r10d, r10d",
+        ".irp r, edi, edx, r8d, r9d, r10d",
+        "xor \\r, \\r",
+        ".endr",
         "swapgs",
         "sysretq",
         // Any other call.
@@ -173,12 +173,9 @@ pub unsafe extern "sysv64" fn syscall_entry() {
         "mov r8, r9",
         "mov r9, gs:[{rsp0}]",
         save!("r8"),
-        "pop r9",
-        "pop rdi",
-        "pop rsi",
-        "pop rdx",
-        "pop rcx",
-        "pop r8",
+        ".irp r, r9, rdi, rsi, rdx, rcx, r8",
+        "pop \\r",
+        ".endr",
         "call {syscall}",
         reply = const Call::Reply as u8,
         rsp0 = const PerCpu::RSP0,
@@ -357,6 +354,34 @@ pub fn handler(vector: u8) -> u64 {
     let table = (vectors as *const () as usize).next_multiple_of(STUB_SIZE);
     let stub = table + usize::from(vector) * STUB_SIZE;
     crate::num::u64_of(if vector == 2 { nmi as *const () as usize } else { stub })
+}
+
+/// The caller's frame pointer.
+#[inline(always)]
+pub fn frame_pointer() -> u64 {
+    let pointer;
+    // SAFETY: reads a register.
+    unsafe { asm!("mov {}, rbp", out(reg) pointer, options(nomem, nostack, preserves_flags)) };
+    pointer
+}
+
+/// Calls `visit` with the return addresses that the chain of frame pointers from `frame` leads to,
+/// as far as it stays in one of the stacks of the CPU that runs this.
+pub fn return_addresses(mut frame: u64, visit: impl Fn(u64)) {
+    let window = frame_pointer() & !(window::SIZE - 1);
+    let stacks = [window::STACK].into_iter().chain(window::IST);
+    let mut bounds = stacks.map(|(start, end)| window + start..window + end - 8);
+    let Some(stack) = bounds.find(|stack| stack.contains(&frame)) else { return };
+    while frame.is_multiple_of(8) && stack.contains(&frame) {
+        let words = core::ptr::with_exposed_provenance::<[u64; 2]>(crate::num::usize_of(frame));
+        // SAFETY: both words are in a stack, which is mapped; any content will do.
+        let [next, address] = unsafe { words.read_volatile() };
+        visit(address);
+        if next <= frame {
+            return;
+        }
+        frame = next;
+    }
 }
 
 /// Lets one pending interrupt in and returns its vector, if there was one.

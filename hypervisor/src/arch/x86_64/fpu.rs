@@ -1,8 +1,8 @@
 //! FPU and vector state: who has it in the CPU, and where it is otherwise.
 //!
-//! The kernel uses no vector registers. CR0.TS is set unless the state of whoever runs is in the
-//! CPU, so nobody sees another's: state is loaded when its owner gets the CPU and stored when it
-//! loses it, never later.
+//! The kernel uses no vector registers. CR0.TS is set unless the state of the host execution context
+//! that runs is in the CPU, so nobody sees another's: state is loaded when its owner gets the CPU and
+//! stored when it loses it, never later. A guest's stays while its own VMM handles an exit.
 
 use core::arch::asm;
 use core::ptr::NonNull;
@@ -149,6 +149,12 @@ impl Fpu {
         }
         deny();
     }
+}
+
+/// Lets user code use the FPU.
+pub fn allow() {
+    // SAFETY: whatever state the FPU holds is that of whoever runs next.
+    unsafe { asm!("clts", options(nomem, nostack, preserves_flags)) };
 }
 
 /// Sets CR0.TS: user code cannot use the FPU. For a guest its own CR0 counts.

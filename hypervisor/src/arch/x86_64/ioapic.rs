@@ -12,8 +12,6 @@ pub const MAX_IOAPICS: usize = 8;
 const VERSION: u32 = 1;
 const TABLE: u32 = 0x10;
 const MASKED: u32 = 1 << 16;
-const LEVEL: u32 = 1 << 15;
-const ACTIVE_LOW: u32 = 1 << 13;
 
 /// An I/O APIC as ACPI describes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,18 +22,10 @@ pub struct Description {
     pub gsi: u32,
 }
 
-/// Where an interrupt goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// Vector.
-    pub vector: u8,
-    /// Local APIC of the CPU.
-    pub apic_id: u8,
-    /// Level-triggered, otherwise edge.
-    pub level: bool,
-    /// Active low, otherwise high.
-    pub active_low: bool,
-}
+/// How a line signals, as an entry of the redirection table has it.
+pub const LEVEL: u32 = 1 << 15;
+/// The line is active low.
+pub const ACTIVE_LOW: u32 = 1 << 13;
 
 struct IoApic {
     registers: u64,
@@ -67,18 +57,15 @@ pub unsafe fn init(descriptions: &[Description]) -> u32 {
     ioapics.iter().map(|ioapic| ioapic.gsi.saturating_add(ioapic.pins)).max().unwrap_or(0)
 }
 
-/// Routes a GSI, masked or not. A GSI that no I/O APIC has never interrupts.
-pub fn route(gsi: u32, route: Route, masked: bool) {
+/// Lets a GSI raise a vector on the CPU with an APIC id; `flags` has [`LEVEL`] and [`ACTIVE_LOW`].
+/// One that no I/O APIC has never interrupts.
+pub fn route(gsi: u32, vector: u8, apic_id: u32, flags: u32) {
     with_pin(gsi, |ioapic, entry| {
-        let low = u32::from(route.vector)
-            | if route.level { LEVEL } else { 0 }
-            | if route.active_low { ACTIVE_LOW } else { 0 };
+        let low = u32::from(vector) | flags;
         // Masked while the two halves disagree.
         ioapic.write(entry, low | MASKED);
-        ioapic.write(entry + 1, u32::from(route.apic_id) << 24);
-        if !masked {
-            ioapic.write(entry, low);
-        }
+        ioapic.write(entry + 1, apic_id << 24);
+        ioapic.write(entry, low);
     });
 }
 

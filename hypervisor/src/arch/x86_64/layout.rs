@@ -50,6 +50,8 @@ pub mod window {
     pub const IO_BITMAP: u64 = 17 * PAGE;
     /// Page of ones behind the bitmap; the processor reads one byte past the bitmap's end.
     pub const IO_BITMAP_END: u64 = 19 * PAGE;
+    /// Control page of the trace, the same for all CPUs, and the ring of this one behind it.
+    pub const TRACE: u64 = 20 * PAGE;
 }
 
 const _: () =

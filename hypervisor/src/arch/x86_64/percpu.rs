@@ -3,10 +3,13 @@
 use core::arch::asm;
 use core::cell::Cell;
 use core::mem::offset_of;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::descriptors::{IO_BITMAP_NONE, IO_BITMAP_OFFSET, PERCPU_TO_RSP0};
-use super::layout::{in_window, window};
+use super::layout::{PAGE, in_window, window};
 use super::regs::{FRAME_END, Regs, flag};
+use ipc::trace::Ring;
+
 use crate::num::{low8, u64_of, usize_of};
 use x86_64::structures::tss::TaskStateSegment;
 
@@ -76,6 +79,27 @@ impl PerCpu {
         self.nobody.set(flag::DEAD);
         self.sched.current.set(None);
         self.set_rsp0(u64_of((&raw const self.nobody).addr() + FRAME_END));
+    }
+
+    /// Whether somebody wants records in the trace.
+    #[inline(always)]
+    pub fn is_traced(&self) -> bool {
+        // SAFETY: the control page of the trace is mapped there for good; whoever else writes it
+        // uses atomics, or gets what the last of them left.
+        unsafe { (*self.in_window::<AtomicU64>(window::TRACE)).load(Ordering::Relaxed) != 0 }
+    }
+
+    /// This CPU's part of the trace.
+    #[inline(always)]
+    pub fn ring(&self) -> &Ring {
+        // SAFETY: the ring is mapped there for good, and consists of atomics.
+        unsafe { &*self.in_window::<Ring>(window::TRACE + PAGE) }
+    }
+
+    #[inline(always)]
+    fn in_window<T>(&self, offset: u64) -> *const T {
+        let own = core::ptr::from_ref(self).addr();
+        core::ptr::with_exposed_provenance(own + usize_of(offset - window::PERCPU))
     }
 
     /// Takes the noted vector.

@@ -20,6 +20,8 @@ pub mod flag {
     pub const DEADLINE: u64 = 1 << 5;
     /// An event waits until its handler is free.
     pub const PENDING: u64 = 1 << 6;
+    /// It uses the FPU, which does not hold its state.
+    pub const FPU: u64 = 1 << 7;
 }
 
 /// Saved registers. The processor pushes the last five words itself when an interrupt arrives in

@@ -32,13 +32,11 @@ header:
 header_end:
 
 # ---- Boot page tables, stack, segments ----
-.section .bss.boot, "aw", @nobits
+.section .boot.bss, "aw", @nobits
 .balign 4096
 boot_pml4:      .skip 4096
-boot_low_pdpt:  .skip 4096
-boot_low_pd:    .skip 4 * 4096
-boot_high_pdpt: .skip 4096
-boot_high_pd:   .skip 4096
+boot_pdpt:      .skip 4096
+boot_pd:        .skip 5 * 4096
 .skip 8 * 4096
 boot_stack_top:
 
@@ -79,36 +77,26 @@ start_here:
     cmp edx, (1 << 29) | (1 << 20)
     jne boot_fail
 
-    # First 4 GiB one to one, in 2 MiB pages.
-    lea edi, [ebp + boot_low_pd - IMAGE_BASE]
+    # First 4 GiB one to one, then 16 MiB of image, in 2 MiB pages.
+    lea edi, [ebp + boot_pd - IMAGE_BASE]
     mov eax, 0x83
+    mov edx, 0x200000
     mov ecx, 2048
-2:  mov [edi], eax
-    add edi, 8
-    add eax, 0x200000
-    loop 2b
-    # 16 MiB of image at the link address.
-    lea edi, [ebp + boot_high_pd - IMAGE_BASE]
+    call fill
     lea eax, [ebp + 0x83]
     mov ecx, 8
-3:  mov [edi], eax
-    add edi, 8
-    add eax, 0x200000
-    loop 3b
-    # Upper levels.
-    lea edi, [ebp + boot_low_pdpt - IMAGE_BASE]
-    lea eax, [ebp + boot_low_pd - IMAGE_BASE + 3]
+    call fill
+    # The upper levels: both ends of the address space share a table, and the fifth page directory
+    # is that of the link address.
+    lea edi, [ebp + boot_pdpt - IMAGE_BASE]
+    lea eax, [ebp + boot_pd - IMAGE_BASE + 3]
+    mov edx, 0x1000
     mov ecx, 4
-4:  mov [edi], eax
-    add edi, 8
-    add eax, 0x1000
-    loop 4b
-    lea eax, [ebp + boot_high_pd - IMAGE_BASE + 3]
-    mov [ebp + boot_high_pdpt - IMAGE_BASE + 510 * 8], eax
+    call fill
+    mov [edi + 506 * 8], eax
     lea edi, [ebp + boot_pml4 - IMAGE_BASE]
-    lea eax, [ebp + boot_low_pdpt - IMAGE_BASE + 3]
+    lea eax, [ebp + boot_pdpt - IMAGE_BASE + 3]
     mov [edi], eax
-    lea eax, [ebp + boot_high_pdpt - IMAGE_BASE + 3]
     mov [edi + 511 * 8], eax
 
     # Long mode: PAE, tables, LME and NXE, paging with write protection.
@@ -128,6 +116,13 @@ start_here:
     push 8
     push eax
     retf
+
+fill:
+    mov [edi], eax
+    add edi, 8
+    add eax, edx
+    loop fill
+    ret
 
 boot_fail:
     cli
@@ -167,6 +162,8 @@ pub struct ImageLayout {
     pub rodata: u64,
     /// First byte of the writable data.
     pub data: u64,
+    /// Boot page tables and boot stack, of no use later.
+    pub boot: u64,
     /// End of the image; everything is page aligned.
     pub end: u64,
 }
@@ -176,12 +173,14 @@ pub fn image_layout() -> ImageLayout {
     unsafe extern "C" {
         static image_rodata: u8;
         static image_data: u8;
+        static image_boot: u8;
         static image_end: u8;
     }
     let offset = |symbol: *const u8| crate::num::u64_of(symbol.addr()) - super::layout::IMAGE_BASE;
     ImageLayout {
         rodata: offset(&raw const image_rodata),
         data: offset(&raw const image_data),
+        boot: offset(&raw const image_boot),
         end: offset(&raw const image_end),
     }
 }

@@ -1,7 +1,8 @@
 //! ACPI tables of today, of 1996, and damaged ones.
 
+use super::super::machine::Machine;
 use super::super::tests::{Patches, fix_checksum, madt, root_pointer, table};
-use super::{Description, IRQ_ACTIVE_LOW, IRQ_LEVEL, MadtEntry, find_madt, madt_entries};
+use super::{Description, IRQ_ACTIVE_LOW, IRQ_LEVEL, find_madt, madt_entries};
 use proptest::prelude::{any, proptest};
 
 const MADT_AT: u64 = 0x7ff0_0000;
@@ -35,35 +36,40 @@ fn patch(memory: &mut Patches, address: u64) -> &mut Vec<u8> {
     &mut memory.0.iter_mut().find(|(base, _)| *base == address).unwrap().1
 }
 
-fn entries(memory: &Patches, rsdp: &[u8]) -> Vec<MadtEntry> {
-    madt_entries(find_madt(memory, rsdp).unwrap().1).collect()
+fn machine(madt: &[u8]) -> Machine {
+    let mut machine = Machine { x2apic: true, ..Machine::default() };
+    for (kind, entry) in madt_entries(madt) {
+        let _ = machine.take(kind, entry);
+    }
+    machine
+}
+
+/// The CPUs that the tables describe.
+fn cpus(memory: &Patches, rsdp: &[u8]) -> Vec<u32> {
+    machine(find_madt(memory, rsdp).unwrap().1).cpus.iter().copied().collect()
 }
 
 #[test]
 fn the_madt_is_understood() {
-    let found = entries(&memory(), &root_pointer(RSDT_AT, Some(XSDT_AT)));
-    assert_eq!(
-        found,
-        [
-            MadtEntry::Cpu(0),
-            MadtEntry::Cpu(2),
-            MadtEntry::Cpu(300),
-            MadtEntry::IoApic(Description { base: 0xfec0_0000, gsi: 0 }),
-            MadtEntry::IoApic(Description { base: 0xfec1_0000, gsi: 24 }),
-            MadtEntry::Override(0, 2),
-            MadtEntry::Override(9, 9 | IRQ_LEVEL | IRQ_ACTIVE_LOW),
-        ]
-    );
+    let memory = memory();
+    let (_, madt) = find_madt(&memory, &root_pointer(RSDT_AT, Some(XSDT_AT))).unwrap();
+    let found = machine(madt);
+    assert_eq!(found.cpus, [0, 2, 300]);
+    let [first, second] = [(0xfec0_0000, 0), (0xfec1_0000, 24)];
+    let ioapics = [first, second].map(|(base, gsi)| Description { base, gsi });
+    assert_eq!(found.ioapics, ioapics);
+    assert_eq!(found.isa_irqs[0], 2);
+    assert_eq!(found.isa_irqs[9], 9 | IRQ_LEVEL | IRQ_ACTIVE_LOW);
 }
 
 #[test]
 fn the_rsdt_serves_where_the_xsdt_is_missing_or_damaged() {
-    assert_eq!(entries(&memory(), &root_pointer(RSDT_AT, None)), []);
-    assert_eq!(entries(&memory(), &root_pointer(RSDT_AT, Some(0))), []);
-    assert_eq!(entries(&memory(), &root_pointer(RSDT_AT, Some(0x1000))), []);
+    assert_eq!(cpus(&memory(), &root_pointer(RSDT_AT, None)), []);
+    assert_eq!(cpus(&memory(), &root_pointer(RSDT_AT, Some(0))), []);
+    assert_eq!(cpus(&memory(), &root_pointer(RSDT_AT, Some(0x1000))), []);
     let mut memory = memory();
     patch(&mut memory, XSDT_AT)[20] ^= 1;
-    assert_eq!(entries(&memory, &root_pointer(RSDT_AT, Some(XSDT_AT))), []);
+    assert_eq!(cpus(&memory, &root_pointer(RSDT_AT, Some(XSDT_AT))), []);
 }
 
 #[test]
@@ -99,7 +105,7 @@ fn a_madt_entry_without_length_ends_the_list() {
     let mut bytes = madt();
     bytes[36 + 8 + 8 + 1] = 0;
     fix_checksum(&mut bytes, 9);
-    assert_eq!(madt_entries(&bytes).collect::<Vec<_>>(), [MadtEntry::Cpu(0)]);
+    assert_eq!(machine(&bytes).cpus, [0]);
 }
 
 proptest! {
@@ -113,7 +119,7 @@ proptest! {
             fix_checksum(bytes, 9);
         }
         for rsdp in [root_pointer(RSDT_AT, Some(XSDT_AT)), root_pointer(RSDT_AT, None)] {
-            let _ = find_madt(&memory, &rsdp).map(|(_, madt)| madt_entries(madt).count());
+            let _ = find_madt(&memory, &rsdp).map(|(_, madt)| machine(madt));
         }
     }
 }

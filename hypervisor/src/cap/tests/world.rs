@@ -9,7 +9,7 @@ use super::check::{check_guest, check_spaces};
 use crate::cap::node::{Handle, Owner};
 use crate::cap::{
     Delegation, GuestSpace, Object, ObjectHeader, Outcome, PdSpaces, Progress, Revocations, Ticket,
-    destroy_guest, destroy_spaces, install_memory, install_object, install_ports, revoke,
+    destroy, install_memory, install_object, install_ports, revoke,
 };
 use crate::mem::account::Account;
 use crate::mem::paging::{Format, LeafSize, MemoryType};
@@ -225,7 +225,7 @@ impl World {
         let mut dead = Vec::new();
         loop {
             let World { region, revocations, pds, .. } = self;
-            let out = destroy_spaces(&mut region.frames, revocations, &pds[pd], budget);
+            let out = destroy(&mut region.frames, revocations, Owner::Pd(&pds[pd]), budget);
             let progress = out.progress;
             dead.extend(self.drain(out));
             if progress == Progress::Done {
@@ -304,7 +304,8 @@ impl World {
         self.check();
         for guest in 0..self.guests.len() {
             let World { region, revocations, guests, .. } = &mut self;
-            let out = destroy_guest(&mut region.frames, revocations, &guests[guest], u32::MAX);
+            let out =
+                destroy(&mut region.frames, revocations, Owner::Guest(&guests[guest]), u32::MAX);
             assert_eq!(out.progress, Progress::Done);
             self.drain(out);
             // SAFETY: the guest is empty and no CPU uses it.

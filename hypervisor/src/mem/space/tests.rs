@@ -2,7 +2,7 @@
 
 use ipc::status::Status;
 
-use super::{AddressSpace, HostLayout, KERNEL_ENTRIES, Ordering, PortSpace, Stale};
+use super::{AddressSpace, Epoch, HostLayout, KERNEL_ENTRIES, Ordering, PortSpace};
 use crate::mem::paging::{Format, LeafSize};
 use crate::mem::pool::{self, Page};
 use crate::mem::tests::Region;
@@ -71,9 +71,10 @@ fn ports() {
 }
 
 #[test]
-fn stale_cpus_flush_once() {
-    let stale = Stale::default();
-    assert!(!stale.take(5));
-    stale.mark();
-    assert!(stale.take(5) && !stale.take(5) && stale.take(6));
+fn every_epoch_is_new() {
+    let (one, other) = (Epoch::default(), Epoch::default());
+    let before = one.number();
+    assert!(before != 0 && before != other.number() && before == one.number());
+    one.end();
+    assert!(![before, other.number(), 0].contains(&one.number()));
 }

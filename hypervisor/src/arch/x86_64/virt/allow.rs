@@ -47,11 +47,9 @@ pub(super) mod rflags {
     pub(in super::super) const ALL: u64 = 0x003f_7fd7;
 }
 
-/// Attribute bits of a code segment.
-pub(super) mod attribute {
-    pub(in super::super) const LONG: u16 = 1 << 13;
-    pub(in super::super) const BIG: u16 = 1 << 14;
-}
+/// Attribute bits of a code segment: 64-bit, 32-bit.
+const LONG: u16 = 1 << 13;
+const BIG: u16 = 1 << 14;
 
 /// The allow-lists that depend on the processor.
 #[derive(Clone, Debug)]
@@ -79,29 +77,20 @@ impl Limits {
         let extended = cpuid!(0x8000_0001u32);
         let widths = if last >= 0x8000_0008 { cpuid!(0x8000_0008u32).eax } else { 0x3024 };
         let bit = |word: u32, n: u32, to: u32| u64::from(word >> n & 1) << to;
-
-        // From VME to PKS, in the order of CR4's bits.
-        let cr4 = bit(basic.edx, 1, 0)
-            | bit(basic.edx, 1, 1)
-            | bit(basic.edx, 4, 2)
-            | bit(basic.edx, 2, 3)
-            | bit(basic.edx, 3, 4)
-            | bit(basic.edx, 6, 5)
-            | bit(basic.edx, 7, 6)
-            | bit(basic.edx, 13, 7)
-            | 1 << 8
-            | bit(basic.edx, 24, 9)
-            | bit(basic.edx, 25, 10)
-            | bit(structured.ecx, 2, 11)
-            | bit(structured.ecx, 16, 12)
-            | bit(structured.ebx, 0, 16)
-            | bit(basic.ecx, 17, 17)
-            | bit(basic.ecx, 26, 18)
-            | bit(structured.ebx, 7, 20)
-            | bit(structured.ebx, 20, 21)
-            | bit(structured.ecx, 3, 22)
-            | bit(structured.ecx, 7, 23)
-            | bit(structured.ecx, 31, 24);
+        // From VME to PKS, in the order of CR4's bits: the feature's bit in EDX or ECX of leaf 1,
+        // EBX or ECX of leaf 7; PCE is always there, and some are not for guests.
+        const ALWAYS: u8 = 128;
+        const NEVER: u8 = 129;
+        const FEATURES: [u8; 25] = [
+            1, 1, 4, 2, 3, 6, 7, 13, ALWAYS, 24, 25, 98, 112, NEVER, NEVER, NEVER, 64, 49, 58,
+            NEVER, 71, 84, 99, 103, 127,
+        ];
+        let words = [basic.edx, basic.ecx, structured.ebx, structured.ecx];
+        let cr4 = FEATURES.iter().zip(0..).fold(0, |cr4, (&feature, to)| {
+            let word = words.get(usize::from(feature / 32)).copied();
+            let word = word.unwrap_or(u32::from(feature == ALWAYS));
+            cr4 | bit(word, u32::from(feature % 32), to)
+        });
         // SCE, LME, LMA, NXE.
         let efer = bit(extended.edx, 11, 0)
             | bit(extended.edx, 29, 8)
@@ -195,14 +184,14 @@ impl Mode {
 
     /// Whether it runs 64-bit code.
     pub(super) const fn is_64(&self) -> bool {
-        self.efer & efer::LMA != 0 && self.cs_attributes & attribute::LONG != 0
+        self.efer & efer::LMA != 0 && self.cs_attributes & LONG != 0
     }
 
     /// EFER with the LMA that follows from the rest; `None` for a mode that does not exist.
     pub(super) const fn settle(&self) -> Option<u64> {
         let paging = self.cr0 & cr0::PG != 0;
         let long = paging && self.efer & efer::LME != 0;
-        let both = attribute::LONG | attribute::BIG;
+        let both = LONG | BIG;
         let bad = paging && self.cr0 & cr0::PE == 0
             || long && self.cr4 & cr4::PAE == 0
             || long && self.cs_attributes & both == both

@@ -17,6 +17,16 @@ const DIRECT: [u32; 10] = [
     0xc000_0102, // KERNEL_GS_BASE
 ];
 
+/// A word with these bits set.
+pub(super) const fn bits(mut list: &[u32]) -> u64 {
+    let mut word = 0;
+    while let [bit, rest @ ..] = list {
+        word |= 1 << *bit;
+        list = rest;
+    }
+    word
+}
+
 /// Where a vendor has the bits of an MSR for reads and writes. MSRs without a place always exit.
 pub(super) type Place = fn(u32) -> Option<[usize; 2]>;
 

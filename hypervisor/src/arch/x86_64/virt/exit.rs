@@ -6,6 +6,7 @@ use ipc::state::{Activity, Inject, InjectKind};
 use super::Outcome;
 use super::guest::{Common, ExitInfo};
 use super::registers::{Backend, Reg};
+use crate::num::low32;
 
 /// What an exit asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +35,32 @@ pub(super) const EVENT: u64 = 0xffff_ffff_8000_0fff;
 /// DR7: debug registers are protected. Delivery of a debug exception ends it.
 const DR7_PROTECT: u64 = 1 << 13;
 
-/// Acts on an exit that is no VMM's business. `error` is the error code of an exception.
-#[inline(never)]
+/// Acts on an exit. `error` is the error code of an exception.
+#[inline(always)]
 pub(super) fn handle<B: Backend>(
+    vcpu: &mut B,
+    common: &mut Common,
+    meaning: Meaning,
+    error: u32,
+) -> Outcome {
+    match meaning {
+        Meaning::Vmm(exit, nominal) => {
+            let qualification = match exit {
+                Exit::Io | Exit::Memory | Exit::Unknown => vcpu.describe(exit),
+                Exit::MsrRead | Exit::MsrWrite => [u64::from(low32(common.gprs.rcx)), 0, 0],
+                _ => [0; 3],
+            };
+            let length = if nominal == 0 { 0 } else { vcpu.length(nominal) };
+            common.exit = ExitInfo { qualification, length };
+            Outcome::Exit(exit)
+        }
+        Meaning::Host | Meaning::Own => Outcome::Interrupt,
+        other => handle_rare(vcpu, common, other, error),
+    }
+}
+
+#[inline(never)]
+fn handle_rare<B: Backend>(
     vcpu: &mut B,
     common: &mut Common,
     meaning: Meaning,
@@ -54,8 +78,7 @@ pub(super) fn handle<B: Backend>(
             vcpu.intercept_debug(false);
         }
         Meaning::MachineCheck => return Outcome::MachineCheck,
-        Meaning::Vmm(exit, _) => return Outcome::Exit(exit),
-        Meaning::Host | Meaning::Own => {}
+        _ => {}
     }
     Outcome::Interrupt
 }

@@ -1,5 +1,6 @@
 //! A vCPU above the vendor's format.
 
+use core::cell::UnsafeCell;
 use core::ptr::NonNull;
 
 use ipc::event::Exit;
@@ -7,8 +8,9 @@ use ipc::state::{Inject, Mtd, State};
 use x86_64::registers::debug::{DebugAddressRegister, Dr0, Dr1, Dr2, Dr3};
 
 use super::allow::{self, Mode};
+use super::gprs::Gprs;
 use super::registers::{Backend, Reg};
-use super::state::{self, Gprs};
+use super::state;
 use super::{Cpu, CpuBackend, Outcome, Page, Platform, Vendor, reset, svm, vmx};
 use crate::arch::fpu::{self, Fpu};
 use crate::arch::msr;
@@ -38,7 +40,7 @@ pub(super) struct Common {
     pub(super) xcr0: u64,
     pub(super) tsc_aux: u64,
     /// DR0 to DR3 while they are not in the CPU.
-    debug: [u64; 4],
+    pub(super) debug: [u64; 4],
     /// They are in the CPU.
     debug_live: bool,
     fpu: Fpu,
@@ -144,7 +146,7 @@ impl Guest {
             fpu: unsafe { Fpu::new(extended.ptr()) },
         };
         with!(&mut backend, vcpu => {
-            let state = reset::state(platform.signature);
+            let state = UnsafeCell::new(reset::state(platform.signature));
             state::load(vcpu, &mut common, &platform.limits, reset::GROUPS, &state);
         });
         Self { common, backend, platform }
@@ -153,7 +155,7 @@ impl Guest {
     /// The pages, to be given back when the vCPU is gone.
     #[must_use]
     pub fn pages(&self) -> [NonNull<u8>; 2] {
-        [with!(&self.backend, vcpu => vcpu.page().ptr()), self.common.fpu.page()]
+        [with!(&self.backend, vcpu => vcpu.page.ptr()), self.common.fpu.page()]
     }
 
     /// Puts the parts of the guest's state into the CPU that stay there while its VMM handles an
@@ -250,7 +252,7 @@ impl Guest {
 
     /// Copies groups of state into a message buffer.
     #[inline]
-    pub fn store(&self, mtd: Mtd, state: &mut State) {
+    pub fn store(&self, mtd: Mtd, state: &UnsafeCell<State>) {
         with!(&self.backend, vcpu => {
             vcpu.select();
             state::store(vcpu, &self.common, mtd, state);
@@ -262,7 +264,7 @@ impl Guest {
     /// A group with a value that is not allowed changes nothing, and the next [`Self::run`] exits
     /// with [`Exit::EntryFailed`], whose qualification names the group.
     #[inline]
-    pub fn load(&mut self, mtd: Mtd, state: &State) {
+    pub fn load(&mut self, mtd: Mtd, state: &UnsafeCell<State>) {
         let limits = &self.platform.limits;
         with!(&mut self.backend, vcpu => {
             vcpu.select();

@@ -6,6 +6,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `guest` | a vCPU: run, attach, resume and the reverse, the state that has no vendor format |
+//! | `gprs` | general-purpose registers |
 //! | `state` | transfer of state groups to and from a message buffer |
 //! | `allow` | what a VMM may set |
 //! | `reset` | the state that a vCPU begins with |
@@ -19,6 +20,7 @@
 mod allow;
 mod bitmaps;
 mod exit;
+mod gprs;
 mod guest;
 mod registers;
 mod reset;
@@ -29,11 +31,12 @@ mod tag;
 mod tests;
 mod vmx;
 
-use core::fmt;
 use core::ptr::NonNull;
 
 use ipc::event::Exit;
 use raw_cpuid::cpuid;
+
+use crate::mem::paging::{Format, LeafSize};
 
 pub use guest::Guest;
 
@@ -76,54 +79,24 @@ pub enum Vendor {
     Vmx,
 }
 
-/// Why there are no guests on this machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unavailable {
-    /// The processor has no virtualization extension that the kernel knows.
-    Missing,
-    /// Firmware has switched it off.
-    Disabled,
-    /// It lacks nested paging.
-    NoNestedPaging,
-    /// It has too few TLB tags to tell guests apart.
-    NoTags,
-    /// It lacks something else that is needed.
-    Lacks(&'static str),
-    /// It differs from the boot CPU.
-    Differs,
-}
+/// Why there are no guests on this machine, in words.
+pub type Unavailable = &'static str;
 
-impl fmt::Display for Unavailable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Missing => "the processor has neither AMD SVM nor Intel VT-x",
-            Self::Disabled => "firmware has switched virtualization off",
-            Self::NoNestedPaging => "the processor lacks nested paging (NPT, EPT) as needed",
-            Self::NoTags => "the processor has too few ASIDs",
-            Self::Lacks(what) => return write!(f, "the processor's VT-x lacks {what}"),
-            Self::Differs => "its VT-x differs from that of the boot CPU",
-        })
-    }
-}
+/// Firmware has the last word.
+const SWITCHED_OFF: Unavailable = "firmware has switched virtualization off";
 
 /// The virtualization extension of this processor, if guests can run on it.
 ///
 /// # Errors
 /// The reason why they cannot.
 pub fn detect() -> Result<Vendor, Unavailable> {
-    match svm::detect() {
-        Err(Unavailable::Missing) => vmx::Caps::detect().map(|_| Vendor::Vmx),
-        found => found.map(|()| Vendor::Svm),
+    if svm::is_present() {
+        svm::detect().map(|()| Vendor::Svm)
+    } else if vmx::is_present() {
+        vmx::Caps::detect().map(|_| Vendor::Vmx)
+    } else {
+        Err("the processor has neither AMD SVM nor Intel VT-x")
     }
-}
-
-/// Format of nested page tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NestedFormat {
-    /// AMD's: the host's format, every access a user access.
-    Npt,
-    /// Intel's.
-    Ept,
 }
 
 /// What all CPUs and all guests share.
@@ -182,19 +155,14 @@ impl Platform {
         }
     }
 
-    /// Format of nested page tables.
+    /// Format of nested page tables, and the largest leaf that they may have.
     #[must_use]
-    pub const fn nested(&self) -> NestedFormat {
-        match self.vendor {
-            Vendor::Svm => NestedFormat::Npt,
-            Vendor::Vmx => NestedFormat::Ept,
-        }
-    }
-
-    /// log2 of the pages that a nested leaf may map.
-    #[must_use]
-    pub const fn largest_leaf(&self) -> u8 {
-        if self.huge { 18 } else { 9 }
+    pub const fn nested(&self) -> (Format, LeafSize) {
+        let format = match self.vendor {
+            Vendor::Svm => Format::Npt,
+            Vendor::Vmx => Format::Ept,
+        };
+        (format, if self.huge { LeafSize::Huge } else { LeafSize::Large })
     }
 }
 

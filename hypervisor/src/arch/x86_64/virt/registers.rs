@@ -1,9 +1,7 @@
 //! What every backend offers to the vendor-neutral part.
 
+use ipc::event::Exit;
 use ipc::state::{Activity, Segment};
-
-use super::guest::Common;
-use super::{Outcome, Page};
 
 /// A register that a backend keeps in its own format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,20 +29,38 @@ pub(super) enum Reg {
     TscOffset,
 }
 
-/// A segment register or descriptor table.
+/// A segment register or descriptor table, by VT-x's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Seg {
+    Es,
     Cs,
     Ss,
     Ds,
-    Es,
     Fs,
     Gs,
-    Tr,
     Ldtr,
+    Tr,
     Gdtr,
     Idtr,
 }
+
+/// Names of fields of a vendor's format.
+macro_rules! fields {
+    ($($name:ident $number:literal)+) => {
+        $( pub(in super::super) const $name: u32 = $number; )+
+    };
+}
+
+/// Fields of registers.
+macro_rules! places {
+    ($reg:ident: $($name:ident $field:literal)+) => {
+        match $reg {
+            $( Reg::$name => $field, )+
+        }
+    };
+}
+
+pub(super) use {fields, places};
 
 /// One vCPU in the format of a vendor.
 ///
@@ -85,8 +101,8 @@ pub(super) trait Backend {
     /// Takes what this CPU holds of the vCPU out of it.
     #[inline(always)]
     fn retire(&mut self) {}
-    /// One entry and exit. `space` is the flush generation of the guest's memory.
-    fn run(&mut self, common: &mut Common, cpu: &mut Self::Cpu, space: u64) -> Outcome;
-    /// The page that it was given.
-    fn page(&self) -> Page;
+    /// Qualification of the exit that was [`Exit::Io`] or [`Exit::Memory`]; raw for any other.
+    fn describe(&self, exit: Exit) -> [u64; 3];
+    /// Length of the instruction that caused the exit; `nominal` where the processor does not tell.
+    fn length(&self, nominal: u64) -> u64;
 }

@@ -1,5 +1,7 @@
 //! Transfer of state between a vCPU and a message buffer, group by group.
 
+use core::cell::UnsafeCell;
+
 use ipc::state::{Activity, Inject, Mtd, State};
 
 use super::allow::{self, Limits, Mode};
@@ -7,67 +9,51 @@ use super::guest::Common;
 use super::registers::{Backend, Reg, Seg};
 use crate::num::low32;
 
-/// General-purpose registers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub(super) struct Gprs {
-    pub(super) rax: u64,
-    pub(super) rcx: u64,
-    pub(super) rdx: u64,
-    pub(super) rbx: u64,
-    pub(super) rsp: u64,
-    pub(super) rbp: u64,
-    pub(super) rsi: u64,
-    pub(super) rdi: u64,
-    pub(super) r8: u64,
-    pub(super) r9: u64,
-    pub(super) r10: u64,
-    pub(super) r11: u64,
-    pub(super) r12: u64,
-    pub(super) r13: u64,
-    pub(super) r14: u64,
-    pub(super) r15: u64,
+/// Writes a field of a message buffer's state area.
+macro_rules! put {
+    ($state:ident, $field:ident, $value:expr) => {
+        // SAFETY: the area is valid, and whatever others do to it meanwhile, see `Area`.
+        unsafe { (&raw mut (*$state.get()).$field).write_volatile($value) }
+    };
 }
 
-impl Gprs {
-    /// A register by the low four bits of its number in instructions.
-    pub(super) fn by_number(&self, number: u64) -> u64 {
-        // SAFETY: the structure is sixteen words, in that order.
-        let words = unsafe { &*core::ptr::from_ref(self).cast::<[u64; 16]>() };
-        words.get(crate::num::usize_of(number & 15)).copied().unwrap_or(0)
-    }
+/// Reads a field, exactly once: what was checked has to be what is used.
+macro_rules! take {
+    ($state:ident, $field:ident) => {
+        // SAFETY: as in `put`; every field is an integer or made of them.
+        unsafe { (&raw const (*$state.get()).$field).read_volatile() }
+    };
 }
 
-/// Copies fields of the same names.
-macro_rules! copy {
-    ($to:ident, $from:ident: $($field:ident)+) => { $( $to.$field = $from.$field; )+ };
+/// Writes the fields of the groups that are asked for.
+macro_rules! put_groups {
+    ($mtd:ident $state:ident $from:ident: $($group:ident { $($field:ident)+ })+) => {
+        $( if $mtd.contains(Mtd::$group) { $( put!($state, $field, $from.$field); )+ } )+
+    };
 }
 
-/// Copies registers of the vCPU to fields of the state.
+/// Reads them.
+macro_rules! take_groups {
+    ($mtd:ident $to:ident $state:ident: $($group:ident { $($field:ident)+ })+) => {
+        $( if $mtd.contains(Mtd::$group) { $( $to.$field = take!($state, $field); )+ } )+
+    };
+}
+
+/// Copies registers of the vCPU to the groups that are asked for.
 macro_rules! get {
-    ($state:ident, $vcpu:ident: $($field:ident $reg:ident),+) => {
-        $( $state.$field = $vcpu.get(Reg::$reg); )+
+    ($mtd:ident $state:ident $vcpu:ident: $($group:ident $get:ident $kind:ident
+        { $($field:ident $name:ident)+ })+) => {
+        $( if $mtd.contains(Mtd::$group) {
+            $( put!($state, $field, $vcpu.$get($kind::$name)); )+
+        } )+
     };
 }
 
-/// The same with segment registers.
-macro_rules! get_segments {
-    ($state:ident, $vcpu:ident: $($field:ident $seg:ident),+) => {
-        $( $state.$field = $vcpu.segment(Seg::$seg); )+
-    };
-}
-
-/// The reverse of `get`.
+/// The reverse, for groups that fulfil a condition.
 macro_rules! set {
-    ($vcpu:ident, $state:ident: $($field:ident $reg:ident),+) => {
-        $( $vcpu.set(Reg::$reg, $state.$field); )+
-    };
-}
-
-/// The reverse of `get_segments`.
-macro_rules! set_segments {
-    ($vcpu:ident, $state:ident: $($field:ident $seg:ident),+) => {
-        $( $vcpu.set_segment(Seg::$seg, $state.$field); )+
+    ($vcpu:ident $state:ident: $($condition:expr => $set:ident $kind:ident
+        { $($field:ident $name:ident)+ })+) => {
+        $( if $condition { $( $vcpu.$set($kind::$name, $state.$field); )+ } )+
     };
 }
 
@@ -89,32 +75,31 @@ const PLAIN_FLAGS: u64 = allow::rflags::ALL & !allow::rflags::VM;
 /// Bits of the injection word that have a meaning.
 const INJECT_BITS: u64 = 0xffff_ffff_8000_3fff;
 
+/// The state area of a message buffer. Other threads of the VMM can write to it at any time, so it
+/// is accessed by volatile reads and writes only.
+pub(super) type Area = UnsafeCell<State>;
+
 /// Copies the groups in `mtd` into the message buffer.
 #[inline]
-pub(super) fn store<B: Backend>(vcpu: &B, common: &Common, mtd: Mtd, state: &mut State) {
+pub(super) fn store<B: Backend>(vcpu: &B, common: &Common, mtd: Mtd, state: &Area) {
     let g = &common.gprs;
-    if mtd.contains(Mtd::GPR_ACDB) {
-        copy!(state, g: rax rcx rdx rbx);
+    put_groups! { mtd state g:
+        GPR_ACDB { rax rcx rdx rbx } GPR_BSD { rsp rbp rsi rdi }
+        GPR_R8 { r8 r9 r10 r11 r12 r13 r14 r15 }
     }
-    if mtd.contains(Mtd::GPR_BSD) {
-        copy!(state, g: rsp rbp rsi rdi);
-    }
-    if mtd.contains(Mtd::GPR_R8) {
-        copy!(state, g: r8 r9 r10 r11 r12 r13 r14 r15);
-    }
+    get! { mtd state vcpu: RIP get Reg { rip Rip rflags Rflags } }
     if mtd.contains(Mtd::RIP) {
-        get!(state, vcpu: rip Rip, rflags Rflags);
-        state.instruction_length = common.exit.length;
+        put!(state, instruction_length, common.exit.length);
     }
     if mtd.contains(Mtd::QUAL) {
-        state.qualification = common.exit.qualification;
+        put!(state, qualification, common.exit.qualification);
     }
     if mtd.contains(Mtd::INJECT) {
-        state.inject = common.inject.0;
+        put!(state, inject, common.inject.0);
     }
     if mtd.contains(Mtd::ACTIVITY) {
         let halted = if common.halted { Activity::HALTED } else { Activity::empty() };
-        state.activity = (vcpu.blocking() | halted).bits();
+        put!(state, activity, (vcpu.blocking() | halted).bits());
     }
     if !COMMON.contains(mtd) {
         store_system(vcpu, common, mtd, state);
@@ -123,53 +108,36 @@ pub(super) fn store<B: Backend>(vcpu: &B, common: &Common, mtd: Mtd, state: &mut
 
 /// The groups outside [`COMMON`].
 #[inline(never)]
-fn store_system<B: Backend>(vcpu: &B, common: &Common, mtd: Mtd, state: &mut State) {
-    if mtd.contains(Mtd::CS_SS) {
-        get_segments!(state, vcpu: cs Cs, ss Ss);
-    }
-    if mtd.contains(Mtd::DATA_SEG) {
-        get_segments!(state, vcpu: ds Ds, es Es, fs Fs, gs Gs);
-    }
-    if mtd.contains(Mtd::SYS_SEG) {
-        get_segments!(state, vcpu: tr Tr, ldtr Ldtr, gdtr Gdtr, idtr Idtr);
-    }
-    if mtd.contains(Mtd::CR) {
-        get!(state, vcpu: cr0 Cr0, cr2 Cr2, cr3 Cr3, cr4 Cr4);
-    }
-    if mtd.contains(Mtd::CR8) {
-        state.cr8 = vcpu.get(Reg::Cr8);
+fn store_system<B: Backend>(vcpu: &B, common: &Common, mtd: Mtd, state: &Area) {
+    get! { mtd state vcpu:
+        CS_SS segment Seg { cs Cs ss Ss }
+        DATA_SEG segment Seg { ds Ds es Es fs Fs gs Gs }
+        SYS_SEG segment Seg { tr Tr ldtr Ldtr gdtr Gdtr idtr Idtr }
+        CR get Reg { cr0 Cr0 cr2 Cr2 cr3 Cr3 cr4 Cr4 }
+        CR8 get Reg { cr8 Cr8 }
+        DR get Reg { dr6 Dr6 dr7 Dr7 }
+        EFER_PAT get Reg { efer Efer pat Pat }
+        SYSCALL_MSR get Reg {
+            star Star lstar Lstar cstar Cstar fmask Fmask kernel_gs_base KernelGsBase
+        }
+        SYSENTER_MSR get Reg {
+            sysenter_cs SysenterCs sysenter_esp SysenterEsp sysenter_eip SysenterEip
+        }
+        TSC get Reg { tsc_offset TscOffset }
     }
     if mtd.contains(Mtd::DR) {
-        get!(state, vcpu: dr6 Dr6, dr7 Dr7);
-    }
-    if mtd.contains(Mtd::EFER_PAT) {
-        get!(state, vcpu: efer Efer, pat Pat);
-    }
-    if mtd.contains(Mtd::SYSCALL_MSR) {
-        get!(state, vcpu: star Star, lstar Lstar, cstar Cstar, fmask Fmask, kernel_gs_base KernelGsBase);
-    }
-    if mtd.contains(Mtd::SYSENTER_MSR) {
-        get!(state, vcpu: sysenter_cs SysenterCs, sysenter_esp SysenterEsp, sysenter_eip SysenterEip);
+        put!(state, dr, common.debug);
     }
     if mtd.contains(Mtd::XSTATE) {
-        state.xcr0 = common.xcr0;
-        state.xss = 0;
+        put!(state, xcr0, common.xcr0);
+        put!(state, xss, 0);
     }
     if mtd.contains(Mtd::TSC) {
-        state.tsc_offset = vcpu.get(Reg::TscOffset);
-        state.tsc_aux = common.tsc_aux;
+        put!(state, tsc_aux, common.tsc_aux);
     }
     if mtd.contains(Mtd::DEADLINE) {
-        state.deadline = common.deadline;
+        put!(state, deadline, common.deadline);
     }
-}
-
-/// Reads a value exactly once. Other threads of the VMM can write to the message buffer at any
-/// time, so that what was checked has to be what is used.
-#[inline(always)]
-fn once<T: Copy>(value: &T) -> T {
-    // SAFETY: a reference is valid for reads.
-    unsafe { core::ptr::from_ref(value).read_volatile() }
 }
 
 /// Takes the groups in `mtd` from the message buffer. A group with a value that is not allowed
@@ -180,30 +148,25 @@ pub(super) fn load<B: Backend>(
     common: &mut Common,
     limits: &Limits,
     mtd: Mtd,
-    state: &State,
+    state: &Area,
 ) {
     let g = &mut common.gprs;
-    if mtd.contains(Mtd::GPR_ACDB) {
-        copy!(g, state: rax rcx rdx rbx);
-    }
-    if mtd.contains(Mtd::GPR_BSD) {
-        copy!(g, state: rsp rbp rsi rdi);
-    }
-    if mtd.contains(Mtd::GPR_R8) {
-        copy!(g, state: r8 r9 r10 r11 r12 r13 r14 r15);
+    take_groups! { mtd g state:
+        GPR_ACDB { rax rcx rdx rbx } GPR_BSD { rsp rbp rsi rdi }
+        GPR_R8 { r8 r9 r10 r11 r12 r13 r14 r15 }
     }
     let mut refused = Mtd::empty();
-    let flags = once(&state.rflags);
+    let flags = take!(state, rflags);
     if COMMON.contains(mtd) && flags & !PLAIN_FLAGS == 0 {
         if mtd.contains(Mtd::RIP) {
-            set_rip(vcpu, state.rip, flags | allow::rflags::FIXED);
+            set_rip(vcpu, take!(state, rip), flags | allow::rflags::FIXED);
         }
     } else {
         refused = load_rare(vcpu, common, limits, mtd, state);
     }
     // After RIP, which ends a shadow by itself.
     if mtd.contains(Mtd::ACTIVITY) {
-        match Activity::from_bits(once(&state.activity)) {
+        match Activity::from_bits(take!(state, activity)) {
             Some(activity) => {
                 vcpu.set_blocking(activity);
                 common.halted = activity.contains(Activity::HALTED);
@@ -212,7 +175,7 @@ pub(super) fn load<B: Backend>(
         }
     }
     if mtd.contains(Mtd::INJECT) {
-        let inject = once(&state.inject);
+        let inject = take!(state, inject);
         if inject & !INJECT_BITS == 0 {
             common.inject = Inject(inject);
             common.unchecked = true;
@@ -232,16 +195,16 @@ fn load_rare<B: Backend>(
     common: &mut Common,
     limits: &Limits,
     mtd: Mtd,
-    state: &State,
+    state: &Area,
 ) -> Mtd {
-    // SAFETY: a reference is valid for reads, and the state is nothing but integers. See `once`.
-    let state = unsafe { core::ptr::from_ref(state).read_volatile() };
+    // SAFETY: as in `take`.
+    let mut state = unsafe { state.get().read_volatile() };
     let mut refused = Mtd::empty();
     if mtd.intersects(MODE) {
-        refused |= load_mode(vcpu, limits, mtd & MODE, &state);
+        refused |= load_mode(vcpu, limits, mtd & MODE, &mut state);
     }
     if !COMMON.union(MODE).contains(mtd) {
-        refused |= load_system(vcpu, common, limits, mtd, &state);
+        refused |= load_system(vcpu, common, limits, mtd, &mut state);
     }
     refused
 }
@@ -260,7 +223,7 @@ fn set_rip<B: Backend>(vcpu: &mut B, rip: u64, rflags: u64) {
 }
 
 /// The groups of [`MODE`], in any combination.
-fn load_mode<B: Backend>(vcpu: &mut B, limits: &Limits, mtd: Mtd, state: &State) -> Mtd {
+fn load_mode<B: Backend>(vcpu: &mut B, limits: &Limits, mtd: Mtd, state: &mut State) -> Mtd {
     let mut mode = Mode::of(vcpu);
     if mtd.contains(Mtd::RIP) {
         match allow::rflags(state.rflags) {
@@ -299,16 +262,11 @@ fn load_mode<B: Backend>(vcpu: &mut B, limits: &Limits, mtd: Mtd, state: &State)
     if mtd.contains(Mtd::RIP) {
         set_rip(vcpu, state.rip, mode.rflags);
     }
-    if mtd.contains(Mtd::CS_SS) {
-        set_segments!(vcpu, state: cs Cs, ss Ss);
-    }
-    if mtd.contains(Mtd::CR) {
-        vcpu.set(Reg::Cr0, mode.cr0);
-        set!(vcpu, state: cr2 Cr2, cr3 Cr3);
-        vcpu.set(Reg::Cr4, mode.cr4);
-    }
-    if mtd.contains(Mtd::EFER_PAT) {
-        vcpu.set(Reg::Pat, state.pat);
+    state.cr0 = mode.cr0;
+    set! { vcpu state:
+        mtd.contains(Mtd::CS_SS) => set_segment Seg { cs Cs ss Ss }
+        mtd.contains(Mtd::CR) => set Reg { cr0 Cr0 cr2 Cr2 cr3 Cr3 cr4 Cr4 }
+        mtd.contains(Mtd::EFER_PAT) => set Reg { pat Pat }
     }
     if mtd.intersects(Mtd::CR | Mtd::EFER_PAT) {
         vcpu.set(Reg::Efer, efer);
@@ -322,7 +280,7 @@ fn load_system<B: Backend>(
     common: &mut Common,
     limits: &Limits,
     mtd: Mtd,
-    state: &State,
+    state: &mut State,
 ) -> Mtd {
     let mut refused = Mtd::empty();
     // Whether a group is to be taken.
@@ -335,29 +293,30 @@ fn load_system<B: Backend>(
     };
     let canonical = |addresses: &[u64]| addresses.iter().all(|&a| limits.canonical(a));
 
-    if take(Mtd::DATA_SEG, canonical(&[state.fs.base, state.gs.base])) {
-        set_segments!(vcpu, state: ds Ds, es Es, fs Fs, gs Gs);
-    }
     let bases = [state.tr.base, state.ldtr.base, state.gdtr.base, state.idtr.base];
     let small = (state.gdtr.limit | state.idtr.limit) >> 16 == 0;
-    if take(Mtd::SYS_SEG, small && canonical(&bases)) {
-        set_segments!(vcpu, state: tr Tr, ldtr Ldtr, gdtr Gdtr, idtr Idtr);
-    }
-    if take(Mtd::CR8, state.cr8 <= 0xf) {
-        vcpu.set(Reg::Cr8, state.cr8);
-    }
-    if take(Mtd::DR, (state.dr6 | state.dr7) >> 32 == 0) {
-        vcpu.set(Reg::Dr6, allow::dr6(state.dr6));
-        vcpu.set(Reg::Dr7, allow::dr7(state.dr7));
-    }
+    let debug = (state.dr6 | state.dr7) >> 32 == 0;
+    (state.dr6, state.dr7) = (allow::dr6(state.dr6), allow::dr7(state.dr7));
     let addresses = [state.lstar, state.cstar, state.kernel_gs_base];
-    if take(Mtd::SYSCALL_MSR, canonical(&addresses)) {
-        set!(vcpu, state: star Star, lstar Lstar, cstar Cstar, kernel_gs_base KernelGsBase);
-        vcpu.set(Reg::Fmask, u64::from(low32(state.fmask)));
+    (state.fmask, state.sysenter_cs) = (low32(state.fmask).into(), low32(state.sysenter_cs).into());
+    set! { vcpu state:
+        take(Mtd::DATA_SEG, canonical(&[state.fs.base, state.gs.base])) => set_segment Seg {
+            ds Ds es Es fs Fs gs Gs
+        }
+        take(Mtd::SYS_SEG, small && canonical(&bases)) => set_segment Seg {
+            tr Tr ldtr Ldtr gdtr Gdtr idtr Idtr
+        }
+        take(Mtd::CR8, state.cr8 <= 0xf) => set Reg { cr8 Cr8 }
+        take(Mtd::DR, debug) => set Reg { dr6 Dr6 dr7 Dr7 }
+        take(Mtd::SYSCALL_MSR, canonical(&addresses)) => set Reg {
+            star Star lstar Lstar cstar Cstar fmask Fmask kernel_gs_base KernelGsBase
+        }
+        take(Mtd::SYSENTER_MSR, canonical(&[state.sysenter_esp, state.sysenter_eip])) => set Reg {
+            sysenter_cs SysenterCs sysenter_esp SysenterEsp sysenter_eip SysenterEip
+        }
     }
-    if take(Mtd::SYSENTER_MSR, canonical(&[state.sysenter_esp, state.sysenter_eip])) {
-        set!(vcpu, state: sysenter_esp SysenterEsp, sysenter_eip SysenterEip);
-        vcpu.set(Reg::SysenterCs, u64::from(low32(state.sysenter_cs)));
+    if mtd.contains(Mtd::DR) && debug {
+        common.debug = state.dr;
     }
     // No supervisor component is switched, so XSS stays zero.
     if take(Mtd::XSTATE, limits.xcr0(state.xcr0) && state.xss == 0) {

@@ -2,11 +2,13 @@ use std::boxed::Box;
 use std::ptr::NonNull;
 use std::vec::Vec;
 
+use core::cell::UnsafeCell;
 use ipc::state::{Activity, Inject, InjectKind, Mtd, Segment, State};
 
 use super::allow::{self, Limits, Mode};
 use super::tag::{Renewed, Tag, Tags};
-use super::{Guest, NestedFormat, Page, Platform, Vendor};
+use super::{Guest, Page, Platform, Vendor};
+use crate::mem::paging::Format;
 
 #[repr(C, align(4096))]
 struct Memory([u8; 4 * 4096]);
@@ -34,7 +36,7 @@ fn guest(vendor: Vendor) -> Guest {
 
 fn stored(guest: &Guest) -> State {
     let mut state = State::new();
-    guest.store(Mtd::all(), &mut state);
+    guest.store(Mtd::all(), UnsafeCell::from_mut(&mut state));
     state
 }
 
@@ -73,10 +75,10 @@ fn a_new_guest_is_in_its_reset_state() {
         assert_eq!((s.inject, s.activity, s.deadline), (0, 0, 0));
         assert_eq!(guest(vendor).refused(), Mtd::empty());
         let format = match vendor {
-            Vendor::Svm => NestedFormat::Npt,
-            Vendor::Vmx => NestedFormat::Ept,
+            Vendor::Svm => Format::Npt,
+            Vendor::Vmx => Format::Ept,
         };
-        assert_eq!(platform(vendor).nested(), format);
+        assert_eq!(platform(vendor).nested().0, format);
     }
 }
 
@@ -89,6 +91,7 @@ fn every_group_survives_the_way_in_and_out() {
         (s.r8, s.r9, s.r10, s.r11) = (9, 10, 11, 12);
         (s.r12, s.r13, s.r14, s.r15) = (13, 14, 15, 16);
         (s.cr2, s.cr8, s.dr6, s.dr7) = (0x1234, 9, 0xffff_4ff1, 0x401);
+        s.dr = [0x1000, 0x2000, 3, 4];
         s.pat = 0x0605_0401_0007_0406;
         (s.star, s.lstar, s.cstar) = (0x23_0010_0000_0000, 0xffff_ffff_8000_1000, 0x4000);
         (s.fmask, s.kernel_gs_base) = (0x4_7700, 0xffff_8880_0000_0000);
@@ -107,7 +110,7 @@ fn every_group_survives_the_way_in_and_out() {
         s.inject = Inject::exception(14, Some(6)).with_interrupt_window().0;
         s.activity = (Activity::INTERRUPT_SHADOW | Activity::NMI_BLOCKED).bits();
         let mut g = guest(vendor);
-        g.load(Mtd::all(), &s);
+        g.load(Mtd::all(), &UnsafeCell::new(s.clone()));
         assert_eq!(g.refused(), Mtd::empty());
         assert_eq!(stored(&g), s);
         // Group by group as well, each leaving the others alone.
@@ -119,10 +122,10 @@ fn every_group_survives_the_way_in_and_out() {
             } else {
                 mtd
             };
-            g.load(merged, &s);
+            g.load(merged, &UnsafeCell::new(s.clone()));
             assert_eq!(g.refused(), Mtd::empty(), "{name}");
             let mut expected = before;
-            guest_of(vendor, &s).store(merged, &mut expected);
+            guest_of(vendor, &s).store(merged, UnsafeCell::from_mut(&mut expected));
             // RIP and ACTIVITY both have a say about the shadow.
             expected.activity = stored(&g).activity;
             assert_eq!(stored(&g), expected, "{name}");
@@ -132,7 +135,7 @@ fn every_group_survives_the_way_in_and_out() {
 
 fn guest_of(vendor: Vendor, state: &State) -> Guest {
     let mut g = guest(vendor);
-    g.load(Mtd::all(), state);
+    g.load(Mtd::all(), &UnsafeCell::new(state.clone()));
     g
 }
 
@@ -141,7 +144,7 @@ fn store_touches_only_what_is_asked_for() {
     for vendor in VENDORS {
         let g = guest_of(vendor, &long_mode());
         let mut s = State::new();
-        g.store(Mtd::RIP, &mut s);
+        g.store(Mtd::RIP, UnsafeCell::from_mut(&mut s));
         assert_eq!((s.rip, s.rflags), (0xffff_ffff_8100_0000, 0x202));
         s.rip = 0;
         s.rflags = 0;
@@ -194,12 +197,12 @@ fn values_that_no_processor_has_are_refused_and_change_nothing() {
             let mut bad = before.clone();
             spoil(&mut bad);
             assert_ne!(bad, before);
-            g.load(mtd, &bad);
+            g.load(mtd, &UnsafeCell::new(bad.clone()));
             assert_eq!(g.refused(), mtd, "{bad:?}");
             assert_eq!(stored(&g), before);
             // The rest of a message is taken.
             let mut g = guest(vendor);
-            g.load(Mtd::all(), &bad);
+            g.load(Mtd::all(), &UnsafeCell::new(bad.clone()));
             assert!(g.refused().contains(mtd));
             assert_eq!(stored(&g).r15, bad.r15);
         }
@@ -216,7 +219,7 @@ fn what_is_not_virtual_is_set_right() {
         s.dr6 = 0;
         s.dr7 = 0;
         s.fmask = u64::MAX;
-        g.load(Mtd::CR | Mtd::RIP | Mtd::DR | Mtd::SYSCALL_MSR, &s);
+        g.load(Mtd::CR | Mtd::RIP | Mtd::DR | Mtd::SYSCALL_MSR, &UnsafeCell::new(s.clone()));
         assert_eq!(g.refused(), Mtd::empty());
         let s = stored(&g);
         assert_eq!((s.cr0, s.rflags, s.dr6, s.dr7), (0x10, 2, 0xffff_0ff0, 0x400));
@@ -230,11 +233,11 @@ fn long_mode_follows_from_the_registers() {
         let mut g = guest(vendor);
         let mut s = long_mode();
         s.efer = 0x901;
-        g.load(Mtd::all(), &s);
+        g.load(Mtd::all(), &UnsafeCell::new(s.clone()));
         assert_eq!(stored(&g).efer, 0xd01);
         s.cr0 &= !(1 << 31);
         s.efer = 0xd01;
-        g.load(Mtd::CR, &s);
+        g.load(Mtd::CR, &UnsafeCell::new(s.clone()));
         assert_eq!(stored(&g).efer, 0x901);
     }
 }
@@ -245,14 +248,14 @@ fn moving_rip_ends_the_interrupt_shadow() {
         let mut g = guest_of(vendor, &long_mode());
         let mut s = stored(&g);
         s.activity = Activity::INTERRUPT_SHADOW.bits();
-        g.load(Mtd::ACTIVITY, &s);
-        g.load(Mtd::RIP, &s);
+        g.load(Mtd::ACTIVITY, &UnsafeCell::new(s.clone()));
+        g.load(Mtd::RIP, &UnsafeCell::new(s.clone()));
         assert_eq!(stored(&g).activity, Activity::INTERRUPT_SHADOW.bits());
         s.rip += 1;
-        g.load(Mtd::RIP, &s);
+        g.load(Mtd::RIP, &UnsafeCell::new(s.clone()));
         assert_eq!(stored(&g).activity, 0);
         s.rip += 1;
-        g.load(Mtd::RIP | Mtd::ACTIVITY, &s);
+        g.load(Mtd::RIP | Mtd::ACTIVITY, &UnsafeCell::new(s.clone()));
         assert_eq!(stored(&g).activity, Activity::INTERRUPT_SHADOW.bits());
     }
 }
@@ -263,19 +266,19 @@ fn an_event_or_a_recall_ends_a_halt() {
         let mut g = guest(vendor);
         let mut s = State::new();
         s.activity = Activity::HALTED.bits();
-        g.load(Mtd::ACTIVITY, &s);
+        g.load(Mtd::ACTIVITY, &UnsafeCell::new(s.clone()));
         assert!(g.is_halted());
         s.inject = Inject::NONE.with_interrupt_window().0;
-        g.load(Mtd::INJECT, &s);
+        g.load(Mtd::INJECT, &UnsafeCell::new(s.clone()));
         assert!(g.is_halted());
         s.inject = Inject::interrupt(0x30).0;
-        g.load(Mtd::INJECT | Mtd::ACTIVITY, &s);
+        g.load(Mtd::INJECT | Mtd::ACTIVITY, &UnsafeCell::new(s.clone()));
         assert!(!g.is_halted());
         // It is still to be delivered.
-        g.load(Mtd::ACTIVITY, &s);
+        g.load(Mtd::ACTIVITY, &UnsafeCell::new(s.clone()));
         assert!(!g.is_halted());
         s.inject = 0;
-        g.load(Mtd::INJECT | Mtd::ACTIVITY, &s);
+        g.load(Mtd::INJECT | Mtd::ACTIVITY, &UnsafeCell::new(s.clone()));
         assert!(g.is_halted());
         g.stop();
         assert!(!g.is_halted());

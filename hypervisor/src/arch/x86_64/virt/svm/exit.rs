@@ -3,16 +3,15 @@
 use ipc::event::Exit;
 use ipc::exit::{Io, MemoryAccess};
 
-use super::super::allow::{attribute, efer};
 use super::super::exit::Meaning;
-use super::super::state::Gprs;
-use super::vmcb::{IN_USE, INVALID, Vmcb, unpack};
-use crate::num::{low16, low32};
+use crate::num::{low8, low16};
 
 /// Port access.
 pub(super) const IOIO: u64 = 0x7b;
 /// A debug exception.
 pub(super) const DEBUG: u64 = 0x41;
+/// The guest shut down.
+pub(super) const SHUTDOWN: u64 = 0x7f;
 
 /// Translates an exit code. `info1` is EXITINFO1.
 #[inline]
@@ -20,8 +19,7 @@ pub(super) const fn meaning(code: u64, info1: u64) -> Meaning {
     match code {
         0x72 => Meaning::Vmm(Exit::Cpuid, 2),
         0x78 => Meaning::Vmm(Exit::Hlt, 1),
-        // The length is known from EXITINFO2.
-        IOIO => Meaning::Vmm(Exit::Io, 0),
+        IOIO => Meaning::Vmm(Exit::Io, 1),
         0x7c if info1 & 1 == 0 => Meaning::Vmm(Exit::MsrRead, 2),
         0x7c => Meaning::Vmm(Exit::MsrWrite, 2),
         0x400 => Meaning::Vmm(Exit::Memory, 0),
@@ -38,7 +36,7 @@ pub(super) const fn meaning(code: u64, info1: u64) -> Meaning {
         // INVD, WBINVD.
         0x76 | 0x89 => Meaning::Vmm(Exit::CacheControl, 2),
         0x7d => Meaning::Vmm(Exit::TaskSwitch, 0),
-        0x7f => Meaning::Vmm(Exit::Shutdown, 0),
+        SHUTDOWN => Meaning::Vmm(Exit::Shutdown, 0),
         0x81 => Meaning::Vmm(Exit::Hypercall, 3),
         // INVLPGA; VMRUN, VMLOAD, VMSAVE, STGI, CLGI, SKINIT; RDPRU; INVLPGB, MCOMMIT, TLBSYNC.
         0x7a | 0x80 | 0x82..=0x86 | 0x8e | 0xa0 | 0xa1 | 0xa3 | 0xa4 => {
@@ -51,57 +49,21 @@ pub(super) const fn meaning(code: u64, info1: u64) -> Meaning {
     }
 }
 
-/// The qualification of an exit.
-#[inline]
-pub(super) fn qualification(exit: Exit, vmcb: &Vmcb, gprs: &Gprs) -> [u64; 3] {
-    let (code, info1, info2) = (vmcb.exit_code, vmcb.exit_info1, vmcb.exit_info2);
-    match exit {
-        Exit::Io => [io(info1, || mode_size(vmcb)).to_word(), 0, 0],
-        Exit::MsrRead | Exit::MsrWrite => [u64::from(low32(gprs.rcx)), 0, 0],
-        Exit::Memory => [memory(info1).bits(), info2, 0],
-        Exit::Unknown => [code, info1, info2],
-        _ => [0; 3],
-    }
-}
-
-/// Address size in bytes of an instruction without prefixes.
-const fn mode_size(vmcb: &Vmcb) -> u8 {
-    let attributes = unpack(vmcb.cs.attributes);
-    if vmcb.efer & efer::LMA != 0 && attributes & attribute::LONG != 0 {
-        8
-    } else if attributes & attribute::BIG != 0 {
-        4
-    } else {
-        2
-    }
-}
-
-/// EXITINFO1 of a port access (15.10.2). Emulators leave the address size out, which `mode_size`
-/// then tells.
-fn io(info1: u64, mode_size: impl FnOnce() -> u8) -> Io {
+/// EXITINFO1 of a port access (15.10.2). Emulators leave the address size out.
+pub(super) fn io(info1: u64) -> Io {
     let string = info1 & 1 << 2 != 0;
     Io {
         port: low16(info1 >> 16),
-        size: match info1 >> 4 & 7 {
-            1 => 1,
-            2 => 2,
-            _ => 4,
-        },
+        size: low8(info1 >> 4 & 7),
         input: info1 & 1 << 0 != 0,
         string,
         rep: info1 & 1 << 3 != 0,
-        address_size: match info1 >> 7 & 7 {
-            _ if !string => 0,
-            1 => 2,
-            2 => 4,
-            4 => 8,
-            _ => mode_size(),
-        },
+        address_size: if string { low8(info1 >> 7 & 7) * 2 } else { 0 },
     }
 }
 
 /// EXITINFO1 of a nested page fault (15.25.6): an error code, and what was being accessed.
-fn memory(info1: u64) -> MemoryAccess {
+pub(super) fn memory(info1: u64) -> MemoryAccess {
     let mut access = match info1 & (1 << 1 | 1 << 4) {
         0 => MemoryAccess::READ,
         2 => MemoryAccess::WRITE,
@@ -125,5 +87,5 @@ pub(super) const fn length(rip: u64, next: u64, nominal: u64) -> u64 {
 /// Whether the processor refused the guest's state; or the control block is in use elsewhere, which
 /// happens to encrypted guests only.
 pub(super) const fn refused(code: u64) -> bool {
-    matches!(code, INVALID | IN_USE)
+    code >= u64::MAX - 1
 }

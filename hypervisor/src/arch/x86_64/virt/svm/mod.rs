@@ -11,7 +11,7 @@ mod vmcb;
 use raw_cpuid::cpuid;
 
 use super::tag::Tags;
-use super::{Page, Unavailable};
+use super::{Page, SWITCHED_OFF, Unavailable};
 use crate::arch::msr;
 
 pub(super) use vcpu::Vcpu;
@@ -27,22 +27,20 @@ const EFER_SVME: u64 = 1 << 12;
 /// CPUID leaf of SVM.
 const LEAF: u32 = 0x8000_000a;
 
-/// Whether guests can run on this processor.
+/// Whether the processor has SVM.
+pub(super) fn is_present() -> bool {
+    cpuid!(0x8000_0000u32).eax >= LEAF && cpuid!(0x8000_0001u32).ecx & 1 << 2 != 0
+}
+
+/// Whether guests can run on this processor, which has SVM.
 pub(super) fn detect() -> Result<(), Unavailable> {
-    let last = cpuid!(0x8000_0000u32).eax;
-    if last < LEAF || cpuid!(0x8000_0001u32).ecx & 1 << 2 == 0 {
-        return Err(Unavailable::Missing);
-    }
     let features = cpuid!(LEAF);
     // SAFETY: a processor with SVM has the register.
     if unsafe { msr::read(VM_CR) } & VM_CR_SVMDIS != 0 {
-        return Err(Unavailable::Disabled);
+        return Err(SWITCHED_OFF);
     }
-    if features.edx & 1 == 0 {
-        return Err(Unavailable::NoNestedPaging);
-    }
-    if features.ebx < 2 {
-        return Err(Unavailable::NoTags);
+    if features.edx & 1 == 0 || features.ebx < 2 {
+        return Err("the processor's SVM lacks nested paging or ASIDs");
     }
     Ok(())
 }
@@ -53,9 +51,7 @@ pub(super) struct Cpu {
     host: u64,
     tags: Tags,
     /// What the processor caches of a control block that it has run.
-    clean: u32,
-    /// It reports where the next instruction is.
-    next_rip: bool,
+    clean: u64,
 }
 
 impl Cpu {
@@ -74,8 +70,7 @@ impl Cpu {
         Ok(Self {
             host: host.phys(),
             tags: Tags::new(save.phys(), features.ebx),
-            clean: if features.edx & 1 << 5 != 0 { vmcb::clean::ALL } else { 0 },
-            next_rip: features.edx & 1 << 3 != 0,
+            clean: if features.edx & 1 << 5 != 0 { vmcb::CLEAN_ALL } else { 0 },
         })
     }
 }

@@ -5,14 +5,8 @@ use ipc::exit::{Io, MemoryAccess};
 
 use super::super::bitmaps::fill_msr;
 use super::super::exit::Meaning;
-use super::super::state::Gprs;
-use super::exit::{length, meaning, qualification, refused};
-use super::vmcb::{Vmcb, msr_bits, pack, unpack};
-
-fn vmcb() -> Vmcb {
-    // SAFETY: all fields are integers.
-    unsafe { core::mem::zeroed() }
-}
+use super::exit::{io, length, meaning, memory, refused};
+use super::vmcb::{clean, field, msr_bits, pack, unpack};
 
 #[test]
 fn segment_attributes_lose_their_gap_and_get_it_back() {
@@ -92,62 +86,49 @@ fn panic_free(meaning: Meaning) -> (Exit, u64) {
     (Exit::Unknown, 99)
 }
 
-fn decoded_io(info1: u64, vmcb: &mut Vmcb) -> Io {
-    vmcb.exit_info1 = info1;
-    let [word, one, two] = qualification(Exit::Io, vmcb, &Gprs::default());
-    assert_eq!((one, two), (0, 0));
-    Io::from_word(word)
-}
-
 #[test]
 fn port_accesses() {
-    let mut v = vmcb();
-    let out = decoded_io(0x3f8 << 16 | 1 << 4 | 4 << 7, &mut v);
     // Only string forms have an address.
-    let expected =
-        Io { port: 0x3f8, size: 1, input: false, string: false, rep: false, address_size: 0 };
-    assert_eq!(out, expected);
-    let insw = decoded_io(0xffff << 16 | 2 << 4 | 1 << 7 | 1 << 3 | 1 << 2 | 1, &mut v);
-    let expected =
-        Io { port: 0xffff, size: 2, input: true, string: true, rep: true, address_size: 2 };
-    assert_eq!(insw, expected);
-    assert_eq!(decoded_io(4 << 4 | 2 << 7, &mut v).size, 4);
-    assert_eq!(decoded_io(4 << 4 | 4 | 2 << 7, &mut v).address_size, 4);
-    // Not reported: it follows from the code segment.
-    assert_eq!(decoded_io(1 << 4 | 4, &mut v).address_size, 2);
-    v.cs.attributes = pack(0xc09b);
-    assert_eq!(decoded_io(1 << 4 | 4, &mut v).address_size, 4);
-    v.cs.attributes = pack(0xa09b);
-    assert_eq!(decoded_io(1 << 4 | 4, &mut v).address_size, 2);
-    v.efer = 0x1500;
-    assert_eq!(decoded_io(1 << 4 | 4, &mut v).address_size, 8);
+    let out = Io { port: 0x3f8, size: 1, input: false, string: false, rep: false, address_size: 0 };
+    assert_eq!(io(0x3f8 << 16 | 1 << 4 | 4 << 7), out);
+    let insw = Io { port: 0xffff, size: 2, input: true, string: true, rep: true, address_size: 2 };
+    assert_eq!(io(0xffff << 16 | 2 << 4 | 1 << 7 | 1 << 3 | 1 << 2 | 1), insw);
+    assert_eq!(io(4 << 4 | 2 << 7).size, 4);
+    assert_eq!(io(4 << 4 | 4 | 2 << 7).address_size, 4);
+    assert_eq!(io(4 << 4 | 4 | 4 << 7).address_size, 8);
+    // Not reported.
+    assert_eq!(io(1 << 4 | 4).address_size, 0);
 }
 
 #[test]
 fn nested_page_faults() {
-    let mut v = vmcb();
-    v.exit_info2 = 0xfee0_0300;
-    let mut access = |info1| {
-        v.exit_info1 = info1;
-        let [flags, address, rest] = qualification(Exit::Memory, &v, &Gprs::default());
-        assert_eq!((address, rest), (0xfee0_0300, 0));
-        MemoryAccess::from_bits_retain(flags)
-    };
-    assert_eq!(access(1 << 32 | 4), MemoryAccess::READ);
-    assert_eq!(access(1 << 32 | 6), MemoryAccess::WRITE);
-    assert_eq!(access(1 << 32 | 7), MemoryAccess::WRITE | MemoryAccess::MAPPED);
-    assert_eq!(access(1 << 32 | 0x15), MemoryAccess::FETCH | MemoryAccess::MAPPED);
-    assert_eq!(access(1 << 33 | 6), MemoryAccess::WRITE | MemoryAccess::PAGE_WALK);
+    assert_eq!(memory(1 << 32 | 4), MemoryAccess::READ);
+    assert_eq!(memory(1 << 32 | 6), MemoryAccess::WRITE);
+    assert_eq!(memory(1 << 32 | 7), MemoryAccess::WRITE | MemoryAccess::MAPPED);
+    assert_eq!(memory(1 << 32 | 0x15), MemoryAccess::FETCH | MemoryAccess::MAPPED);
+    assert_eq!(memory(1 << 33 | 6), MemoryAccess::WRITE | MemoryAccess::PAGE_WALK);
 }
 
 #[test]
-fn other_qualifications() {
-    let mut v = vmcb();
-    (v.exit_code, v.exit_info1, v.exit_info2) = (0x65, 2, 3);
-    let gprs = Gprs { rcx: 0xdead_beef_c000_0080, ..Gprs::default() };
-    assert_eq!(qualification(Exit::MsrWrite, &v, &gprs), [0xc000_0080, 0, 0]);
-    assert_eq!(qualification(Exit::Unknown, &v, &gprs), [0x65, 2, 3]);
-    assert_eq!(qualification(Exit::Cpuid, &v, &gprs), [0; 3]);
+fn what_the_processor_caches() {
+    for (fields, bit) in [
+        (&[field::REGISTERS, field::INTERCEPTS, field::MORE_INTERCEPTS, field::TSC_OFFSET][..], 0),
+        (&[field::TAG], 2),
+        (&[field::VIRTUAL_INTERRUPT], 3),
+        (&[field::NESTED_ROOT, field::PAT], 4),
+        // EFER, CR4, CR3, CR0.
+        (&[0x4d0, 0x548, 0x550, 0x558], 5),
+        (&[field::DR7, field::DR6], 6),
+        (&[0x460, 0x468, 0x480, 0x488], 7),
+        (&[0x400, 0x418, 0x420, 0x438, field::CPL], 8),
+        (&[field::CR2], 9),
+        // FS, GS, LDTR, TR; RFLAGS, RIP; STAR.
+        (&[0x440, 0x458, 0x470, 0x498, 0x570, 0x578, 0x600], 63),
+    ] {
+        for &field in fields {
+            assert_eq!(clean(field), 1 << bit, "{field:#x}");
+        }
+    }
 }
 
 #[test]

@@ -1,16 +1,14 @@
 //! A control block as a [`Backend`].
 
-use core::ptr::NonNull;
-
+use ipc::event::Exit;
 use ipc::state::{Activity, Segment};
 
-use super::super::guest::Common;
-use super::super::registers::{Backend, Reg, Seg};
+use super::super::registers::{Backend, Reg, Seg, places};
 use super::super::tag::Tag;
-use super::super::{Outcome, Page, Platform};
-use super::vmcb::{Vmcb, clean, intercept, pack, unpack, vintr};
-use super::{Cpu, EFER_SVME, enter};
-use crate::num::low32;
+use super::super::{Page, Platform};
+use super::vmcb::{clean, field, intercept, pack, unpack, vintr};
+use super::{Cpu, EFER_SVME, enter, exit};
+use crate::num::{low16, low32};
 
 /// Whether the guest handles an NMI. Without support by the processor, the end of the handler is
 /// noticed by intercepting IRET.
@@ -26,8 +24,7 @@ pub(super) enum Nmi {
 
 /// A vCPU on SVM.
 pub(in super::super) struct Vcpu {
-    vmcb: NonNull<Vmcb>,
-    page: Page,
+    pub(in super::super) page: Page,
     pub(super) tag: Tag,
     pub(super) nmi: Nmi,
     /// An exit is requested when the guest can take an interrupt.
@@ -45,7 +42,6 @@ impl Vcpu {
     /// The page is the vCPU's until it is dropped; `nested_root` is that of a nested page table.
     pub(in super::super) unsafe fn new(platform: &Platform, page: Page, nested_root: u64) -> Self {
         let mut vcpu = Self {
-            vmcb: page.ptr().cast(),
             page,
             tag: Tag::default(),
             nmi: Nmi::Open,
@@ -53,31 +49,40 @@ impl Vcpu {
             step: None,
             resume: 0,
         };
-        let vmcb = vcpu.vmcb_mut();
-        vmcb.debug_access = intercept::DEBUG;
-        vmcb.exceptions = intercept::EXCEPTIONS;
-        vmcb.misc1 = intercept::MISC1;
-        vmcb.misc2 = intercept::MISC2;
-        vmcb.misc3 = intercept::MISC3;
-        vmcb.io_bitmap = platform.io;
-        vmcb.msr_bitmap = platform.msr;
-        vmcb.virtual_interrupt = vintr::MASKING | vintr::ALWAYS;
-        vmcb.nested_control = 1;
-        vmcb.nested_root = nested_root;
+        for (field, value) in [
+            (field::REGISTERS, intercept::DEBUG),
+            (field::INTERCEPTS, intercept::ALWAYS),
+            (field::MORE_INTERCEPTS, intercept::MORE),
+            (field::IO_BITMAP, platform.io),
+            (field::MSR_BITMAP, platform.msr),
+            (field::VIRTUAL_INTERRUPT, vintr::ALWAYS),
+            (field::NESTED_CONTROL, 1),
+            (field::NESTED_ROOT, nested_root),
+        ] {
+            vcpu.write(field, value);
+        }
         vcpu
     }
 
+    /// Reads a word.
     #[inline(always)]
-    pub(super) const fn vmcb(&self) -> &Vmcb {
-        // SAFETY: the page is the vCPU's, every bit pattern is a `Vmcb`, and the processor writes
-        // it only inside `enter`, while no reference exists.
-        unsafe { self.vmcb.as_ref() }
+    pub(super) const fn read(&self, field: u32) -> u64 {
+        // SAFETY: offsets are inside the page, which is the vCPU's.
+        unsafe { self.page.ptr().add(field as usize).cast::<u64>().read() }
     }
 
+    /// Writes a word that the processor does not cache.
     #[inline(always)]
-    pub(super) const fn vmcb_mut(&mut self) -> &mut Vmcb {
-        // SAFETY: as in `vmcb`; `&mut self` makes the reference the only one.
-        unsafe { self.vmcb.as_mut() }
+    pub(super) const fn put(&mut self, field: u32, value: u64) {
+        // SAFETY: as in `read`; the processor uses the page only inside `enter`.
+        unsafe { self.page.ptr().add(field as usize).cast::<u64>().write(value) }
+    }
+
+    /// Writes a word.
+    #[inline(always)]
+    pub(super) const fn write(&mut self, field: u32, value: u64) {
+        self.put(field, value);
+        self.put(field::CLEAN, self.read(field::CLEAN) & !clean(field));
     }
 
     /// Physical address of the control block.
@@ -86,68 +91,36 @@ impl Vcpu {
         self.page.phys()
     }
 
-    /// Switches bits of the first word of intercepts.
-    pub(super) fn intercept(&mut self, bits: u32, on: bool) {
-        let vmcb = self.vmcb_mut();
-        let wanted = if on { vmcb.misc1 | bits } else { vmcb.misc1 & !bits };
-        if wanted != vmcb.misc1 {
-            vmcb.misc1 = wanted;
-            vmcb.clean &= !clean::INTERCEPTS;
+    /// Switches bits of a word.
+    pub(super) const fn switch(&mut self, field: u32, bits: u64, on: bool) {
+        let old = self.read(field);
+        let wanted = if on { old | bits } else { old & !bits };
+        if wanted != old {
+            self.write(field, wanted);
         }
     }
 
     /// Changes what is known about NMIs.
     pub(super) fn set_nmi(&mut self, nmi: Nmi) {
         self.nmi = nmi;
-        self.intercept(intercept::IRET, nmi == Nmi::Blocked);
+        self.switch(field::INTERCEPTS, intercept::IRET, nmi == Nmi::Blocked);
     }
-}
 
-/// The segment `$seg` of a control block, as `$by` reference.
-macro_rules! segment {
-    ($vmcb:expr, $seg:expr, $($by:tt)+) => {
-        match $seg {
-            Seg::Cs => $($by)+ $vmcb.cs,
-            Seg::Ss => $($by)+ $vmcb.ss,
-            Seg::Ds => $($by)+ $vmcb.ds,
-            Seg::Es => $($by)+ $vmcb.es,
-            Seg::Fs => $($by)+ $vmcb.fs,
-            Seg::Gs => $($by)+ $vmcb.gs,
-            Seg::Tr => $($by)+ $vmcb.tr,
-            Seg::Ldtr => $($by)+ $vmcb.ldtr,
-            Seg::Gdtr => $($by)+ $vmcb.gdtr,
-            Seg::Idtr => $($by)+ $vmcb.idtr,
+    /// Offset of a register.
+    #[inline(always)]
+    const fn place(reg: Reg) -> u32 {
+        places! { reg:
+            Rip 0x578 Rflags 0x570 Cr0 0x558 Cr2 0x640 Cr3 0x550 Cr4 0x548 Cr8 0x60 Dr6 0x568
+            Dr7 0x560 Efer 0x4d0 Pat 0x668 Star 0x600 Lstar 0x608 Cstar 0x610 Fmask 0x618
+            KernelGsBase 0x620 SysenterCs 0x628 SysenterEsp 0x630 SysenterEip 0x638 TscOffset 0x50
         }
-    };
-}
+    }
 
-/// Where a control block has the register `$reg`, as `$by` reference, and the clean bit that covers
-/// it.
-macro_rules! register {
-    ($vmcb:expr, $reg:expr, $($by:tt)+) => {
-        match $reg {
-            Reg::Rip => ($($by)+ $vmcb.rip, 0),
-            Reg::Rflags => ($($by)+ $vmcb.rflags, 0),
-            Reg::Cr0 => ($($by)+ $vmcb.cr0, clean::CONTROL),
-            Reg::Cr2 => ($($by)+ $vmcb.cr2, clean::CR2),
-            Reg::Cr3 => ($($by)+ $vmcb.cr3, clean::CONTROL),
-            // CR8 has a field of four bits, which the callers look after.
-            Reg::Cr4 | Reg::Cr8 => ($($by)+ $vmcb.cr4, clean::CONTROL),
-            Reg::Dr6 => ($($by)+ $vmcb.dr6, clean::DEBUG),
-            Reg::Dr7 => ($($by)+ $vmcb.dr7, clean::DEBUG),
-            Reg::Efer => ($($by)+ $vmcb.efer, clean::CONTROL),
-            Reg::Pat => ($($by)+ $vmcb.pat, clean::NESTED),
-            Reg::Star => ($($by)+ $vmcb.star, 0),
-            Reg::Lstar => ($($by)+ $vmcb.lstar, 0),
-            Reg::Cstar => ($($by)+ $vmcb.cstar, 0),
-            Reg::Fmask => ($($by)+ $vmcb.fmask, 0),
-            Reg::KernelGsBase => ($($by)+ $vmcb.kernel_gs_base, 0),
-            Reg::SysenterCs => ($($by)+ $vmcb.sysenter_cs, 0),
-            Reg::SysenterEsp => ($($by)+ $vmcb.sysenter_esp, 0),
-            Reg::SysenterEip => ($($by)+ $vmcb.sysenter_eip, 0),
-            Reg::TscOffset => ($($by)+ $vmcb.tsc_offset, clean::INTERCEPTS),
-        }
-    };
+    /// Offset of a segment: in the VMCB's order, LDTR comes after GDTR and TR last.
+    #[inline(always)]
+    const fn segment_place(seg: Seg) -> u32 {
+        field::SEGMENTS + 16 * (low32(0x86_9754_3210 >> (4 * seg as u32)) & 0xf)
+    }
 }
 
 /// Attribute bits in the form of the ABI.
@@ -159,86 +132,69 @@ impl Backend for Vcpu {
 
     #[inline(always)]
     fn get(&self, reg: Reg) -> u64 {
-        let vmcb = self.vmcb();
+        let value = self.read(Self::place(reg));
         match reg {
-            Reg::Cr8 => u64::from(vmcb.virtual_interrupt & vintr::TPR),
-            Reg::Efer => vmcb.efer & !EFER_SVME,
-            _ => *register!(vmcb, reg, &).0,
+            Reg::Cr8 => value & vintr::TPR,
+            Reg::Efer => value & !EFER_SVME,
+            _ => value,
         }
     }
 
     #[inline(always)]
     fn set(&mut self, reg: Reg, value: u64) {
-        let vmcb = self.vmcb_mut();
+        let field = Self::place(reg);
         let value = match reg {
-            Reg::Cr8 => {
-                let tpr = low32(value) & vintr::TPR;
-                vmcb.virtual_interrupt = vmcb.virtual_interrupt & !vintr::TPR | tpr;
-                vmcb.clean &= !clean::VIRTUAL_INTERRUPT;
-                return;
-            }
+            Reg::Cr8 => self.read(field) & !vintr::TPR | value,
             Reg::Efer => value | EFER_SVME,
             _ => value,
         };
-        let (field, dirty) = register!(vmcb, reg, &mut);
-        *field = value;
-        vmcb.clean &= !dirty;
+        self.write(field, value);
     }
 
     #[inline(always)]
     fn segment(&self, seg: Seg) -> Segment {
-        let vmcb = self.vmcb();
-        let mut segment = *segment!(vmcb, seg, &);
-        segment.attributes = unpack(segment.attributes);
+        let field = Self::segment_place(seg);
+        let (word, base) = (self.read(field), self.read(field + 8));
+        let mut attributes = unpack(low16(word >> 16));
+        let limit = low32(word >> 32);
         match seg {
             // The processor keeps the privilege level apart from SS.
-            Seg::Ss => {
-                segment.attributes = segment.attributes & !DPL | u16::from(vmcb.cpl & 3) << 5;
-            }
+            Seg::Ss => attributes = attributes & !DPL | low16(self.read(field::CPL) >> 24 & 3) << 5,
             // Some processors lose the granularity, having expanded the limit.
-            Seg::Cs if segment.limit > 0xf_ffff => segment.attributes |= GRANULAR,
+            Seg::Cs if limit > 0xf_ffff => attributes |= GRANULAR,
             _ => {}
         }
-        segment
+        Segment { selector: low16(word), attributes, limit, base }
     }
 
     #[inline(always)]
-    fn set_segment(&mut self, seg: Seg, value: Segment) {
-        let vmcb = self.vmcb_mut();
-        *segment!(vmcb, seg, &mut) = Segment { attributes: pack(value.attributes), ..value };
-        match seg {
-            Seg::Ss => {
-                vmcb.cpl = crate::num::low8(u64::from((value.attributes & DPL) >> 5));
-                vmcb.clean &= !clean::SEGMENTS;
-            }
-            Seg::Cs | Seg::Ds | Seg::Es => vmcb.clean &= !clean::SEGMENTS,
-            Seg::Gdtr | Seg::Idtr => vmcb.clean &= !clean::TABLES,
-            Seg::Fs | Seg::Gs | Seg::Tr | Seg::Ldtr => {}
+    fn set_segment(&mut self, seg: Seg, Segment { selector, attributes, limit, base }: Segment) {
+        let field = Self::segment_place(seg);
+        let attributes_word = u64::from(pack(attributes)) << 16;
+        self.write(field, u64::from(selector) | attributes_word | u64::from(limit) << 32);
+        self.write(field + 8, base);
+        if seg == Seg::Ss {
+            self.write(field::CPL, u64::from((attributes & DPL) >> 5) << 24);
         }
     }
 
     #[inline(always)]
     fn blocking(&self) -> Activity {
         let nmi = if self.nmi == Nmi::Open { Activity::empty() } else { Activity::NMI_BLOCKED };
-        Activity::from_bits_truncate(self.vmcb().interrupt_shadow & 1) | nmi
+        Activity::from_bits_truncate(self.read(field::SHADOW) & 1) | nmi
     }
 
     #[inline(always)]
     fn set_blocking(&mut self, blocking: Activity) {
-        self.vmcb_mut().interrupt_shadow = (blocking & Activity::INTERRUPT_SHADOW).bits();
-        if blocking.contains(Activity::NMI_BLOCKED) != (self.nmi != Nmi::Open) {
-            let blocked = blocking.contains(Activity::NMI_BLOCKED);
+        self.put(field::SHADOW, (blocking & Activity::INTERRUPT_SHADOW).bits());
+        let blocked = blocking.contains(Activity::NMI_BLOCKED);
+        if blocked != (self.nmi != Nmi::Open) {
             self.set_nmi(if blocked { Nmi::Blocked } else { Nmi::Open });
         }
     }
 
     fn intercept_debug(&mut self, on: bool) {
-        let wanted = if on { intercept::DEBUG } else { 0 };
-        let vmcb = self.vmcb_mut();
-        if vmcb.debug_access != wanted {
-            vmcb.debug_access = wanted;
-            vmcb.clean &= !clean::INTERCEPTS;
-        }
+        self.switch(field::REGISTERS, intercept::DEBUG, on);
     }
 
     #[inline]
@@ -253,12 +209,20 @@ impl Backend for Vcpu {
     }
 
     #[inline]
-    fn run(&mut self, common: &mut Common, cpu: &mut Cpu, space: u64) -> Outcome {
-        self.run_once(common, cpu, space)
+    fn describe(&self, exit: Exit) -> [u64; 3] {
+        let [code, info1, info2] = [field::CODE, field::INFO1, field::INFO2].map(|f| self.read(f));
+        match exit {
+            Exit::Io => [exit::io(info1).to_word(), 0, 0],
+            Exit::Memory => [exit::memory(info1).bits(), info2, 0],
+            _ => [code, info1, info2],
+        }
     }
 
-    fn page(&self) -> Page {
-        self.page
+    #[inline]
+    fn length(&self, nominal: u64) -> u64 {
+        let port = self.read(field::CODE) == exit::IOIO;
+        let next = self.read(if port { field::INFO2 } else { field::NEXT_RIP });
+        exit::length(self.get(Reg::Rip), next, nominal)
     }
 }
 

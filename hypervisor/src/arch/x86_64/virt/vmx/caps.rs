@@ -1,9 +1,8 @@
 //! What a processor's VT-x can do (SDM volume 3, appendix A), and the controls that follow.
 
-use raw_cpuid::cpuid;
-
-use super::super::Unavailable;
 use super::super::allow::cr0;
+use super::super::registers::fields;
+use super::super::{SWITCHED_OFF, Unavailable};
 use super::vmcs::{entry, exit, pin, processor, secondary};
 use crate::arch::msr;
 use crate::num::low32;
@@ -13,21 +12,16 @@ pub(super) const FEATURE_CONTROL: u32 = 0x3a;
 pub(super) const FEATURE_LOCKED: u64 = 1 << 0;
 pub(super) const FEATURE_VMX: u64 = 1 << 2;
 
-const BASIC: u32 = 0x480;
-const MISC: u32 = 0x485;
-const CR0_ONES: u32 = 0x486;
-const CR4_ONES: u32 = 0x488;
-const SECONDARY: u32 = 0x48b;
-const EPT_VPID: u32 = 0x48c;
-const PIN: u32 = 0x48d;
-const PROCESSOR: u32 = 0x48e;
-const EXIT: u32 = 0x48f;
-const ENTRY: u32 = 0x490;
+fields! {
+    BASIC 0x480 MISC 0x485 CR0_ONES 0x486 CR4_ONES 0x488 SECONDARY 0x48b EPT_VPID 0x48c PIN 0x48d
+    PROCESSOR 0x48e EXIT 0x48f ENTRY 0x490
+}
 
 /// BASIC: the registers from `PIN` on tell which reserved controls can be zero.
 const BASIC_TRUE: u64 = 1 << 55;
 /// EPT of four levels in write-back memory, 2 MiB pages, INVEPT for all contexts.
 const EPT_NEEDED: u64 = 1 << 6 | 1 << 14 | 1 << 16 | 1 << 20 | 1 << 26;
+const SWITCHING: Unavailable = "VT-x lacks switching of PAT and EFER";
 const EPT_HUGE: u64 = 1 << 17;
 const EPT_SINGLE: u64 = 1 << 25;
 
@@ -36,12 +30,12 @@ const EPT_SINGLE: u64 = 1 << 25;
 pub(in super::super) struct Caps {
     /// First word of every control structure.
     pub(super) revision: u32,
-    pub(super) pin: u32,
+    pub(super) pin: u64,
     /// Without the controls that come and go, as `entry`.
-    pub(super) processor: u32,
-    pub(super) secondary: u32,
-    pub(super) exit: u32,
-    pub(super) entry: u32,
+    pub(super) processor: u64,
+    pub(super) secondary: u64,
+    pub(super) exit: u64,
+    pub(super) entry: u64,
     /// Bits of CR0 and CR4 that have to be one while a guest runs.
     pub(super) ones: [u64; 2],
     /// EPT has pages of 1 GiB.
@@ -53,16 +47,13 @@ pub(in super::super) struct Caps {
 }
 
 impl Caps {
-    /// Those of this processor, if guests can run on it.
+    /// Those of this processor, which has VT-x, if guests can run on it.
     pub(in super::super) fn detect() -> Result<Self, Unavailable> {
-        if cpuid!(1u32).ecx & 1 << 5 == 0 {
-            return Err(Unavailable::Missing);
-        }
         // SAFETY: a processor with VT-x has the registers; those that depend on a capability are
         // read only after it.
         let read = |register| unsafe { msr::read(register) };
         if read(FEATURE_CONTROL) & (FEATURE_LOCKED | FEATURE_VMX) == FEATURE_LOCKED {
-            return Err(Unavailable::Disabled);
+            return Err(SWITCHED_OFF);
         }
         Self::derive(read)
     }
@@ -71,45 +62,43 @@ impl Caps {
     pub(super) fn derive(read: impl Fn(u32) -> u64) -> Result<Self, Unavailable> {
         let basic = read(BASIC);
         if basic & BASIC_TRUE == 0 {
-            return Err(Unavailable::Lacks("optional CR3 exits"));
+            return Err("VT-x lacks optional CR3 exits");
         }
-        let controls = |register, needed: u32, welcome: u32, reserved: u32, name| {
-            let (ones, allowed) = (low32(read(register)), low32(read(register) >> 32));
+        let controls = |register, needed: u64, welcome: u64, reserved: u64, lack| {
+            let (ones, allowed) = (read(register) & 0xffff_ffff, read(register) >> 32);
             // What cannot be had, and what cannot be avoided.
             if needed & !allowed != 0 || ones & !(needed | welcome | reserved) != 0 {
-                return Err(Unavailable::Lacks(name));
+                return Err(lack);
             }
             Ok((needed | welcome) & allowed | ones)
         };
         let windows = processor::INTERRUPT_WINDOW | processor::NMI_WINDOW;
         let caps = Self {
             revision: low32(basic) & 0x7fff_ffff,
-            pin: controls(PIN, pin::NEEDED, pin::TIMER, pin::RESERVED, "virtual NMIs")?,
+            pin: controls(PIN, pin::NEEDED, pin::TIMER, pin::RESERVED, "VT-x lacks virtual NMIs")?,
             processor: controls(
                 PROCESSOR,
                 processor::NEEDED,
                 0,
                 processor::RESERVED,
-                "a TPR shadow, bitmaps, or secondary controls",
+                "VT-x lacks a TPR shadow, bitmaps, or secondary controls",
             )? & !windows,
             secondary: controls(
                 SECONDARY,
                 secondary::NEEDED,
                 secondary::WELCOME,
                 0,
-                "EPT or unrestricted guests",
+                "VT-x lacks EPT or unrestricted guests",
             )?,
-            exit: controls(EXIT, exit::NEEDED, 0, exit::RESERVED, "PAT and EFER at exits")?,
-            entry: controls(ENTRY, entry::NEEDED, 0, entry::RESERVED, "PAT and EFER at entries")?
-                & !entry::LONG,
+            exit: controls(EXIT, exit::NEEDED, 0, exit::RESERVED, SWITCHING)?,
+            entry: controls(ENTRY, entry::NEEDED, 0, entry::RESERVED, SWITCHING)? & !entry::LONG,
             ones: [read(CR0_ONES) & !(cr0::PE | cr0::PG), read(CR4_ONES)],
-            huge: false,
-            invept: 0,
             timer_shift: low32(read(MISC)) & 0x1f,
+            ..Self::default()
         };
         let ept = read(EPT_VPID);
         if ept & EPT_NEEDED != EPT_NEEDED {
-            return Err(Unavailable::NoNestedPaging);
+            return Err("VT-x lacks EPT with 2 MiB pages");
         }
         let invept = if ept & EPT_SINGLE != 0 { 1 } else { 2 };
         Ok(Self { huge: ept & EPT_HUGE != 0, invept, ..caps })

@@ -1,9 +1,8 @@
 //! The way into the guest and back.
 
 use core::arch::naked_asm;
-use core::mem::offset_of;
 
-use super::super::state::Gprs;
+use super::super::gprs::{Gprs, load_guest, restore_host, save_host, store_guest};
 use super::vmcs::field;
 
 /// Why [`enter`] came back without an exit.
@@ -26,32 +25,14 @@ pub(super) mod failure {
 #[unsafe(naked)]
 pub(super) unsafe extern "sysv64" fn enter(gprs: *mut Gprs, launched: bool) -> u64 {
     naked_asm!(
-        "push rbp",
-        "push rbx",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
+        save_host!(),
         "push rdi",
         "mov eax, {host_rsp}",
         "vmwrite rax, rsp",
         "test sil, sil",
         // Loads leave the flags alone.
-        "mov rax, [rdi + {rax}]",
-        "mov rcx, [rdi + {rcx}]",
-        "mov rdx, [rdi + {rdx}]",
-        "mov rbx, [rdi + {rbx}]",
-        "mov rbp, [rdi + {rbp}]",
-        "mov rsi, [rdi + {rsi}]",
-        "mov r8, [rdi + {r8}]",
-        "mov r9, [rdi + {r8} + 8]",
-        "mov r10, [rdi + {r8} + 16]",
-        "mov r11, [rdi + {r8} + 24]",
-        "mov r12, [rdi + {r8} + 32]",
-        "mov r13, [rdi + {r8} + 40]",
-        "mov r14, [rdi + {r8} + 48]",
-        "mov r15, [rdi + {r8} + 56]",
-        "mov rdi, [rdi + {rdi}]",
+        "mov rax, [rdi]",
+        load_guest!(),
         "jnz 2f",
         "vmlaunch",
         "jmp 3f",
@@ -64,19 +45,11 @@ pub(super) unsafe extern "sysv64" fn enter(gprs: *mut Gprs, launched: bool) -> u
         "mov eax, {valid}",
         "4:",
         "pop rdi",
-        "jmp {leave}",
+        restore_host!(),
+        "ret",
         host_rsp = const field::HOST_RSP,
-        rax = const offset_of!(Gprs, rax),
-        rcx = const offset_of!(Gprs, rcx),
-        rdx = const offset_of!(Gprs, rdx),
-        rbx = const offset_of!(Gprs, rbx),
-        rbp = const offset_of!(Gprs, rbp),
-        rsi = const offset_of!(Gprs, rsi),
-        rdi = const offset_of!(Gprs, rdi),
-        r8 = const offset_of!(Gprs, r8),
         invalid = const failure::INVALID,
         valid = const failure::VALID,
-        leave = sym leave,
     )
 }
 
@@ -89,54 +62,11 @@ pub(super) unsafe extern "sysv64" fn exited() {
     naked_asm!(
         "push rax",
         "mov rax, [rsp + 8]",
-        "mov [rax + {rcx}], rcx",
-        "mov [rax + {rdx}], rdx",
-        "mov [rax + {rbx}], rbx",
-        "mov [rax + {rbp}], rbp",
-        "mov [rax + {rsi}], rsi",
-        "mov [rax + {rdi}], rdi",
-        "mov [rax + {r8}], r8",
-        "mov [rax + {r8} + 8], r9",
-        "mov [rax + {r8} + 16], r10",
-        "mov [rax + {r8} + 24], r11",
-        "mov [rax + {r8} + 32], r12",
-        "mov [rax + {r8} + 40], r13",
-        "mov [rax + {r8} + 48], r14",
-        "mov [rax + {r8} + 56], r15",
-        "pop [rax + {rax}]",
+        store_guest!(),
+        "pop [rax]",
         "pop rdi",
         "xor eax, eax",
-        "jmp {leave}",
-        rax = const offset_of!(Gprs, rax),
-        rcx = const offset_of!(Gprs, rcx),
-        rdx = const offset_of!(Gprs, rdx),
-        rbx = const offset_of!(Gprs, rbx),
-        rbp = const offset_of!(Gprs, rbp),
-        rsi = const offset_of!(Gprs, rsi),
-        rdi = const offset_of!(Gprs, rdi),
-        r8 = const offset_of!(Gprs, r8),
-        leave = sym leave,
-    )
-}
-
-/// The end of both: no value of the guest stays where the kernel might speculate with it.
-#[unsafe(naked)]
-unsafe extern "sysv64" fn leave() {
-    naked_asm!(
-        "xor ecx, ecx",
-        "xor edx, edx",
-        "xor esi, esi",
-        "xor edi, edi",
-        "xor r8d, r8d",
-        "xor r9d, r9d",
-        "xor r10d, r10d",
-        "xor r11d, r11d",
-        "pop r15",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop rbx",
-        "pop rbp",
+        restore_host!(),
         "ret",
     )
 }

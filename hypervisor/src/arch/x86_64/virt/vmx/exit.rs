@@ -67,7 +67,7 @@ pub(super) fn failed(failure: u64, reason: u32, detail: impl Fn(u32) -> u64) -> 
     match failure {
         0 => [reason.into(), detail(field::QUALIFICATION), 0],
         failure::INVALID => [NOT_BEGUN, 0, 0],
-        _ => [NOT_BEGUN | detail(field::INSTRUCTION_ERROR), 0, 0],
+        _ => [NOT_BEGUN | detail(field::ERROR), 0, 0],
     }
 }
 

@@ -96,15 +96,6 @@ pub(super) fn take_nmi() {
     unsafe { asm!("int 2") }
 }
 
-/// CR3.
-#[inline(always)]
-pub(super) fn cr3() -> u64 {
-    let value;
-    // SAFETY: reads a register.
-    unsafe { asm!("mov {}, cr3", out(reg) value, options(nomem, nostack, preserves_flags)) };
-    value
-}
-
 /// CR2.
 #[inline(always)]
 pub(super) fn set_cr2(value: u64) {

@@ -12,10 +12,11 @@ mod vmcs;
 
 use core::ptr::NonNull;
 
+use raw_cpuid::cpuid;
 use x86_64::registers::control::{Cr4, Cr4Flags};
 
 use super::tag::Tags;
-use super::{Page, Platform, Unavailable};
+use super::{Page, Platform, SWITCHED_OFF, Unavailable};
 use crate::arch::{msr, percpu};
 
 pub(super) use caps::Caps;
@@ -24,6 +25,11 @@ pub(super) use vmcs::msr_bits;
 
 /// System call MSRs, which the kernel uses when no guest is attached.
 const SYSCALL: [u32; 5] = [msr::STAR, msr::LSTAR, msr::CSTAR, msr::SFMASK, msr::KERNEL_GS_BASE];
+
+/// Whether the processor has VT-x.
+pub(super) fn is_present() -> bool {
+    cpuid!(1u32).ecx & 1 << 5 != 0
+}
 
 /// What a CPU keeps for its guests.
 pub(super) struct Cpu {
@@ -46,7 +52,7 @@ impl Cpu {
     ) -> Result<Self, Unavailable> {
         let caps = Caps::detect()?;
         if caps != platform.vmx {
-            return Err(Unavailable::Differs);
+            return Err("its VT-x differs from that of the boot CPU");
         }
         // SAFETY: VT-x is there, and firmware either allows it or left the choice to us; the
         // processor may use the page. The MSRs are those of every 64-bit processor.
@@ -61,7 +67,7 @@ impl Cpu {
             (instr::vmxon(region.phys()), SYSCALL.map(|register| msr::read(register)))
         };
         if !begun {
-            return Err(Unavailable::Disabled);
+            return Err(SWITCHED_OFF);
         }
         let number = percpu::this().sched.id.into();
         Ok(Self { tags: Tags::new(region.phys(), 1 << 16), number, apic, syscall })

@@ -8,7 +8,6 @@ use super::super::allow::{self, Mode};
 use super::super::exit::{EVENT, Meaning, handle, keep_event};
 use super::super::guest::{Common, ExitInfo};
 use super::super::registers::{Backend, Reg};
-use super::super::state::Gprs;
 use super::super::tag::Renewed;
 use super::exit::{self, meaning, reason};
 use super::vcpu::Vcpu;
@@ -20,9 +19,14 @@ use crate::num::low32;
 const NMI_UNBLOCKED: u64 = 1 << 12;
 
 impl Vcpu {
-    /// See [`Backend::run`].
+    /// One entry and exit. `space` is the flush generation of the guest's memory.
     #[inline]
-    pub(super) fn run_once(&mut self, common: &mut Common, cpu: &mut Cpu, space: u64) -> Outcome {
+    pub(in super::super) fn run(
+        &mut self,
+        common: &mut Common,
+        cpu: &mut Cpu,
+        space: u64,
+    ) -> Outcome {
         let windows = processor::INTERRUPT_WINDOW | processor::NMI_WINDOW;
         let injected = Inject(common.inject.0 & EVENT);
         let mut moved_to = None;
@@ -33,7 +37,7 @@ impl Vcpu {
             self.forget(cpu);
         }
         self.update_host();
-        self.write(field::GUEST_RSP, common.gprs.rsp);
+        self.write(field::RSP, common.gprs.rsp);
 
         // SAFETY: a `Cpu` exists only in VMX operation; `resume` has made the control structure
         // current and given it this CPU's state; interrupts are off until `park`.
@@ -44,7 +48,7 @@ impl Vcpu {
             return self.failed(common, moved_to, failure, reason);
         }
         self.launched = true;
-        common.gprs.rsp = self.read(field::GUEST_RSP);
+        common.gprs.rsp = self.read(field::RSP);
         let interrupted = self.read(field::VECTORING);
         let exception = if reason == reason::EXCEPTION { self.read(field::EXCEPTION) } else { 0 };
         common.set_event(Inject::NONE);
@@ -53,15 +57,12 @@ impl Vcpu {
         } else if matches!(reason, reason::EXCEPTION | reason::MEMORY) {
             self.block_nmis_again(reason, exception);
         }
-        match meaning(reason, low32(exception)) {
-            Meaning::Vmm(exit, nominal) => {
-                common.exit.qualification = self.qualification(exit, reason, &common.gprs);
-                common.exit.length = if nominal != 0 { self.read(field::LENGTH) } else { 0 };
-                Outcome::Exit(exit)
-            }
-            Meaning::Host => Outcome::Interrupt,
-            other => self.internal(common, other, reason, exception),
+        let meaning = meaning(reason, low32(exception));
+        if !matches!(meaning, Meaning::Vmm(..) | Meaning::Host) {
+            self.internal(common, meaning, reason, exception);
         }
+        let error = if reason == reason::EXCEPTION { self.read(field::EXCEPTION_ERROR) } else { 0 };
+        handle(self, common, meaning, low32(error))
     }
 
     /// Gets an event on its way, and the windows that are waited for. Returns RIP where it had to
@@ -142,15 +143,9 @@ impl Vcpu {
         }
     }
 
-    /// Exits that are no VMM's business.
+    /// What this vendor has to do for exits that are no VMM's business.
     #[inline(never)]
-    fn internal(
-        &mut self,
-        common: &mut Common,
-        meaning: Meaning,
-        reason: u32,
-        exception: u64,
-    ) -> Outcome {
+    fn internal(&mut self, common: &mut Common, meaning: Meaning, reason: u32, exception: u64) {
         match meaning {
             Meaning::Own if reason == reason::CONTROL_REGISTER => self.control_register(common),
             Meaning::Own => instr::take_nmi(),
@@ -162,14 +157,12 @@ impl Vcpu {
                     self.set(Reg::Rip, next);
                 }
             }
+            Meaning::DebugRegister => {
+                self.intercept_debug(false);
+                self.load_dr6();
+            }
             _ => {}
         }
-        let error = low32(self.read(field::EXCEPTION_ERROR));
-        let outcome = handle(self, common, meaning, error);
-        if meaning == Meaning::DebugRegister {
-            self.load_dr6();
-        }
-        outcome
     }
 
     /// MOV to CR0 or CR4 with bits that are not the guest's.
@@ -181,26 +174,6 @@ impl Vcpu {
         if !self.take_owned(qualification & 0xf, value) {
             let error = (mode.cr0 & allow::cr0::PE != 0).then_some(0);
             common.set_event(Inject::exception(13, error));
-        }
-    }
-
-    fn qualification(&self, exit: Exit, reason: u32, gprs: &Gprs) -> [u64; 3] {
-        let detail = |field| self.read(field);
-        match exit {
-            Exit::Io => [
-                exit::io(detail(field::QUALIFICATION), || detail(field::INSTRUCTION)).to_word(),
-                0,
-                0,
-            ],
-            Exit::MsrRead | Exit::MsrWrite => [u64::from(low32(gprs.rcx)), 0, 0],
-            Exit::Memory => {
-                let access = exit::memory(detail(field::QUALIFICATION));
-                [access.bits(), detail(field::GUEST_PHYSICAL), 0]
-            }
-            Exit::Unknown => {
-                [reason.into(), detail(field::QUALIFICATION), detail(field::GUEST_PHYSICAL)]
-            }
-            _ => [0; 3],
         }
     }
 }

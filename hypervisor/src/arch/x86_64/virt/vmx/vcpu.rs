@@ -1,17 +1,17 @@
 //! A control structure as a [`Backend`].
 
+use ipc::event::Exit;
 use ipc::state::{Activity, Segment};
 use x86_64::instructions::tables::{sgdt, sidt};
-use x86_64::registers::control::{Cr0, Cr2, Cr4};
+use x86_64::registers::control::{Cr0, Cr2, Cr3, Cr4};
 use x86_64::registers::debug::Dr6;
 
 use super::super::allow::{cr0, efer, rflags};
-use super::super::guest::Common;
-use super::super::registers::{Backend, Reg, Seg};
+use super::super::registers::{Backend, Reg, Seg, places};
 use super::super::tag::Tag;
-use super::super::{Outcome, Page, Platform};
+use super::super::{Page, Platform};
 use super::vmcs::{self, blocking, entry, field, processor, secondary};
-use super::{Caps, Cpu, SYSCALL, enter, instr};
+use super::{Caps, Cpu, SYSCALL, enter, exit, instr};
 use crate::arch::layout::{in_window, window};
 use crate::arch::{descriptors, msr, tsc};
 use crate::num::{low8, low16, low32, u64_of};
@@ -20,6 +20,8 @@ use crate::num::{low8, low16, low32, u64_of};
 const CR4_MCE: u64 = 1 << 6;
 /// DR6: breakpoints that were hit.
 const DR6_BREAKPOINTS: u64 = 0xf;
+/// DR6: a protected register was touched, a single step ended.
+const DR6_CAUSE: u64 = 3 << 13;
 /// Pending debug exceptions: a single step ended.
 const PENDING_STEP: u64 = 1 << 14;
 
@@ -39,20 +41,18 @@ struct Shared {
 /// Until it is first attached there is no control structure: its page holds an image of one, field
 /// by field, so that any CPU can set it up and no CPU has to be told when it goes.
 pub(in super::super) struct Vcpu {
-    page: Page,
+    pub(in super::super) page: Page,
     pub(super) caps: &'static Caps,
     pub(super) tag: Tag,
-    /// Bits that differ from the processor's only in CR0 and CR4.
-    shared: [Shared; 2],
-    /// State that the control structure has no place for, while it is not in the CPU.
-    cr2: u64,
-    cr8: u64,
-    dr6: u64,
-    syscall: [u64; 5],
+    cr0: Shared,
+    cr4: Shared,
+    /// Registers that the control structure has no place for, while they are not in the CPU: those
+    /// of [`SYSCALL`], CR2, CR8, DR6.
+    own: [u64; 8],
     /// What the control structure holds as the host's CR3.
     host_cr3: u64,
     /// And as primary controls.
-    controls: u32,
+    controls: u64,
     /// There is a control structure.
     loaded: bool,
     /// It has run since it was last cleared.
@@ -72,32 +72,23 @@ impl Vcpu {
         /// Four levels, in write-back memory.
         const EPT: u64 = 3 << 3 | 6;
         let caps = &platform.vmx;
-        let [cr0_ones, cr4_ones] = caps.ones;
-        let cr0_owned = cr0_ones | cr0::CD | cr0::NW;
+        let [zero, four] = caps.ones;
+        // Caching is the host's.
+        let owned = zero | cr0::CD | cr0::NW;
         let mce = platform.limits.cr4 & CR4_MCE;
+        let owned4 = !platform.limits.cr4 | four | mce;
         let mut vcpu = Self {
             page,
             caps,
             tag: Tag::default(),
-            shared: [
-                // Caching is the host's.
-                Shared { owned: cr0_owned, ones: cr0_ones, pretended: cr0_owned },
-                Shared {
-                    owned: !platform.limits.cr4 | cr4_ones | mce,
-                    ones: cr4_ones | mce,
-                    pretended: mce,
-                },
-            ],
-            cr2: 0,
-            cr8: 0,
-            dr6: 0,
-            syscall: [0; 5],
+            cr0: Shared { owned, ones: zero, pretended: owned },
+            cr4: Shared { owned: owned4, ones: four | mce, pretended: mce },
+            own: [0; 8],
             host_cr3: 0,
             controls: caps.processor,
             loaded: false,
             launched: false,
         };
-        let [cr0, cr4] = vcpu.shared;
         for (field, value) in [
             (field::LINK, u64::MAX),
             (field::IO_BITMAP_A, platform.io),
@@ -105,14 +96,14 @@ impl Vcpu {
             (field::MSR_BITMAP, platform.msr),
             (field::EPT_POINTER, nested_root | EPT),
             (field::ENCLS_BITMAP, u64::MAX),
-            (field::PIN, caps.pin.into()),
-            (field::PROCESSOR, caps.processor.into()),
-            (field::SECONDARY, caps.secondary.into()),
-            (field::EXCEPTIONS, vmcs::EXCEPTIONS.into()),
-            (field::EXIT, caps.exit.into()),
-            (field::ENTRY, caps.entry.into()),
-            (field::CR0_MASK, cr0.owned),
-            (field::CR4_MASK, cr4.owned),
+            (field::PIN, caps.pin),
+            (field::PROCESSOR, caps.processor),
+            (field::SECONDARY, caps.secondary),
+            (field::EXCEPTIONS, vmcs::EXCEPTIONS),
+            (field::EXIT, caps.exit),
+            (field::ENTRY, caps.entry),
+            (field::CR0_MASK, vcpu.cr0.owned),
+            (field::CR4_MASK, vcpu.cr4.owned),
         ] {
             vcpu.write(field, value);
         }
@@ -194,7 +185,8 @@ impl Vcpu {
     /// Before each entry: the host's address space may be another one than before.
     #[inline]
     pub(super) fn update_host(&mut self) {
-        let cr3 = instr::cr3();
+        let (root, low) = Cr3::read_raw();
+        let cr3 = root.start_address().as_u64() | u64::from(low);
         if cr3 != self.host_cr3 {
             self.host_cr3 = cr3;
             self.write(field::HOST_CR3, cr3);
@@ -203,17 +195,17 @@ impl Vcpu {
 
     /// Switches primary controls.
     #[inline]
-    pub(super) fn control(&mut self, bits: u32, on: bool) {
+    pub(super) fn control(&mut self, bits: u64, on: bool) {
         let wanted = if on { self.controls | bits } else { self.controls & !bits };
         if wanted != self.controls {
             self.controls = wanted;
-            self.write(field::PROCESSOR, wanted.into());
+            self.write(field::PROCESSOR, wanted);
         }
     }
 
     /// Whether any of these primary controls is on.
     #[inline]
-    pub(super) const fn has(&self, bits: u32) -> bool {
+    pub(super) const fn has(&self, bits: u64) -> bool {
         self.controls & bits != 0
     }
 
@@ -229,15 +221,21 @@ impl Vcpu {
         }
     }
 
+    /// The shadow of CR0 or CR4, and whose its bits are.
+    #[inline(always)]
+    const fn shared(&self, field: u32) -> (u32, Shared) {
+        match field {
+            field::CR0 => (field::CR0_SHADOW, self.cr0),
+            _ => (field::CR4_SHADOW, self.cr4),
+        }
+    }
+
     /// The guest wants to change bits of a control register that are not its own. They go to the
     /// shadow, after which the processor executes the instruction: it only exits where a bit
     /// differs from there. Returns whether the guest may do so.
     pub(super) fn take_owned(&mut self, register: u64, value: u64) -> bool {
-        let [cr0, cr4] = self.shared;
-        let (Shared { owned, pretended, .. }, shadow) = match register {
-            0 => (cr0, field::CR0_SHADOW),
-            _ => (cr4, field::CR4_SHADOW),
-        };
+        let field = if register == 0 { field::CR0 } else { field::CR4 };
+        let (shadow, Shared { owned, pretended, .. }) = self.shared(field);
         let legal = value & owned & !pretended == 0;
         if legal {
             self.write(shadow, value);
@@ -247,85 +245,44 @@ impl Vcpu {
 
     /// A debug exception was intercepted: what the processor would have put into DR6.
     pub(super) fn note_debug(&mut self, pending: u64) {
-        if !self.has(processor::DEBUG) {
-            self.dr6 = Dr6::read_raw();
-        }
-        self.dr6 = self.dr6 & !DR6_BREAKPOINTS | pending & (DR6_BREAKPOINTS | 6 << 12);
+        self.save_dr6();
+        let [.., dr6] = &mut self.own;
+        *dr6 = *dr6 & !DR6_BREAKPOINTS | pending & (DR6_BREAKPOINTS | DR6_CAUSE);
         self.load_dr6();
         self.settle_step();
     }
 
     /// Puts DR6 into the CPU where the guest can see it.
     pub(super) fn load_dr6(&self) {
-        if !self.has(processor::DEBUG) {
-            instr::set_dr6(self.dr6);
+        if self.controls & processor::DEBUG == 0 {
+            let [.., dr6] = self.own;
+            instr::set_dr6(dr6);
+        }
+    }
+
+    fn save_dr6(&mut self) {
+        if self.controls & processor::DEBUG == 0 {
+            let [.., dr6] = &mut self.own;
+            *dr6 = Dr6::read_raw();
         }
     }
 
     /// In a shadow, the processor insists that a single step that is under way is pending.
     fn settle_step(&mut self) {
         let shadow = self.read(field::INTERRUPTIBILITY) & blocking::SHADOW != 0;
-        let step = shadow && self.read(field::GUEST_RFLAGS) & rflags::TF != 0;
+        let step = shadow && self.get(Reg::Rflags) & rflags::TF != 0;
         self.write(field::PENDING_DEBUG, if step { PENDING_STEP } else { 0 });
     }
-
-    /// A control register as the guest sees it.
-    #[inline(always)]
-    fn shared(&self, value: u32, shadow: u32, Shared { owned, .. }: Shared) -> u64 {
-        self.read(value) & !owned | self.read(shadow) & owned
-    }
-
-    /// Sets such a register.
-    #[inline(always)]
-    fn set_shared(&mut self, to: u32, shadow: u32, Shared { owned, ones, .. }: Shared, value: u64) {
-        self.write(to, value & !owned | ones);
-        self.write(shadow, value);
-    }
 }
 
-/// Place of a segment among the fields.
-const fn index(seg: Seg) -> u32 {
-    match seg {
-        Seg::Es => 0,
-        Seg::Cs => 2,
-        Seg::Ss => 4,
-        Seg::Ds => 6,
-        Seg::Fs => 8,
-        Seg::Gs => 10,
-        Seg::Ldtr => 12,
-        Seg::Tr => 14,
-        Seg::Gdtr => 16,
-        Seg::Idtr => 18,
-    }
-}
-
-/// The field of a register that has one and needs no care.
+/// Where a register is: its field, or its place in [`Vcpu::own`].
+#[inline(always)]
 const fn place(reg: Reg) -> u32 {
-    match reg {
-        Reg::Rip => field::GUEST_RIP,
-        Reg::Rflags => field::GUEST_RFLAGS,
-        Reg::Cr3 => field::GUEST_CR3,
-        Reg::Dr7 => field::GUEST_DR7,
-        Reg::Efer => field::GUEST_EFER,
-        Reg::Pat => field::GUEST_PAT,
-        Reg::SysenterCs => field::GUEST_SYSENTER_CS,
-        Reg::SysenterEsp => field::GUEST_SYSENTER_ESP,
-        Reg::SysenterEip => field::GUEST_SYSENTER_EIP,
-        // The others do not come here.
-        _ => field::TSC_OFFSET,
+    places! { reg:
+        Star 0 Lstar 1 Cstar 2 Fmask 3 KernelGsBase 4 Cr2 5 Cr8 6 Dr6 7
+        Rip 0x681e Rflags 0x6820 Cr0 0x6800 Cr3 0x6802 Cr4 0x6804 Dr7 0x681a Efer 0x2806 Pat 0x2804
+        SysenterCs 0x482a SysenterEsp 0x6824 SysenterEip 0x6826 TscOffset 0x2010
     }
-}
-
-/// Place of a system call MSR.
-const fn syscall(reg: Reg) -> Option<usize> {
-    Some(match reg {
-        Reg::Star => 0,
-        Reg::Lstar => 1,
-        Reg::Cstar => 2,
-        Reg::Fmask => 3,
-        Reg::KernelGsBase => 4,
-        _ => return None,
-    })
 }
 
 /// Access rights: attributes of the ABI, and whether the segment is unusable.
@@ -366,65 +323,62 @@ impl Backend for Vcpu {
 
     #[inline(always)]
     fn get(&self, reg: Reg) -> u64 {
-        let [cr0, cr4] = self.shared;
-        match reg {
-            Reg::Cr0 => self.shared(field::GUEST_CR0, field::CR0_SHADOW, cr0),
-            Reg::Cr2 => self.cr2,
-            Reg::Cr4 => self.shared(field::GUEST_CR4, field::CR4_SHADOW, cr4),
-            Reg::Cr8 => self.cr8,
-            Reg::Dr6 => self.dr6,
-            _ => match syscall(reg) {
-                Some(n) => self.syscall.get(n).copied().unwrap_or(0),
-                None => self.read(place(reg)),
-            },
+        match place(reg) {
+            n @ 0..8 => self.own.get(n as usize).copied().unwrap_or(0),
+            field @ (field::CR0 | field::CR4) => {
+                let (shadow, Shared { owned, .. }) = self.shared(field);
+                self.read(field) & !owned | self.read(shadow) & owned
+            }
+            field => self.read(field),
         }
     }
 
     #[inline(always)]
     fn set(&mut self, reg: Reg, value: u64) {
-        let [cr0, cr4] = self.shared;
-        match reg {
-            Reg::Cr0 => self.set_shared(field::GUEST_CR0, field::CR0_SHADOW, cr0, value),
-            Reg::Cr2 => self.cr2 = value,
-            Reg::Cr4 => self.set_shared(field::GUEST_CR4, field::CR4_SHADOW, cr4, value),
-            Reg::Cr8 => self.cr8 = value,
-            Reg::Dr6 => self.dr6 = value,
-            _ => match syscall(reg).and_then(|n| self.syscall.get_mut(n)) {
-                Some(register) => *register = value,
-                None => self.write(place(reg), value),
-            },
+        match place(reg) {
+            n @ 0..8 => {
+                if let Some(own) = self.own.get_mut(n as usize) {
+                    *own = value;
+                }
+            }
+            field @ (field::CR0 | field::CR4) => {
+                let (shadow, Shared { owned, ones, .. }) = self.shared(field);
+                self.write(field, value & !owned | ones);
+                self.write(shadow, value);
+            }
+            field => self.write(field, value),
         }
         if reg == Reg::Efer {
             let long = if value & efer::LMA != 0 { entry::LONG } else { 0 };
-            self.write(field::ENTRY, (self.caps.entry | long).into());
+            self.write(field::ENTRY, self.caps.entry | long);
         }
     }
 
     #[inline(always)]
     fn segment(&self, seg: Seg) -> Segment {
-        let n = index(seg);
+        let n = 2 * seg as u32;
         let table = matches!(seg, Seg::Gdtr | Seg::Idtr);
         let visible = |field| if table { 0 } else { self.read(field + n) };
         Segment {
-            selector: low16(visible(field::GUEST_SELECTOR)),
-            attributes: unpack(visible(field::GUEST_RIGHTS)),
-            limit: low32(self.read(field::GUEST_LIMIT + n)),
-            base: self.read(field::GUEST_BASE + n),
+            selector: low16(visible(field::SELECTOR)),
+            attributes: unpack(visible(field::RIGHTS)),
+            limit: low32(self.read(field::LIMIT + n)),
+            base: self.read(field::BASE + n),
         }
     }
 
     #[inline(always)]
     fn set_segment(&mut self, seg: Seg, value: Segment) {
-        let n = index(seg);
-        self.write(field::GUEST_BASE + n, value.base);
-        self.write(field::GUEST_LIMIT + n, value.limit.into());
+        let n = 2 * seg as u32;
+        self.write(field::BASE + n, value.base);
+        self.write(field::LIMIT + n, value.limit.into());
         if matches!(seg, Seg::Gdtr | Seg::Idtr) {
             return;
         }
         // A task is always busy once it is loaded.
         let attributes = value.attributes | if seg == Seg::Tr { BUSY } else { 0 };
-        self.write(field::GUEST_SELECTOR + n, value.selector.into());
-        self.write(field::GUEST_RIGHTS + n, pack(attributes, value.limit));
+        self.write(field::SELECTOR + n, value.selector.into());
+        self.write(field::RIGHTS + n, pack(attributes, value.limit));
     }
 
     #[inline(always)]
@@ -462,26 +416,29 @@ impl Backend for Vcpu {
 
     #[inline]
     fn resume(&mut self, cpu: &mut Cpu) {
-        if !self.loaded {
+        if self.loaded {
+            // The VMM of another vCPU may have looked at that meanwhile.
+            self.select();
+        } else {
             self.load(cpu);
         }
-        for ((register, guest), host) in SYSCALL.into_iter().zip(self.syscall).zip(cpu.syscall) {
+        for ((register, guest), host) in SYSCALL.into_iter().zip(self.own).zip(cpu.syscall) {
             if guest != host {
                 // SAFETY: the value passed the allow-list or is the guest's own; the kernel leaves
                 // and enters by these registers only after `park`.
                 unsafe { msr::write(register, guest) };
             }
         }
+        let [.., cr2, cr8, _] = self.own;
         // SAFETY: the page is the CPU's.
-        unsafe { cpu.task_priority().write_volatile(low8(self.cr8 << 4)) };
-        instr::set_cr2(self.cr2);
+        unsafe { cpu.task_priority().write_volatile(low8(cr8 << 4)) };
+        instr::set_cr2(cr2);
         self.load_dr6();
     }
 
     #[inline]
     fn park(&mut self, cpu: &mut Cpu) {
-        for ((register, guest), host) in SYSCALL.into_iter().zip(&mut self.syscall).zip(cpu.syscall)
-        {
+        for ((register, guest), host) in SYSCALL.into_iter().zip(&mut self.own).zip(cpu.syscall) {
             // SAFETY: the registers exist, and get back the host's values.
             unsafe {
                 *guest = msr::read(register);
@@ -490,12 +447,11 @@ impl Backend for Vcpu {
                 }
             }
         }
+        let [.., cr2, cr8, _] = &mut self.own;
+        *cr2 = Cr2::read_raw();
         // SAFETY: the page is the CPU's.
-        self.cr8 = u64::from(unsafe { cpu.task_priority().read_volatile() } >> 4);
-        self.cr2 = Cr2::read_raw();
-        if !self.has(processor::DEBUG) {
-            self.dr6 = Dr6::read_raw();
-        }
+        *cr8 = u64::from(unsafe { cpu.task_priority().read_volatile() } >> 4);
+        self.save_dr6();
         // SAFETY: this is that CPU.
         unsafe { descriptors::reload(cpu.number) };
     }
@@ -509,11 +465,18 @@ impl Backend for Vcpu {
     }
 
     #[inline]
-    fn run(&mut self, common: &mut Common, cpu: &mut Cpu, space: u64) -> Outcome {
-        self.run_once(common, cpu, space)
+    fn describe(&self, exit: Exit) -> [u64; 3] {
+        let (qualification, address) =
+            (self.read(field::QUALIFICATION), self.read(field::PHYSICAL));
+        match exit {
+            Exit::Io => [exit::io(qualification, || self.read(field::INSTRUCTION)).to_word(), 0, 0],
+            Exit::Memory => [exit::memory(qualification).bits(), address, 0],
+            _ => [self.read(field::REASON), qualification, address],
+        }
     }
 
-    fn page(&self) -> Page {
-        self.page
+    #[inline]
+    fn length(&self, _nominal: u64) -> u64 {
+        self.read(field::LENGTH)
     }
 }

@@ -1,0 +1,127 @@
+//! Vector registers of threads that may use them.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use ipc::cap::Selector;
+use ipc::syscall::EC_FPU;
+use sysroot::cap::{Cap, Semaphore};
+use sysroot::{process, time};
+
+use super::never;
+use crate::arch::{get_vector, set_vector};
+use crate::check::Outcome;
+use crate::domain::{Domain, own};
+use crate::runner::group;
+
+group!("fpu":
+    threads_keep_their_registers,
+    a_thread_keeps_them_across_preemption,
+    an_unknown_flag_is_refused,
+);
+
+/// What each of two threads waits for, and a third one that says that both are done.
+static BELLS: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
+/// Rounds that found the register as it was left.
+static GOOD: AtomicU64 = AtomicU64::new(0);
+/// Rounds that did not.
+static BAD: AtomicU64 = AtomicU64::new(0);
+
+const ROUNDS: u64 = 200;
+
+fn bell(n: usize) -> Cap<Semaphore> {
+    Cap::new(Selector(BELLS.get(n).map_or(0, |b| b.load(Ordering::Relaxed))))
+}
+
+fn value(id: u64, round: u64) -> [u64; 4] {
+    [1, 2, 3, 4].map(|n| id << 48 | n << 32 | round)
+}
+
+fn note(expected: &[u64; 4]) {
+    let mut found = *expected;
+    // SAFETY: the callers' threads may use the FPU, and soft-float code leaves it alone.
+    unsafe { get_vector(&mut found) };
+    let count = if found == *expected { &GOOD } else { &BAD };
+    count.fetch_add(1, Ordering::SeqCst);
+}
+
+fn takes_turns(own: usize, other: usize, id: u64) -> ! {
+    for round in 0..ROUNDS {
+        let left = value(id, round);
+        // SAFETY: as in `note`.
+        unsafe { set_vector(&left) };
+        let _ = bell(other).up();
+        let _ = bell(own).down();
+        note(&left);
+    }
+    let _ = bell(2).up();
+    never(0)
+}
+
+extern "sysv64" fn first(_utcb: u64) -> ! {
+    takes_turns(0, 1, 0xa)
+}
+
+extern "sysv64" fn second(_utcb: u64) -> ! {
+    takes_turns(1, 0, 0xb)
+}
+
+fn prepare(d: &mut Domain) -> Outcome {
+    for place in &BELLS {
+        place.store(ok!(d.semaphore(0)).raw(), Ordering::Relaxed);
+    }
+    GOOD.store(0, Ordering::SeqCst);
+    BAD.store(0, Ordering::SeqCst);
+    Ok(())
+}
+
+fn threads_keep_their_registers() -> Outcome {
+    let (cpu, priority) = (process::start().cpu, process::start().priority);
+    let mut d = own();
+    prepare(&mut d)?;
+    for entry in [first, second] {
+        let ec = ok!(d.thread_with(cpu, 0, entry, EC_FPU));
+        ok!(d.start(ec, priority));
+    }
+    for _ in 0..2 {
+        ok!(bell(2).down_until(time::deadline_in_ms(5000)));
+    }
+    same!((GOOD.load(Ordering::SeqCst), BAD.load(Ordering::SeqCst)), (2 * ROUNDS, 0));
+    Ok(())
+}
+
+extern "sysv64" fn spins(_utcb: u64) -> ! {
+    let left = value(0xc, 1);
+    // SAFETY: as in `note`.
+    unsafe { set_vector(&left) };
+    loop {
+        note(&left);
+    }
+}
+
+extern "sysv64" fn overwrites(_utcb: u64) -> ! {
+    loop {
+        // SAFETY: as in `note`.
+        unsafe { set_vector(&value(0xd, 2)) };
+        let _ = bell(0).down_until(time::deadline_in_ms(1));
+    }
+}
+
+fn a_thread_keeps_them_across_preemption() -> Outcome {
+    let (cpu, priority) = (process::start().cpu, process::start().priority);
+    let mut d = own();
+    prepare(&mut d)?;
+    let ec = ok!(d.thread_with(cpu, 0, spins, EC_FPU));
+    ok!(d.start(ec, priority - 2));
+    let ec = ok!(d.thread_with(cpu, 0, overwrites, EC_FPU));
+    ok!(d.start(ec, priority - 1));
+    time::sleep_ms(30);
+    check!(GOOD.load(Ordering::SeqCst) > 0);
+    same!(BAD.load(Ordering::SeqCst), 0);
+    Ok(())
+}
+
+fn an_unknown_flag_is_refused() -> Outcome {
+    let mut d = own();
+    refused!(d.thread_with(process::start().cpu, 0, first, 1 << 2), BadParam);
+    Ok(())
+}
