@@ -9,6 +9,10 @@
 //! | [`session`] | what clients call: log lines, opening a console |
 //! | [`component`] | the loop that moves bytes |
 #![cfg_attr(not(test), no_std)]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)
+)]
 
 extern crate alloc;
 

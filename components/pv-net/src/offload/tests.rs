@@ -24,7 +24,7 @@ fn packet(v6: bool, options: usize, payload: &[u8]) -> (Vec<u8>, Todo) {
         frame[26..34].copy_from_slice(&[10, 0, 0, 1, 10, 0, 0, 2]);
     }
     frame[tcp + 4..tcp + 8].copy_from_slice(&0xffff_ff00_u32.to_be_bytes());
-    frame[tcp + 12] = ((20 + options) / 4 << 4) as u8;
+    frame[tcp + 12] = (((20 + options) / 4) << 4) as u8;
     frame[tcp + 13] = 0x99;
     frame.extend_from_slice(payload);
     let todo = Todo {
