@@ -11,6 +11,7 @@
 //! | `Exception` | vector, error code valid (bit 8), error code (32..64) | fault address | – |
 //! | `ControlRegister` | register number, write (bit 8), GPR number (16..20) | – | – |
 //! | `EntryFailed`, `Unknown` | raw vendor code | raw detail | raw detail |
+//! | `EntryFailed` by the kernel | all ones | refused groups, an MTD; not zero | refused event |
 //!
 //! A host exception carries its vector and error code in word 0 like `Exception`, and the fault
 //! address (CR2) in word 1.

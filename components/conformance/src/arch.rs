@@ -41,6 +41,10 @@ attempts! {
     divide: "div rdx";
     /// A breakpoint.
     breakpoint: "int3";
+    /// A debug trap: INT1, which assemblers do not know.
+    debug: ".byte 0xf1";
+    /// Reads eight bytes of the stack segment, at that distance from the stack pointer.
+    stack: "mov rdx, [rsp + rdi]";
     /// A privileged instruction.
     privileged: "hlt";
     /// An interrupt that user code may not raise.

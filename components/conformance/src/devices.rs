@@ -32,9 +32,16 @@ impl Timer {
 
     /// One interrupt after about a millisecond.
     pub(crate) fn fire(&self) {
+        self.fire_after(0x04a9);
+    }
+
+    /// One interrupt after so many ticks of 838 ns. The line is low until then, and high from then
+    /// on.
+    pub(crate) fn fire_after(&self, ticks: u16) {
+        let [low, high] = ticks.to_le_bytes();
         // Channel 0, both bytes, mode 0 (8254 data sheet).
         self.0.write8(3, 0x30);
-        self.0.write8(0, 0xa9);
-        self.0.write8(0, 0x04);
+        self.0.write8(0, low);
+        self.0.write8(0, high);
     }
 }

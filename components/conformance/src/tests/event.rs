@@ -50,6 +50,8 @@ pub(super) const OUTPUT: u64 = 9;
 const CONTROL_REGISTER: u64 = 10;
 const INTERRUPTS_OFF: u64 = 11;
 const FLOAT: u64 = 12;
+const DEBUG: u64 = 13;
+const STACK: u64 = 14;
 
 /// Does what its words say: kind, address, value. Answers with what came of it.
 struct Attempts;
@@ -73,6 +75,8 @@ impl Entry for Attempts {
             OUTPUT => arch::output,
             CONTROL_REGISTER => arch::control_register,
             INTERRUPTS_OFF => arch::interrupts_off,
+            DEBUG => arch::debug,
+            STACK => arch::stack,
             _ => arch::float,
         };
         // SAFETY: exceptions are handled or meant; tests name addresses that may be accessed.
@@ -119,7 +123,7 @@ pub(super) struct Prober {
 /// Event base in the prober's domain.
 const EVENTS: u32 = 512;
 /// Exceptions that it fixes.
-const FIXED: [u64; 7] = [0, 3, 6, 7, 12, 13, 14];
+const FIXED: [u64; 8] = [0, 1, 3, 6, 7, 12, 13, 14];
 
 impl Prober {
     /// A prober on the CPU of this thread.
@@ -157,6 +161,10 @@ fn exceptions_and_their_error_codes() -> Outcome {
     same!(vector(&p, BREAKPOINT, 0)?, Some(3));
     // Components have no FPU.
     same!(vector(&p, FLOAT, 0)?, Some(7));
+    same!(vector(&p, DEBUG, 0)?, Some(1));
+    // The stack segment has a vector of its own; QEMU takes the general one.
+    let beyond = p.access(STACK, 1 << 62, 0)?;
+    check!(matches!(beyond, Err(Exception { vector: 12 | 13, error: Some(0) })));
     let refused = p.access(SOFTWARE_INTERRUPT, 0, 0)?;
     // Index 0x80 of the interrupt table.
     same!(refused, Err(Exception { vector: 13, error: Some(0x80 << 3 | 2) }));

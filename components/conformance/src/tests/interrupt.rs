@@ -2,7 +2,7 @@
 
 use ipc::cap::{Rights, Selector};
 use ipc::syscall::{MESSAGE_SIGNALLED, POLARITY_LOW, TRIGGER_LEVEL};
-use sysroot::cap::{Cap, Interrupt};
+use sysroot::cap::{Cap, Interrupt, Semaphore};
 use sysroot::{process, syscall, time};
 
 use crate::check::{Failure, Outcome};
@@ -15,6 +15,7 @@ group!("interrupt":
     bound_once_and_until_it_is_unbound,
     it_arrives_with_its_badge,
     it_arrives_on_another_cpu,
+    a_level_waits_for_its_acknowledgement,
     a_binding_ends_with_its_semaphore,
     a_binding_ends_with_its_capability,
 );
@@ -122,6 +123,32 @@ fn a_binding_ends_with_its_capability() -> Outcome {
     d.delete(derived.selector());
     refused!(syscall::acknowledge(source), BadState);
     ok!(syscall::bind_interrupt(source, cpu, sm, 1, trigger));
+    ok!(syscall::unbind_interrupt(source));
+    Ok(())
+}
+
+fn a_level_waits_for_its_acknowledgement() -> Outcome {
+    let (timer, source, _) = Timer::find()?;
+    let mut d = own();
+    let sm = ok!(d.semaphore(0));
+    ok!(syscall::bind_interrupt(source, process::start().cpu, sm, 0x51, TRIGGER_LEVEL));
+    timer.fire();
+    same!(ok!(sm.down_until(time::deadline_in_ms(1000))), 0x51);
+    let nothing_more = |sm: Cap<Semaphore>| {
+        refused!(sm.down_until(time::deadline_in_ms(5)), Timeout);
+        Ok(())
+    };
+    // The line stays high, and nothing comes before it is acknowledged.
+    nothing_more(sm)?;
+    for _ in 0..3 {
+        ok!(syscall::acknowledge(source));
+        same!(ok!(sm.down_until(time::deadline_in_ms(1000))), 0x51);
+        nothing_more(sm)?;
+    }
+    // The line is low for some 50 ms.
+    timer.fire_after(u16::MAX);
+    ok!(syscall::acknowledge(source));
+    nothing_more(sm)?;
     ok!(syscall::unbind_interrupt(source));
     Ok(())
 }
