@@ -66,7 +66,8 @@ impl Suite {
         };
         if let (Machine::Qemu(machine), true) = (&mut machine, self.bare) {
             // The last one counts.
-            machine.extra = ["-cpu", "qemu64,-svm,+xsave,+x2apic"].map(str::to_owned).into();
+            let cpu = "EPYC,-svm,-x2apic,-tsc-deadline,check=off";
+            machine.extra = ["-cpu", cpu].map(str::to_owned).into();
         }
         Ok(machine)
     }
