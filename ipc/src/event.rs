@@ -19,7 +19,8 @@ numbered! {
     pub enum Exit: u8 {
         /// An exit that has no neutral form; the qualification holds the raw vendor code.
         Unknown = 0,
-        /// The state was not accepted by the processor; nothing of the guest ran.
+        /// The state was not accepted; nothing of the guest ran. Where it was the processor that
+        /// refused it, the state is now that after reset.
         EntryFailed = 1,
         /// The guest shut down (triple fault).
         Shutdown = 2,

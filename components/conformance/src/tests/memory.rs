@@ -5,11 +5,11 @@ use core::sync::atomic::Ordering::SeqCst;
 
 use ipc::cap::{MemRights, Range, Rights};
 use ipc::exit::Exception;
-use ipc::proto::start::{THREAD_BLOCK, layout};
+use ipc::proto::start::{PAGES, layout};
 use ipc::status::{Result, Status};
 use sysroot::cap::{Cap, Pd};
 use sysroot::memory::Pages;
-use sysroot::num::{page, usize_of};
+use sysroot::num::{page, u64_of, usize_of};
 use sysroot::{process, syscall};
 
 use super::event::{EXECUTE, Prober, READ, WRITE};
@@ -252,9 +252,9 @@ fn query_tells_what_is_held() -> Outcome {
     same!(held.rights(), (MemRights::READ | MemRights::EXECUTE).bits());
     same!(ok!(syscall::query(range, page(super::FREE_ADDRESSES))).0.rights(), 0);
     same!(ok!(syscall::query(range, u64::MAX)).0.rights(), 0);
-    // The page below the stack is not mapped.
-    let stack = layout::THREADS.base + THREAD_BLOCK - 64 * 1024;
-    same!(ok!(syscall::query(range, page(stack) - 1)).0.rights(), 0);
+    // What lies between start block and stack is not mapped.
+    let guard = page(layout::THREADS.base) + 1 + u64_of(PAGES);
+    same!(ok!(syscall::query(range, guard)).0.rights(), 0);
     Ok(())
 }
 

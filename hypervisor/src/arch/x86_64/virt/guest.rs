@@ -241,8 +241,20 @@ impl Guest {
                 return common.entry_failed(Mtd::INJECT, event.0);
             }
         }
-        with!(backend, vcpu, cpu, cpu => vcpu.run(common, cpu, space),
-            else common.entry_failed(Mtd::empty(), 0))
+        let outcome = with!(backend, vcpu, cpu, cpu => vcpu.run(common, cpu, space),
+            else common.entry_failed(Mtd::empty(), 0));
+        if outcome == Outcome::Exit(Exit::EntryFailed) {
+            self.reset();
+        }
+        outcome
+    }
+
+    /// After an entry that the processor refused: it may have left the host's state where the
+    /// guest's was.
+    #[cold]
+    fn reset(&mut self) {
+        let state = UnsafeCell::new(reset::state(self.platform.signature));
+        self.load(reset::GROUPS, &state);
     }
 
     /// Nothing of the vCPU stays in its CPU, on which this is called. It is not attached.
