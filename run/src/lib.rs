@@ -24,6 +24,7 @@ pub mod expect;
 pub mod images;
 pub mod iso;
 pub mod machine;
+pub mod page;
 pub mod qemu;
 pub mod repo;
 pub mod session;

@@ -18,7 +18,7 @@ use crate::qemu::{Accel, Firmware};
 use crate::repo::Repo;
 use crate::system::BadConfiguration;
 use crate::toolchain::Toolchain;
-use crate::{deps, ui};
+use crate::{deps, page, ui};
 
 /// Builds, checks, packs, boots, tests and measures Portico.
 #[derive(Parser)]
@@ -40,6 +40,9 @@ enum Command {
     Test(Test),
     /// Run the benchmarks, or those whose name contains FILTER.
     Bench(Bench),
+    /// Answer one request of a guest on the standard streams; QEMU's network starts this.
+    #[command(name = page::COMMAND, hide = true)]
+    Page,
 }
 
 /// Options of every command that may install something.
@@ -200,6 +203,10 @@ fn run(matches: &ArgMatches) -> Result<ExitCode> {
                 runs: args.runs.max(1),
             };
             bench.run(&args.filter, args.json.as_deref())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Page => {
+            page::serve(std::io::stdin().lock(), std::io::stdout().lock())?;
             Ok(ExitCode::SUCCESS)
         }
     }

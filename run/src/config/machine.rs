@@ -10,6 +10,7 @@ use super::source::{Diagnostic, Located, Span};
 use super::table::{self, Table};
 use super::{payload::Payload, units};
 use crate::demo::disk;
+use crate::page;
 use crate::repo::Repo;
 
 const KEYS: &[&str] = &["disks", "net"];
@@ -30,7 +31,8 @@ pub struct Model {
 /// A network of the emulator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Net {
-    /// QEMU's own, with the user's rights: the machine is 10.0.2.15, the host 10.0.2.2.
+    /// QEMU's own, with the user's rights: the machine is 10.0.2.15, the host 10.0.2.2, and at
+    /// [`page::ADDRESS`] there is a page.
     User,
 }
 
@@ -111,7 +113,9 @@ impl Hardware {
     pub fn arguments(&self, repo: &Repo, name: &str) -> Result<Vec<String>> {
         let mut args: Vec<String> = Vec::new();
         if self.net == Some(Net::User) {
-            args.extend(["-netdev".into(), "user,id=net".into(), "-device".into()]);
+            let page = page::command()?.replace(',', ",,");
+            let page = format!("guestfwd=tcp:{}:80-cmd:{page}", page::ADDRESS);
+            args.extend(["-netdev".into(), format!("user,id=net,{page}"), "-device".into()]);
             args.push(format!(
                 "virtio-net-pci,netdev=net,disable-legacy=on,romfile=,addr={NET:#x}"
             ));

@@ -1,12 +1,14 @@
-//! Whole systems: the shipped configuration from firmware to the guest's shell, and what the
-//! system says where a part of it is bad.
+//! Whole systems: what a machine says that boots a configuration.
+
+mod devices;
+mod shell;
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
 use super::lane::{Lane, with_model};
-use super::{Context, Job, partition};
+use super::{Context, Job};
 use crate::bochs::Model;
 use crate::expect::Step;
 use crate::iso::{Contents, Medium, Plan};
@@ -28,7 +30,6 @@ enum Say {
     /// The machine ends by itself, without an error.
     Off,
 }
-use Say::{Hear, Off, Often, Type};
 
 /// A machine that boots and what is said.
 struct Boot {
@@ -67,7 +68,7 @@ impl Boot {
 
     /// A quiet guest to its shell on a lane's usual machine.
     const fn shell(lane: Lane, name: &'static str, smp: u16) -> Self {
-        Self { lane, smp, ..Self::new(name, "quiet", TO_SHELL_QUIET) }
+        Self { lane, smp, ..Self::new(name, "quiet", shell::TO_SHELL_QUIET) }
     }
 
     fn name(&self) -> String {
@@ -87,213 +88,11 @@ impl Boot {
     }
 }
 
-/// From the first line to an answer of the guest's shell.
-const TO_SHELL: &[Say] = &[
-    Hear("Portico"),
-    Hear("Linux version"),
-    Hear("GUEST-UP linux"),
-    Hear("# "),
-    Type("echo SUM=$((40+2))\n"),
-    Hear("SUM=42"),
-];
-
-/// The same where the guest's kernel is silent.
-const TO_SHELL_QUIET: &[Say] = &[
-    Hear("Portico"),
-    Hear("GUEST-UP linux"),
-    Hear("# "),
-    Type("echo SUM=$((40+2))\n"),
-    Hear("SUM=42"),
-];
-
-/// The VM comes up beside a component that goes down.
-const BESIDE_A_CRASH: &[Say] = &[
-    Hear("component \"faulty\" failed"),
-    Hear("component \"faulty\" stays down: it failed 3 times in a row"),
-    Hear("GUEST-UP linux"),
-    Hear("# "),
-    Type("echo SUM=$((40+2))\n"),
-    Hear("SUM=42"),
-];
-
-const POWEROFF: &[Say] = &[Hear("GUEST-UP linux"), Hear("# "), Type("poweroff -f\n"), Off];
-
-/// To the shell, and from there to the machine's end.
-const TO_SHELL_AND_OFF: &[Say] = &[
-    Hear("Portico"),
-    Hear("GUEST-UP linux"),
-    Hear("# "),
-    Type("echo SUM=$((40+2))\n"),
-    Hear("SUM=42"),
-    Type("poweroff -f\n"),
-    Off,
-];
-
-const REBOOT: &[Say] = &[
-    Hear("GUEST-UP linux"),
-    Hear("# "),
-    Type("reboot -f\n"),
-    Hear("GUEST-UP linux"),
-    Hear("# "),
-    Type("echo SUM=$((40+2))\n"),
-    Hear("SUM=42"),
-];
-
-/// Passes of 64 MiB that are written, synced and read back while the back end is ended 20 times. A
-/// pass that reads something else ends the load.
-const DISK_UNDER_KILLS: &[Say] = &[
-    Hear("DISK-OK one"),
-    Hear("# "),
-    Type(
-        "dd if=/dev/urandom of=/tmp/a bs=1M count=64 2>/dev/null; \
-         while dd if=/tmp/a of=/dev/vdb bs=64k conv=fsync 2>/dev/null; \
-         echo 3 >/proc/sys/vm/drop_caches; \
-         head -c 67108864 /dev/vdb | cmp - /tmp/a; do echo SAME-$((40+1)); done\n",
-    ),
-    Often(20, "KILLED disks"),
-    Often(2, "SAME-41"),
-];
-
-/// The same with a disk of the machine.
-const HOST_DISK_UNDER_KILLS: &[Say] = &[
-    Hear("disk of the machine, 96 MiB"),
-    Hear("GUEST-UP one"),
-    Hear("# "),
-    Type(
-        "dd if=/dev/urandom of=/tmp/a bs=1M count=32 2>/dev/null; \
-         while dd if=/tmp/a of=/dev/vda bs=64k conv=fsync 2>/dev/null; \
-         echo 3 >/proc/sys/vm/drop_caches; \
-         head -c 33554432 /dev/vda | cmp - /tmp/a; do echo SAME-$((40+1)); done\n",
-    ),
-    Often(20, "KILLED disks"),
-    Often(2, "SAME-41"),
-];
-
-/// A file that goes from one guest to the other while the switch between them is ended 20 times.
-const NET_UNDER_KILLS: &[Say] = &[
-    Hear("NET-OK one"),
-    Type("\x1d2"),
-    Hear("NET-OK two"),
-    Hear("# "),
-    Type(
-        "head -c 8388608 /dev/urandom >/tmp/a; sha256sum </tmp/a >/tmp/s; \
-         httpd -h /tmp; echo SERVES-$((40+1))\n",
-    ),
-    Hear("SERVES-41"),
-    Type("\x1d1"),
-    Type(
-        "while wget -q -O /tmp/a http://10.0.2.12/a && wget -q -O /tmp/s http://10.0.2.12/s && \
-         sha256sum </tmp/a | cmp - /tmp/s; do echo SAME-$((40+1)); done\n",
-    ),
-    Often(20, "KILLED switch"),
-    Often(2, "SAME-41"),
-];
-
-/// A partition that is written elsewhere: the same one, read-only, stays as it is.
-const PARTITION: &[Say] = &[
-    Hear("DISK-OK one"),
-    Hear("# "),
-    Type(
-        "echo \"[$(cat /sys/block/vda/serial) $(cat /sys/block/vd?/ro) $(cat /sys/block/vdb/size)]\"\n",
-    ),
-    Hear("[P-1 0"),
-    Hear("1 32768]"),
-    Type("mkdir /tmp/m; mount -t ext4 -o ro,noload /dev/vdb /tmp/m && ls -a /tmp/m /mnt\n"),
-    Hear("/mnt:"),
-    Hear("check"),
-    Type("[ -e /tmp/m/check ] || dd if=/dev/zero of=/dev/vdb count=1 2>&1; echo END=$((40+3))\n"),
-    Hear("Operation not permitted"),
-    Hear("END=43"),
-];
-
-/// A VM that is ended while it uses its disk; the next one finds the disk in order.
-const DISK_AFTER_KILLS: &[Say] =
-    &[Hear("KILLED one: 1"), Hear("KILLED one: 2"), Hear("GUEST-UP one"), Hear("DISK-OK one")];
-
-const BOOTS: &[Boot] = &[
-    Boot::new("bios-2-cpus-to-shell", "linux", TO_SHELL),
-    Boot { smp: 1, ..Boot::new("bios-1-cpu-to-shell", "quiet", TO_SHELL_QUIET) },
-    Boot { smp: 4, ..Boot::new("bios-4-cpus-to-shell", "quiet", TO_SHELL_QUIET) },
-    Boot { firmware: Firmware::Uefi, ..Boot::new("uefi-2-cpus-to-shell", "linux", TO_SHELL) },
-    Boot {
-        firmware: Firmware::Uefi,
-        smp: 4,
-        ..Boot::new("uefi-4-cpus-to-shell", "quiet", TO_SHELL_QUIET)
-    },
-    Boot::shell(Lane::BochsIntel, "1-cpu-to-shell", 1),
-    Boot {
-        lane: Lane::BochsIntel,
-        ..Boot::new("2-cpus-to-shell-and-off", "quiet", TO_SHELL_AND_OFF)
-    },
-    Boot {
-        model: Some(Model::Haswell),
-        ..Boot::shell(Lane::BochsIntel, "haswell-1-cpu-to-shell", 1)
-    },
-    Boot {
-        model: Some(Model::Tigerlake),
-        ..Boot::shell(Lane::BochsIntel, "tigerlake-1-cpu-to-shell", 1)
-    },
-    Boot::shell(Lane::BochsAmd, "1-cpu-to-shell", 1),
-    Boot {
-        lane: Lane::BochsAmd,
-        ..Boot::new("2-cpus-to-shell-and-off", "quiet", TO_SHELL_AND_OFF)
-    },
-    Boot { medium: Medium::Stick, ..Boot::shell(Lane::QemuAmd, "usb-stick-bios-to-shell", 2) },
-    Boot {
-        firmware: Firmware::Uefi,
-        medium: Medium::Stick,
-        ..Boot::shell(Lane::QemuAmd, "usb-stick-uefi-to-shell", 2)
-    },
-    Boot::new("guest-poweroff-ends-the-machine", "quiet", POWEROFF),
-    Boot::new("guest-reboot-starts-it-again", "quiet", REBOOT),
-    Boot::new("faulting-component-is-given-up", "test/crash", BESIDE_A_CRASH),
-    Boot::new("guest-mounts-a-disk", "disk", &[Hear("GUEST-UP one"), Hear("DISK-OK one")]),
-    Boot {
-        damage: |plan| partition::pack(contents(plan, "disks.base")?),
-        ..Boot::new("partition-with-changes-elsewhere", "test/partition", PARTITION)
-    },
-    Boot::new("killed-block-back-end-loses-nothing", "test/kill-disks", DISK_UNDER_KILLS),
-    Boot::new(
-        "killed-driver-of-a-disk-loses-nothing",
-        "test/kill-host-disk",
-        HOST_DISK_UNDER_KILLS,
-    ),
-    Boot::new("killed-switch-loses-nothing", "test/kill-net", NET_UNDER_KILLS),
-    Boot::new("disk-of-a-killed-vm-serves-the-next", "test/kill-vm", DISK_AFTER_KILLS),
-    Boot {
-        damage: |plan| flip_last_byte(plan, config::MODULE_NAME),
-        ..Boot::new(
-            "damaged-configuration-is-told",
-            "quiet",
-            &[Hear("configuration module is damaged")],
-        )
-    },
-    Boot {
-        damage: |plan| halve(plan, "vmm"),
-        ..Boot::new(
-            "truncated-elf-is-told",
-            "quiet",
-            &[Hear("component \"linux\" not started: image \"vmm\": ")],
-        )
-    },
-    Boot {
-        damage: |plan| remove(plan, "linux.kernel"),
-        ..Boot::new(
-            "missing-kernel-module-is-told",
-            "quiet",
-            &[Hear("no boot module \"linux.kernel\"")],
-        )
-    },
-    Boot {
-        memory: 256 << 20,
-        ..Boot::new("too-little-memory-is-told", "quiet", &[Hear("too little memory")])
-    },
-];
-
 /// The cases.
 #[must_use]
 pub fn jobs() -> Vec<Job> {
-    let boots = BOOTS.iter().map(|boot| Job::case(boot.name(), move |context| run(context, boot)));
+    let boots = [shell::BOOTS, devices::BOOTS].into_iter().flatten();
+    let boots = boots.map(|boot| Job::case(boot.name(), move |context| run(context, boot)));
     let host = [
         Job::case("system/exits-to-init-are-within-budget", exits_to_init),
         Job::case("system/missing-kernel-file-is-told", missing_kernel),
@@ -314,12 +113,12 @@ fn run(context: &Context, boot: &Boot) -> Result<String> {
     let mut off = false;
     for say in boot.script {
         match say {
-            Hear(text) => script.push(Step::Expect((*text).to_owned())),
-            Often(count, text) => {
+            Say::Hear(text) => script.push(Step::Expect((*text).to_owned())),
+            Say::Often(count, text) => {
                 script.extend((0..*count).map(|_| Step::Expect((*text).to_owned())));
             }
-            Type(text) => script.push(Step::Send((*text).to_owned())),
-            Off => off = true,
+            Say::Type(text) => script.push(Step::Send((*text).to_owned())),
+            Say::Off => off = true,
         }
     }
     let log = iso.with_extension("log");
@@ -351,28 +150,6 @@ fn bytes(contents: &Contents) -> Result<Vec<u8>> {
         Contents::Bytes(bytes) => Ok(bytes.clone()),
         Contents::File(path) => Ok(std::fs::read(path)?),
     }
-}
-
-fn flip_last_byte(plan: &mut Plan, name: &str) -> Result<()> {
-    let contents = contents(plan, name)?;
-    let mut bytes = bytes(contents)?;
-    *bytes.last_mut().context("the module is empty")? ^= 1;
-    *contents = Contents::Bytes(bytes);
-    Ok(())
-}
-
-fn halve(plan: &mut Plan, name: &str) -> Result<()> {
-    let contents = contents(plan, name)?;
-    let mut bytes = bytes(contents)?;
-    bytes.truncate(bytes.len() / 2);
-    *contents = Contents::Bytes(bytes);
-    Ok(())
-}
-
-fn remove(plan: &mut Plan, name: &str) -> Result<()> {
-    contents(plan, name)?;
-    plan.modules.retain(|(module, _)| module != name);
-    Ok(())
 }
 
 fn exits_to_init(context: &Context) -> Result<String> {

@@ -1,0 +1,110 @@
+//! Disks, network cards and consoles of VMs, and back ends that die under load.
+
+use super::Say::{Hear, Often, Type};
+use super::{Boot, Say, contents};
+use crate::test::partition;
+
+/// What two guests try when they start. The second one's console is attached later, and shows what
+/// was printed until then.
+const TWO_VMS: &[Say] = &[
+    Hear("GUEST-UP one"),
+    Hear("DISK-OK one"),
+    Hear("NET-OK one"),
+    Hear("# "),
+    Type("cat /tmp/page\n"),
+    Hear("this page comes from outside the machine"),
+    Type("\x1d2"),
+    Hear("GUEST-UP two"),
+    Hear("DISK-OK two"),
+    Hear("NET-OK two"),
+    Hear("# "),
+];
+
+/// Passes of 64 MiB that are written, synced and read back while the back end is ended 20 times. A
+/// pass that reads something else ends the load.
+const DISK_UNDER_KILLS: &[Say] = &[
+    Hear("DISK-OK one"),
+    Hear("# "),
+    Type(
+        "dd if=/dev/urandom of=/tmp/a bs=1M count=64 2>/dev/null; \
+         while dd if=/tmp/a of=/dev/vdb bs=64k conv=fsync 2>/dev/null; \
+         echo 3 >/proc/sys/vm/drop_caches; \
+         head -c 67108864 /dev/vdb | cmp - /tmp/a; do echo SAME-$((40+1)); done\n",
+    ),
+    Often(20, "KILLED disks"),
+    Often(2, "SAME-41"),
+];
+
+/// The same with a disk of the machine.
+const HOST_DISK_UNDER_KILLS: &[Say] = &[
+    Hear("disk of the machine, 96 MiB"),
+    Hear("GUEST-UP one"),
+    Hear("# "),
+    Type(
+        "dd if=/dev/urandom of=/tmp/a bs=1M count=32 2>/dev/null; \
+         while dd if=/tmp/a of=/dev/vda bs=64k conv=fsync 2>/dev/null; \
+         echo 3 >/proc/sys/vm/drop_caches; \
+         head -c 33554432 /dev/vda | cmp - /tmp/a; do echo SAME-$((40+1)); done\n",
+    ),
+    Often(20, "KILLED disks"),
+    Often(2, "SAME-41"),
+];
+
+/// A file that goes from one guest to the other while the switch between them is ended 20 times.
+const NET_UNDER_KILLS: &[Say] = &[
+    Hear("NET-OK one"),
+    Type("\x1d2"),
+    Hear("NET-OK two"),
+    Hear("# "),
+    Type(
+        "head -c 8388608 /dev/urandom >/tmp/a; sha256sum </tmp/a >/tmp/s; \
+         httpd -h /tmp; echo SERVES-$((40+1))\n",
+    ),
+    Hear("SERVES-41"),
+    Type("\x1d1"),
+    Type(
+        "while wget -q -O /tmp/a http://10.0.2.12/a && wget -q -O /tmp/s http://10.0.2.12/s && \
+         sha256sum </tmp/a | cmp - /tmp/s; do echo SAME-$((40+1)); done\n",
+    ),
+    Often(20, "KILLED switch"),
+    Often(2, "SAME-41"),
+];
+
+/// A partition that is written elsewhere: the same one, read-only, stays as it is.
+const PARTITION: &[Say] = &[
+    Hear("DISK-OK one"),
+    Hear("# "),
+    Type(
+        "echo \"[$(cat /sys/block/vda/serial) $(cat /sys/block/vd?/ro) $(cat /sys/block/vdb/size)]\"\n",
+    ),
+    Hear("[P-1 0"),
+    Hear("1 32768]"),
+    Type("mkdir /tmp/m; mount -t ext4 -o ro,noload /dev/vdb /tmp/m && ls -a /tmp/m /mnt\n"),
+    Hear("/mnt:"),
+    Hear("check"),
+    Type("[ -e /tmp/m/check ] || dd if=/dev/zero of=/dev/vdb count=1 2>&1; echo END=$((40+3))\n"),
+    Hear("Operation not permitted"),
+    Hear("END=43"),
+];
+
+/// A VM that is ended while it uses its disk; the next one finds the disk in order.
+const DISK_AFTER_KILLS: &[Say] =
+    &[Hear("KILLED one: 1"), Hear("KILLED one: 2"), Hear("GUEST-UP one"), Hear("DISK-OK one")];
+
+/// The cases.
+pub(super) const BOOTS: &[Boot] = &[
+    Boot::new("two-vms-with-disks-network-and-consoles", "two-vms", TWO_VMS),
+    Boot::new("guest-mounts-a-disk", "disk", &[Hear("GUEST-UP one"), Hear("DISK-OK one")]),
+    Boot {
+        damage: |plan| partition::pack(contents(plan, "disks.base")?),
+        ..Boot::new("partition-with-changes-elsewhere", "test/partition", PARTITION)
+    },
+    Boot::new("killed-block-back-end-loses-nothing", "test/kill-disks", DISK_UNDER_KILLS),
+    Boot::new(
+        "killed-driver-of-a-disk-loses-nothing",
+        "test/kill-host-disk",
+        HOST_DISK_UNDER_KILLS,
+    ),
+    Boot::new("killed-switch-loses-nothing", "test/kill-net", NET_UNDER_KILLS),
+    Boot::new("disk-of-a-killed-vm-serves-the-next", "test/kill-vm", DISK_AFTER_KILLS),
+];

@@ -1,0 +1,152 @@
+//! From firmware to the guest's shell, and what is said where a part of the boot image is bad.
+
+use anyhow::{Context as _, Result};
+
+use super::Say::{Hear, Off, Type};
+use super::{Boot, Say, bytes, contents};
+use crate::bochs::Model;
+use crate::iso::{Contents, Medium, Plan};
+use crate::qemu::Firmware;
+use crate::test::lane::Lane;
+
+/// From the first line to an answer of the guest's shell.
+const TO_SHELL: &[Say] = &[
+    Hear("Portico"),
+    Hear("Linux version"),
+    Hear("GUEST-UP linux"),
+    Hear("# "),
+    Type("echo SUM=$((40+2))\n"),
+    Hear("SUM=42"),
+];
+
+/// The same where the guest's kernel is silent.
+pub(super) const TO_SHELL_QUIET: &[Say] = &[
+    Hear("Portico"),
+    Hear("GUEST-UP linux"),
+    Hear("# "),
+    Type("echo SUM=$((40+2))\n"),
+    Hear("SUM=42"),
+];
+
+/// The VM comes up beside a component that goes down.
+const BESIDE_A_CRASH: &[Say] = &[
+    Hear("component \"faulty\" failed"),
+    Hear("component \"faulty\" stays down: it failed 3 times in a row"),
+    Hear("GUEST-UP linux"),
+    Hear("# "),
+    Type("echo SUM=$((40+2))\n"),
+    Hear("SUM=42"),
+];
+
+const POWEROFF: &[Say] = &[Hear("GUEST-UP linux"), Hear("# "), Type("poweroff -f\n"), Off];
+
+/// To the shell, and from there to the machine's end.
+const TO_SHELL_AND_OFF: &[Say] = &[
+    Hear("Portico"),
+    Hear("GUEST-UP linux"),
+    Hear("# "),
+    Type("echo SUM=$((40+2))\n"),
+    Hear("SUM=42"),
+    Type("poweroff -f\n"),
+    Off,
+];
+
+const REBOOT: &[Say] = &[
+    Hear("GUEST-UP linux"),
+    Hear("# "),
+    Type("reboot -f\n"),
+    Hear("GUEST-UP linux"),
+    Hear("# "),
+    Type("echo SUM=$((40+2))\n"),
+    Hear("SUM=42"),
+];
+
+/// The cases.
+pub(super) const BOOTS: &[Boot] = &[
+    Boot::new("bios-2-cpus-to-shell", "linux", TO_SHELL),
+    Boot { smp: 1, ..Boot::new("bios-1-cpu-to-shell", "quiet", TO_SHELL_QUIET) },
+    Boot { smp: 4, ..Boot::new("bios-4-cpus-to-shell", "quiet", TO_SHELL_QUIET) },
+    Boot { firmware: Firmware::Uefi, ..Boot::new("uefi-2-cpus-to-shell", "linux", TO_SHELL) },
+    Boot {
+        firmware: Firmware::Uefi,
+        smp: 4,
+        ..Boot::new("uefi-4-cpus-to-shell", "quiet", TO_SHELL_QUIET)
+    },
+    Boot::shell(Lane::BochsIntel, "1-cpu-to-shell", 1),
+    Boot {
+        lane: Lane::BochsIntel,
+        ..Boot::new("2-cpus-to-shell-and-off", "quiet", TO_SHELL_AND_OFF)
+    },
+    Boot {
+        model: Some(Model::Haswell),
+        ..Boot::shell(Lane::BochsIntel, "haswell-1-cpu-to-shell", 1)
+    },
+    Boot {
+        model: Some(Model::Tigerlake),
+        ..Boot::shell(Lane::BochsIntel, "tigerlake-1-cpu-to-shell", 1)
+    },
+    Boot::shell(Lane::BochsAmd, "1-cpu-to-shell", 1),
+    Boot {
+        lane: Lane::BochsAmd,
+        ..Boot::new("2-cpus-to-shell-and-off", "quiet", TO_SHELL_AND_OFF)
+    },
+    Boot { medium: Medium::Stick, ..Boot::shell(Lane::QemuAmd, "usb-stick-bios-to-shell", 2) },
+    Boot {
+        firmware: Firmware::Uefi,
+        medium: Medium::Stick,
+        ..Boot::shell(Lane::QemuAmd, "usb-stick-uefi-to-shell", 2)
+    },
+    Boot::new("guest-poweroff-ends-the-machine", "quiet", POWEROFF),
+    Boot::new("guest-reboot-starts-it-again", "quiet", REBOOT),
+    Boot::new("faulting-component-is-given-up", "test/crash", BESIDE_A_CRASH),
+    Boot {
+        damage: |plan| flip_last_byte(plan, config::MODULE_NAME),
+        ..Boot::new(
+            "damaged-configuration-is-told",
+            "quiet",
+            &[Hear("configuration module is damaged")],
+        )
+    },
+    Boot {
+        damage: |plan| halve(plan, "vmm"),
+        ..Boot::new(
+            "truncated-elf-is-told",
+            "quiet",
+            &[Hear("component \"linux\" not started: image \"vmm\": ")],
+        )
+    },
+    Boot {
+        damage: |plan| remove(plan, "linux.kernel"),
+        ..Boot::new(
+            "missing-kernel-module-is-told",
+            "quiet",
+            &[Hear("no boot module \"linux.kernel\"")],
+        )
+    },
+    Boot {
+        memory: 256 << 20,
+        ..Boot::new("too-little-memory-is-told", "quiet", &[Hear("too little memory")])
+    },
+];
+
+fn flip_last_byte(plan: &mut Plan, name: &str) -> Result<()> {
+    let contents = contents(plan, name)?;
+    let mut bytes = bytes(contents)?;
+    *bytes.last_mut().context("the module is empty")? ^= 1;
+    *contents = Contents::Bytes(bytes);
+    Ok(())
+}
+
+fn halve(plan: &mut Plan, name: &str) -> Result<()> {
+    let contents = contents(plan, name)?;
+    let mut bytes = bytes(contents)?;
+    bytes.truncate(bytes.len() / 2);
+    *contents = Contents::Bytes(bytes);
+    Ok(())
+}
+
+fn remove(plan: &mut Plan, name: &str) -> Result<()> {
+    contents(plan, name)?;
+    plan.modules.retain(|(module, _)| module != name);
+    Ok(())
+}
