@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 pub enum Step {
     /// Wait for this text.
     Expect(String),
+    /// Wait for the texts of each list in order; the lists stand side by side.
+    Together(Vec<VecDeque<String>>),
     /// Send this text.
     Send(String),
 }
@@ -24,6 +26,8 @@ pub struct Conversation {
     rest: Vec<u8>,
     /// Where the next expected text may begin.
     from: usize,
+    /// The same for each list of a step that has several, while it is awaited.
+    side_by_side: Vec<usize>,
     /// Up to where panics were looked for; none where the script waits for one.
     looked: Option<usize>,
     panicked: bool,
@@ -40,6 +44,7 @@ impl Conversation {
             text: String::new(),
             rest: Vec::new(),
             from: 0,
+            side_by_side: Vec::new(),
             looked: (!awaited).then_some(0),
             panicked: false,
         }
@@ -51,15 +56,26 @@ impl Conversation {
         self.take_text();
         let mut send = String::new();
         loop {
-            match self.steps.front() {
+            match self.steps.front_mut() {
                 Some(Step::Send(text)) => send += text,
                 Some(Step::Expect(text)) => {
-                    let Some(found) =
-                        self.text.get(self.from..).and_then(|t| t.find(text.as_str()))
-                    else {
+                    let Some(end) = behind(&self.text, self.from, text) else { break };
+                    self.from = end;
+                }
+                Some(Step::Together(lists)) => {
+                    self.side_by_side.resize(lists.len(), self.from);
+                    for (list, from) in lists.iter_mut().zip(&mut self.side_by_side) {
+                        while let Some(text) = list.front()
+                            && let Some(end) = behind(&self.text, *from, text)
+                        {
+                            *from = end;
+                            list.pop_front();
+                        }
+                    }
+                    if lists.iter().any(|list| !list.is_empty()) {
                         break;
-                    };
-                    self.from += found + text.len();
+                    }
+                    self.from = self.side_by_side.drain(..).max().unwrap_or(self.from);
                 }
                 None => break,
             }
@@ -86,6 +102,7 @@ impl Conversation {
     pub fn awaited(&self) -> Option<&str> {
         self.steps.iter().find_map(|step| match step {
             Step::Expect(text) => Some(text.as_str()),
+            Step::Together(lists) => lists.iter().find_map(|list| list.front()).map(String::as_str),
             Step::Send(_) => None,
         })
     }
@@ -124,6 +141,11 @@ impl Conversation {
         self.panicked |= new.get(..end).unwrap_or("").contains(PANIC);
         self.looked = Some(looked + end + 1);
     }
+}
+
+/// Where the first occurrence of `what` ends that begins at `from` or later.
+fn behind(text: &str, from: usize, what: &str) -> Option<usize> {
+    text.get(from..)?.find(what).map(|found| from + found + what.len())
 }
 
 /// Reads the escapes of `--send` and `--expect`: `\n`, `\r`, `\t`, `\e`, `\\` and `\xNN`.
@@ -185,6 +207,19 @@ mod tests {
         c.hear(b"# ");
         assert!(!c.done());
         c.hear(b"# ");
+        assert!(c.done());
+    }
+
+    #[test]
+    fn lists_stand_side_by_side() {
+        let list = |texts: &[&str]| texts.iter().map(|t| (*t).to_owned()).collect();
+        let lists = vec![list(&["a1", "a2", "a3"]), list(&["b", "b"])];
+        let mut c = Conversation::new([expect("go"), Step::Together(lists), expect("b")]);
+        c.hear(b"a1 go b a2 a1 ");
+        assert_eq!(c.awaited(), Some("a2"), "the first a2 came before a1");
+        c.hear(b"a2 b b a3 ");
+        assert_eq!(c.awaited(), Some("b"), "what comes next comes behind all lists");
+        c.hear(b"b");
         assert!(c.done());
     }
 

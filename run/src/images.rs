@@ -14,6 +14,9 @@ pub const HYPERVISOR: &str = "hypervisor";
 /// The root task's package.
 pub const ROOTTASK: &str = "roottask";
 
+/// A guest for tests of back ends; a boot image as Linux' are.
+pub const HOSTILE_GUEST: &str = "hostile-guest";
+
 /// The kernel is linked into the last 2 GiB, does not move, and backtraces follow the frames.
 pub const KERNEL_FLAGS: &str =
     "-Crelocation-model=static -Ccode-model=kernel -Cforce-frame-pointers=yes";
@@ -32,6 +35,12 @@ pub struct Images {
 }
 
 impl Images {
+    /// Where they are, once they are built.
+    #[must_use]
+    pub fn of(repo: &Repo) -> Self {
+        Self { folder: repo.target.join("images") }
+    }
+
     /// The stripped image of a program.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
@@ -63,12 +72,11 @@ pub fn build(repo: &Repo, toolchain: &Toolchain, components: &[String]) -> Resul
     });
     kernel.and(others)?;
 
-    let folder = repo.target.join("images");
-    std::fs::create_dir_all(&folder)
-        .with_context(|| format!("cannot make {}", folder.display()))?;
-    let images = Images { folder };
+    let images = Images::of(repo);
+    std::fs::create_dir_all(&images.folder)
+        .with_context(|| format!("cannot make {}", images.folder.display()))?;
     for name in [HYPERVISOR].into_iter().chain(user) {
-        strip(repo, name, &images)?;
+        finish(repo, name, &images)?;
     }
     stage.done(&format!("hypervisor, root task, {}", components.join(", ")));
     Ok(images)
@@ -94,12 +102,15 @@ fn cargo(
         .map(drop)
 }
 
-fn strip(repo: &Repo, name: &str, images: &Images) -> Result<()> {
+/// Leaves what the machine needs of a program.
+fn finish(repo: &Repo, name: &str, images: &Images) -> Result<()> {
     let from = symbols(repo, name);
     if !from.is_file() {
         bail!("package `{name}` built no program {}", from.display());
     }
-    let mut command = Command::new("strip");
-    command.arg("-o").arg(images.path(name)).arg(&from);
+    let mut command = Command::new("objcopy");
+    // A guest is loaded as it is, without an ELF header.
+    command.args(if name == HOSTILE_GUEST { ["-O", "binary"] } else { ["--strip-all", "--"] });
+    command.arg(&from).arg(images.path(name));
     ui::run(&mut command, None).with_context(|| format!("cannot strip {name}")).map(drop)
 }

@@ -48,7 +48,11 @@ pub fn check(repo: &Repo, path: &Path, smp: u16, memory: u64) -> Result<Compiled
 /// # Errors
 /// A program does not build, or a file cannot be fetched.
 pub fn plan(repo: &Repo, toolchain: &Toolchain, compiled: &Compiled) -> Result<Plan> {
-    let images = images::build(repo, toolchain, &compiled.images)?;
+    let mut programs = compiled.images.clone();
+    if compiled.payloads.iter().any(|(_, payload)| *payload == Payload::HostileGuest) {
+        programs.push(images::HOSTILE_GUEST.to_owned());
+    }
+    let images = images::build(repo, toolchain, &programs)?;
     assemble(repo, &images, compiled)
 }
 
@@ -82,5 +86,7 @@ pub fn provide(repo: &Repo, payload: &Payload) -> Result<PathBuf> {
         Payload::Debian(package) => debian::kernel(repo, package),
         Payload::Demo => initramfs::build(repo),
         Payload::DemoDisk => disk::build(repo),
+        // It is built with the programs.
+        Payload::HostileGuest => Ok(Images::of(repo).path(images::HOSTILE_GUEST)),
     }
 }

@@ -6,7 +6,7 @@
 //! `bench` it prints `BENCH name unit value` instead; with `stress` it runs random operations
 //! against a model; with `only=TEXT` it runs the tests whose name contains the text, with
 //! `skip=NAME,NAME` all but these; with `crash=fault|overflow|panic|exit` it ends so, and with
-//! `kill=NAME` it ends another component, for tests of the root task and of whoever depends on
+//! `kill=NAME,NAME` it ends other components in turn, for tests of the root task and of whoever depends on
 //! components that may die.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![cfg_attr(not(target_os = "none"), allow(dead_code, unused_imports, unused_macros))]

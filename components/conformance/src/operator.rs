@@ -1,7 +1,7 @@
 //! An operator that kills: for tests of components that may die.
 //!
-//! `kill=NAME every=MS after=MS` ends a component again and again, each time when it runs again and
-//! that much later.
+//! `kill=NAME,NAME every=MS after=MS rounds=N` ends components in turn, again and again, each time
+//! when the last one runs again and that much later.
 
 use heapless::String;
 use ipc::proto::root::{Entry, Kill, List, Root, State};
@@ -13,16 +13,18 @@ use sysroot::{log, process, time};
 const PATIENCE_MS: u64 = 20_000;
 
 /// Does what the arguments say, and stops.
-pub(crate) fn run(name: &str) -> ! {
+pub(crate) fn run(names: &str) -> ! {
     let number = |key: &str, default| {
         process::argument(key).and_then(|text| text.parse().ok()).unwrap_or(default)
     };
     let (every, after): (u64, u64) = (number("every", 500), number("after", 0));
+    let rounds = number("rounds", u64::MAX);
     time::sleep_ms(after);
-    for done in 1u64.. {
+    let turns = (1..=rounds).flat_map(|round| names.split(',').map(move |name| (round, name)));
+    for (round, name) in turns {
         time::sleep_ms(every);
         match kill(name) {
-            Ok(()) => log!("KILLED {name}: {done}"),
+            Ok(()) => log!("KILLED {name}: {round}"),
             Err(why) => {
                 log!("KILL {name} FAILED: {why}");
                 break;

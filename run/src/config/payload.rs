@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::demo::disk;
+use crate::images::HOSTILE_GUEST;
 
 /// A file that a VM is given at boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub enum Payload {
     Debian(String),
     /// The initial RAM disk that this tool builds.
     Demo,
+    /// The guest for tests of back ends, which this tool builds.
+    HostileGuest,
     /// The disk that this tool builds.
     DemoDisk,
 }
@@ -23,6 +26,9 @@ impl Payload {
     /// # Errors
     /// Says what is wrong.
     pub fn kernel(text: &str, folder: &Path) -> Result<Self, String> {
+        if text == HOSTILE_GUEST {
+            return Ok(Self::HostileGuest);
+        }
         match text.strip_prefix("debian:") {
             Some(package) => {
                 let fits =
@@ -66,7 +72,7 @@ impl Payload {
     pub fn known_size(&self) -> u64 {
         match self {
             Self::File(path) => path.metadata().map_or(0, |m| m.len()),
-            Self::Debian(_) | Self::Demo => 0,
+            Self::Debian(_) | Self::Demo | Self::HostileGuest => 0,
             Self::DemoDisk => disk::SIZE,
         }
     }

@@ -24,6 +24,7 @@ pub const NET_OK: &str = "NET-OK";
 const KERNEL: &str = "linux-image-cloud-amd64";
 
 const INIT: &str = include_str!("../../demo/init");
+const LOAD: &str = include_str!("../../demo/load");
 
 static WRITE: Mutex<()> = Mutex::new(());
 
@@ -43,6 +44,7 @@ pub fn build(repo: &Repo) -> Result<PathBuf> {
         archive.directory(folder);
     }
     archive.program("init", INIT.as_bytes());
+    archive.program("bin/load", LOAD.as_bytes());
     archive.program("bin/busybox", &program);
     for applet in applets.lines().filter(|name| *name != "busybox") {
         archive.link(&format!("bin/{applet}"), "busybox");

@@ -3,7 +3,9 @@
 use anyhow::{Result, bail};
 
 use super::{Context, Job};
-use crate::images::{HYPERVISOR, KERNEL_FLAGS, KERNEL_FOLDER, ROOTTASK, USER_FLAGS, USER_FOLDER};
+use crate::images::{
+    HOSTILE_GUEST, HYPERVISOR, KERNEL_FLAGS, KERNEL_FOLDER, ROOTTASK, USER_FLAGS, USER_FOLDER,
+};
 use crate::ui;
 
 /// The cases.
@@ -16,7 +18,7 @@ pub fn jobs() -> Vec<Job> {
             bare(c, &[HYPERVISOR.to_owned()], KERNEL_FOLDER, KERNEL_FLAGS)
         }),
         Job::case("lint/components", |c| {
-            let mut packages = vec![ROOTTASK.to_owned()];
+            let mut packages = vec![ROOTTASK.to_owned(), HOSTILE_GUEST.to_owned()];
             packages.extend(c.repo.images()?);
             bare(c, &packages, USER_FOLDER, USER_FLAGS)
         }),

@@ -43,8 +43,9 @@ impl Context {
     /// They do not build; every case that needs them fails with this.
     pub fn images(&self) -> Result<&Images> {
         let build = || {
-            let components: Vec<String> = self.repo.images()?.into_iter().collect();
-            images::build(&self.repo, &self.toolchain, &components)
+            let mut programs: Vec<String> = self.repo.images()?.into_iter().collect();
+            programs.push(images::HOSTILE_GUEST.to_owned());
+            images::build(&self.repo, &self.toolchain, &programs)
         };
         let built =
             self.images.get_or_init(|| build().map_err(|e: anyhow::Error| format!("{e:#}")));

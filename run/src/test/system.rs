@@ -1,8 +1,10 @@
 //! Whole systems: what a machine says that boots a configuration.
 
 mod devices;
+mod hostile;
 mod shell;
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -26,9 +28,28 @@ enum Say {
     Hear(&'static str),
     /// Hears it so many times.
     Often(usize, &'static str),
+    /// Hears each of these so many times, in any order.
+    Together(&'static [Heard]),
     Type(&'static str),
     /// The machine ends by itself, without an error.
     Off,
+}
+
+/// A text that is heard beside others, so many times.
+enum Heard {
+    /// The same text.
+    Times(usize, &'static str),
+    /// Behind the text, the numbers from 1 on; none may be missing.
+    Counting(usize, &'static str),
+}
+
+impl Heard {
+    fn texts(&self) -> VecDeque<String> {
+        match *self {
+            Self::Times(count, text) => (0..count).map(|_| text.to_owned()).collect(),
+            Self::Counting(count, text) => (1..=count).map(|n| format!("{text}{n} ")).collect(),
+        }
+    }
 }
 
 /// A machine that boots and what is said.
@@ -91,7 +112,7 @@ impl Boot {
 /// The cases.
 #[must_use]
 pub fn jobs() -> Vec<Job> {
-    let boots = [shell::BOOTS, devices::BOOTS].into_iter().flatten();
+    let boots = [shell::BOOTS, devices::BOOTS, hostile::BOOTS].into_iter().flatten();
     let boots = boots.map(|boot| Job::case(boot.name(), move |context| run(context, boot)));
     let host = [
         Job::case("system/exits-to-init-are-within-budget", exits_to_init),
@@ -116,6 +137,9 @@ fn run(context: &Context, boot: &Boot) -> Result<String> {
             Say::Hear(text) => script.push(Step::Expect((*text).to_owned())),
             Say::Often(count, text) => {
                 script.extend((0..*count).map(|_| Step::Expect((*text).to_owned())));
+            }
+            Say::Together(all) => {
+                script.push(Step::Together(all.iter().map(Heard::texts).collect()));
             }
             Say::Type(text) => script.push(Step::Send((*text).to_owned())),
             Say::Off => off = true,

@@ -1,6 +1,7 @@
 //! Disks, network cards and consoles of VMs, and back ends that die under load.
 
-use super::Say::{Hear, Often, Type};
+use super::Heard::{Counting, Times};
+use super::Say::{Hear, Often, Together, Type};
 use super::{Boot, Say, contents};
 use crate::test::partition;
 
@@ -18,6 +19,26 @@ const TWO_VMS: &[Say] = &[
     Hear("DISK-OK two"),
     Hear("NET-OK two"),
     Hear("# "),
+];
+
+/// Two guests write, sync and read back 64 MiB of each disk, send each other files and have one
+/// sent back from outside, and print, while each back end is ended 20 times. A pass that finds a
+/// difference is the last one. The second guest's console is attached to at the end.
+const ALL_UNDER_KILLS: &[Say] = &[
+    Hear("GUEST-UP one"),
+    Hear("DISK-OK one"),
+    Hear("NET-OK one"),
+    Together(&[
+        Times(20, "KILLED disks"),
+        Times(20, "KILLED switch"),
+        Times(20, "KILLED console"),
+        Counting(2000, "LINE one "),
+        Times(2, "DISK-SAME one"),
+        Times(2, "NET-SAME one"),
+    ]),
+    Together(&[Times(1, "DISK-SAME one"), Times(1, "NET-SAME one")]),
+    Type("\x1d2"),
+    Together(&[Times(1, "DISK-SAME two"), Times(1, "NET-SAME two")]),
 ];
 
 /// Passes of 64 MiB that are written, synced and read back while the back end is ended 20 times. A
@@ -99,6 +120,7 @@ pub(super) const BOOTS: &[Boot] = &[
         damage: |plan| partition::pack(contents(plan, "disks.base")?),
         ..Boot::new("partition-with-changes-elsewhere", "test/partition", PARTITION)
     },
+    Boot::new("killed-back-ends-lose-nothing", "test/kill-back-ends", ALL_UNDER_KILLS),
     Boot::new("killed-block-back-end-loses-nothing", "test/kill-disks", DISK_UNDER_KILLS),
     Boot::new(
         "killed-driver-of-a-disk-loses-nothing",
