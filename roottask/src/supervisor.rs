@@ -316,12 +316,27 @@ impl Supervisor {
                     ward.life.restarts.saturating_add(1)
                 );
             }
-            Verdict::Down => log!("root: component \"{name}\" stays down"),
+            Verdict::Down => {
+                log!("root: component \"{name}\" stays down");
+                self.tell_users(index);
+            }
             Verdict::GivenUp => {
                 log!(
                     "root: component \"{name}\" stays down: it failed {} times in a row",
                     u32::from(ward.life.failures) + 1
                 );
+                self.tell_users(index);
+            }
+        }
+    }
+
+    /// Says who waits now until the operator starts a component again.
+    fn tell_users(&self, provider: usize) {
+        for (index, ward) in self.wards.iter().enumerate() {
+            let mut sessions = self.desk.wires.iter().map(|w| &w.session);
+            let uses = sessions.any(|s| s.provider == provider && s.user == index);
+            if uses && ward.child.is_some() {
+                log!("root: \"{}\" waits until it is started again", self.name(index));
             }
         }
     }

@@ -1,10 +1,11 @@
 //! An operator that kills: for tests of components that may die.
 //!
 //! `kill=NAME,NAME every=MS after=MS rounds=N` ends components in turn, again and again, each time
-//! when the last one runs again and that much later.
+//! when the last one runs again and that much later. `start=MS` is for components that stay down:
+//! they are started again by this operator, after that time.
 
 use heapless::String;
-use ipc::proto::root::{Entry, Kill, List, Root, State};
+use ipc::proto::root::{Entry, Kill, List, Restart, Root, State};
 use ipc::proto::service::{Error, Fault};
 use sysroot::service::Client;
 use sysroot::{log, process, time};
@@ -19,11 +20,12 @@ pub(crate) fn run(names: &str) -> ! {
     };
     let (every, after): (u64, u64) = (number("every", 500), number("after", 0));
     let rounds = number("rounds", u64::MAX);
+    let start = process::argument("start").map(|_| number("start", 0));
     time::sleep_ms(after);
     let turns = (1..=rounds).flat_map(|round| names.split(',').map(move |name| (round, name)));
     for (round, name) in turns {
         time::sleep_ms(every);
-        match kill(name) {
+        match kill(name, start) {
             Ok(()) => log!("KILLED {name}: {round}"),
             Err(why) => {
                 log!("KILL {name} FAILED: {why}");
@@ -34,8 +36,9 @@ pub(crate) fn run(names: &str) -> ! {
     process::park()
 }
 
-/// Ends the component once it runs, and waits until it runs again.
-fn kill(name: &str) -> Result<(), &'static str> {
+/// Ends the component once it runs, starts it again after `start` where that is given, and waits until
+/// it runs again.
+fn kill(name: &str, start: Option<u64>) -> Result<(), &'static str> {
     let root = process::root().ok_or("no root task")?;
     let before = running(root, name, 0)?;
     let request = Kill { name: String::try_from(name).map_err(|_| "name too long")? };
@@ -45,6 +48,11 @@ fn kill(name: &str) -> Result<(), &'static str> {
             Err(Error::Fault(Fault::Busy)) => time::sleep_ms(5),
             Err(_) => return Err("the root task refused"),
         }
+    }
+    if let Some(ms) = start {
+        time::sleep_ms(ms);
+        let request = Restart { name: request.name };
+        root.call(&request).map_err(|_| "the root task does not start it")?;
     }
     running(root, name, before.restarts + 1).map(drop)
 }

@@ -4,7 +4,7 @@ use crate::arch;
 use crate::cases::ALL_FLAGS;
 use crate::device::{Device, Kind, eventually};
 use crate::memory::{ARENA, RAM_END, REGISTERS, fill, read, write};
-use crate::request::{BLOCK_HEADER, block_header, serves};
+use crate::request::{self, BLOCK_HEADER, block_header, serves};
 use crate::ring::{BUFFERS, Descriptor, ROOM, Ring, SIZE, TABLE, WRITE};
 
 /// Numbers that are the same for the same seed (xorshift64*).
@@ -180,6 +180,12 @@ pub fn fuzz(device: Device, random: &mut Random, rounds: u64) -> Option<u64> {
         broken += u64::from(device.needs_reset());
     }
     Some(broken)
+}
+
+/// A disk refuses what it does not have.
+#[must_use]
+pub fn refuses(device: Device) -> bool {
+    fresh(device, device.offered()).is_some_and(|mut ring| request::refuses(device, &mut ring))
 }
 
 /// The device works, from its reset on.

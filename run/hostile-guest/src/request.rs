@@ -54,6 +54,38 @@ pub fn address(device: Device) -> [u8; 6] {
     })
 }
 
+/// Asks a disk, which is set up, for sectors that it does not have, and for things that nobody can
+/// do; whether it refuses them all. Capacity is that of its configuration (virtio 1.2, 5.2.4).
+#[must_use]
+pub fn refuses(device: Device, ring: &mut Ring) -> bool {
+    const UNTOUCHED: u8 = 0x5a;
+    let half = |at| u64::from(device.get(register::CONFIG + at));
+    let sectors = half(0) | half(4) << 32;
+    let (read_sector, write_sector, no_such) = (0, 1, 0x7777);
+    let mut refused = |kind, sector| {
+        block_header(kind, sector);
+        block_read(*ring);
+        if kind == write_sector {
+            ring.describe(1, Descriptor::then(BLOCK_DATA, SECTOR, 0, 2));
+        }
+        write(BLOCK_DATA, UNTOUCHED);
+        ring.offer(0);
+        device.notify(device.kind.queue());
+        ring.done() && read::<u8>(BLOCK_STATUS) != 0 && read::<u8>(BLOCK_DATA) == UNTOUCHED
+    };
+    [
+        (read_sector, sectors),
+        (read_sector, sectors + 1),
+        (read_sector, u64::MAX),
+        (read_sector, u64::MAX / 512 + 1),
+        (write_sector, sectors),
+        (write_sector, u64::MAX),
+        (no_such, 0),
+    ]
+    .into_iter()
+    .all(|(kind, sector)| refused(kind, sector))
+}
+
 /// Asks the device, which is set up, for something ordinary; whether it does it.
 #[must_use]
 pub fn serves(device: Device, ring: &mut Ring) -> bool {

@@ -55,6 +55,7 @@ fn play(device: Device, seed: u64, rounds: u64) -> bool {
         tell(what, device.reset() && holds(device) && race::works(device));
     }
     if device.kind == Kind::Block {
+        tell("sectors that are not there", race::refuses(device));
         tell("resets in the middle", race::resets_in_the_middle(device, RESETS));
     }
     let mut random = Random::new(seed);

@@ -2,6 +2,7 @@
 
 mod devices;
 mod hostile;
+mod isolation;
 mod shell;
 
 use std::collections::VecDeque;
@@ -112,7 +113,8 @@ impl Boot {
 /// The cases.
 #[must_use]
 pub fn jobs() -> Vec<Job> {
-    let boots = [shell::BOOTS, devices::BOOTS, hostile::BOOTS].into_iter().flatten();
+    let boots =
+        [shell::BOOTS, devices::BOOTS, hostile::BOOTS, isolation::BOOTS].into_iter().flatten();
     let boots = boots.map(|boot| Job::case(boot.name(), move |context| run(context, boot)));
     let host = [
         Job::case("system/exits-to-init-are-within-budget", exits_to_init),

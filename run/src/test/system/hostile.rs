@@ -17,6 +17,7 @@ const RULES_BROKEN: &[Say] = &[
         Times(1, "hostile: device needs a reset (7): queue 0: Available ring or table not in RAM"),
         Times(2, "hostile: device needs a reset (1): queue 1: buffer: "),
         Times(2, "hostile: device needs a reset (5): queue 1: head 16 is no descriptor"),
+        Times(1, "HOSTILE ok: block: sectors that are not there"),
         Times(1, "HOSTILE ok: block: resets in the middle"),
         Times(1, "HOSTILE ok: block: random words"),
         Times(1, "HOSTILE ok: net: random words"),

@@ -32,6 +32,7 @@ pub(super) const TO_SHELL_QUIET: &[Say] = &[
 const BESIDE_A_CRASH: &[Say] = &[
     Hear("component \"faulty\" failed"),
     Hear("component \"faulty\" stays down: it failed 3 times in a row"),
+    Hear("component \"needy\" not started: its provider \"faulty\" does not run"),
     Hear("GUEST-UP linux"),
     Hear("# "),
     Type("echo SUM=$((40+2))\n"),
