@@ -31,6 +31,7 @@ group!("vcpu":
     each_group_that_makes_no_sense_is_named,
     an_event_that_cannot_be_delivered_is_an_exit,
     what_the_processor_refuses_is_an_exit,
+    each_way_in_which_an_entry_fails_is_an_exit,
     state_can_be_read_and_written,
     registers_of_system_calls_are_the_guests,
     rights,
@@ -297,6 +298,34 @@ fn what_the_processor_refuses_is_an_exit() -> Outcome {
         }
         go_on_with(&machine, Mtd::all(), |s| *s = good.clone())?;
         same!((round, MONITOR.exit(1).0), (round, Some(Exit::Hlt)));
+    }
+    Ok(())
+}
+
+/// What a kernel that is built for it takes as the order to let the next entry fail; the lowest byte
+/// says how.
+const SABOTAGE: u64 = 0x5ab0_7a9e_0000_0000;
+
+fn each_way_in_which_an_entry_fails_is_an_exit() -> Outcome {
+    if !process::has_argument("sabotage") {
+        return Err(Failure::Skip("this kernel lets no entry fail on demand"));
+    }
+    let machine = run(0x380)?;
+    // SAFETY: no reference into the state area is held.
+    unsafe { ok!(syscall::get_state(machine.vcpu, Mtd::all())) };
+    let good = utcb::with_state(|s| s.clone());
+    // A control; the control structure itself; its launch state; the host's state. Twice: what was
+    // wrong leaves no trace.
+    for kind in (1..=4).chain(1..=4) {
+        go_on_with(&machine, Mtd::TSC, |s| s.tsc_offset = SABOTAGE + kind)?;
+        let (exit, raw, groups) = MONITOR.exit(1);
+        same!((kind, exit), (kind, Some(Exit::EntryFailed)));
+        check!(!(raw == u64::MAX && groups != 0));
+        // SAFETY: as above.
+        unsafe { ok!(syscall::get_state(machine.vcpu, Mtd::RIP)) };
+        same!(utcb::with_state(|s| s.rip), 0xfff0);
+        go_on_with(&machine, Mtd::all(), |s| *s = good.clone())?;
+        same!((kind, MONITOR.exit(1).0), (kind, Some(Exit::Hlt)));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use ipc::event::Exit;
 use ipc::exit::{Io, MemoryAccess};
 
 use super::super::exit::Meaning;
-use crate::num::{low8, low16};
+use crate::num::{low8, low16, low32};
 
 /// Port access.
 pub(super) const IOIO: u64 = 0x7b;
@@ -85,7 +85,7 @@ pub(super) const fn length(rip: u64, next: u64, nominal: u64) -> u64 {
 }
 
 /// Whether the processor refused the guest's state; or the control block is in use elsewhere, which
-/// happens to encrypted guests only.
+/// happens to encrypted guests only. Emulators leave the upper half of the code zero.
 pub(super) const fn refused(code: u64) -> bool {
-    code >= u64::MAX - 1
+    low32(code) >= u32::MAX - 1
 }

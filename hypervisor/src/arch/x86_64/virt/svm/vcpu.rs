@@ -211,6 +211,10 @@ impl Backend for Vcpu {
 
     #[inline(always)]
     fn run(&mut self, common: &mut Common, cpu: &mut Cpu, space: u64) -> Outcome {
+        #[cfg(feature = "sabotage")]
+        if let Some(outcome) = self.sabotaged(common, cpu, space) {
+            return outcome;
+        }
         self.enter_guest(common, cpu, space)
     }
 

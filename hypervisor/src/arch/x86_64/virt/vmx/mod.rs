@@ -5,6 +5,8 @@ mod enter;
 mod exit;
 mod instr;
 mod run;
+#[cfg(feature = "sabotage")]
+mod sabotage;
 #[cfg(test)]
 pub(super) mod tests;
 mod vcpu;
