@@ -60,6 +60,12 @@ pub fn run(cpu: &PerCpu, vcpu: Obj<Vcpu>) {
         match unsafe { vcpu.guest() }.run(virt, vcpu.space.space.memory.space.epoch.number()) {
             Outcome::Interrupt => {
                 if let Some(vector) = arch::entry::interrupt_window(cpu) {
+                    // In a rendezvous the state of this or another vCPU may be asked for.
+                    if vector == interrupt::IPI_RENDEZVOUS {
+                        // SAFETY: as above.
+                        unsafe { vcpu.guest() }.park(virt);
+                        resumed = false;
+                    }
                     interrupt::handle(cpu, vector);
                 }
             }
@@ -112,6 +118,35 @@ fn interrupted(cpu: &PerCpu, vcpu: Obj<Vcpu>) {
     // SAFETY: as above.
     unsafe { vcpu.guest() }.stop();
     message::event(cpu, Obj::of(&vcpu.ec), reason.number());
+}
+
+/// What `CtrlEc` is to do with the state of a vCPU, on the vCPU's CPU.
+#[derive(Clone, Copy, Debug)]
+pub struct StateTransfer {
+    /// The vCPU.
+    pub vcpu: Obj<Vcpu>,
+    /// The groups.
+    pub mtd: Mtd,
+    /// The caller's UTCB.
+    pub utcb: NonNull<Utcb>,
+    /// Into the vCPU.
+    pub set: bool,
+}
+
+impl StateTransfer {
+    /// Does it where this is the vCPU's CPU, on which no guest runs right now.
+    pub fn carry_out(self, cpu: &PerCpu) {
+        let Self { vcpu, mtd, utcb, set } = self;
+        if vcpu.ec.cpu != cpu.sched.id {
+            return;
+        }
+        if set {
+            load(cpu, vcpu, mtd, utcb);
+            sched::wake(cpu, Obj::of(&vcpu.ec));
+        } else {
+            store(cpu, vcpu, mtd, utcb);
+        }
+    }
 }
 
 /// Groups whose registers are in the CPU while the vCPU is attached.

@@ -17,7 +17,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use sysroot::{log, process, thread, time};
+use sysroot::{log, process, selector, thread, time};
 
 use crate::runner::used;
 use operator::Operator;
@@ -88,6 +88,7 @@ fn round(seed: u64, seconds: u64) -> Result<(), String> {
     ENDED.store(0, Ordering::SeqCst);
     let cpus = process::start().cpus;
     let end = time::deadline_in_ms(seconds * 1000);
+    let mut threads = Vec::new();
     for cpu in 0..cpus {
         let config = thread::Config { stack_order: 4, ..thread::Config::on(cpu) };
         let seed = seed.wrapping_mul(1000) + u64::from(cpu);
@@ -101,9 +102,7 @@ fn round(seed: u64, seconds: u64) -> Result<(), String> {
             }
             ENDED.fetch_add(1, Ordering::SeqCst);
         });
-        if let Err(status) = spawned {
-            return Err(format!("no operator on CPU {cpu}: {status}"));
-        }
+        threads.push(spawned.map_err(|status| format!("no operator on CPU {cpu}: {status}"))?);
     }
     let mut domains = Vec::new();
     for cpu in 0..cpus {
@@ -121,6 +120,10 @@ fn round(seed: u64, seconds: u64) -> Result<(), String> {
     }
     wild::stop();
     drop(domains);
+    for thread in threads {
+        selector::delete(thread.sc.selector());
+        selector::delete(thread.ec.selector());
+    }
     match WRONG.load(Ordering::SeqCst) {
         0 => Ok(()),
         wrong => Err(format!("{wrong} operators found something wrong")),

@@ -7,13 +7,17 @@ use ipc::cap::{MemRights, Range, Rights, Selector};
 use ipc::proto::start::layout;
 use ipc::state::Mtd;
 use ipc::status::Status;
-use sysroot::cap::{Cap, Ec, Pd, Portal, Sc, Semaphore};
+use ipc::syscall::TRIGGER_LEVEL;
+use ipc::trace::Counter;
+use sysroot::cap::{Cap, Ec, Interrupt, Pd, Portal, Sc, Semaphore};
 use sysroot::memory::Pages;
 use sysroot::num::page;
 use sysroot::{process, selector, syscall, time};
 
 use super::ipc::{Echo, call};
+use super::trace::counter;
 use crate::check::{Failure, Outcome};
+use crate::devices::Timer;
 use crate::domain::{Domain, other_cpu, own};
 use crate::runner::{group, used};
 
@@ -25,6 +29,7 @@ group!("race":
     contexts_that_are_recalled,
     semaphores_that_are_waited_on,
     memory_that_is_used,
+    interrupts_that_are_acknowledged,
 );
 
 /// Most rounds of a race, and how long it may go on. Where the emulator's CPUs are many and the
@@ -298,4 +303,34 @@ fn memory_that_is_used() -> Outcome {
     // SAFETY: as above.
     unsafe { ok!(syscall::revoke_memory(all.include_self(), alias)) };
     seen(&[Status::Ok, Status::BadCap, Status::Exists])
+}
+
+extern "sysv64" fn acknowledges(_utcb: u64) -> ! {
+    loop {
+        note(syscall::acknowledge(target::<Interrupt>()));
+    }
+}
+
+/// A line that is high: were it not masked once it is unbound, it would interrupt for ever.
+fn interrupts_that_are_acknowledged() -> Outcome {
+    let cpu = elsewhere()?;
+    let (timer, source, _) = Timer::find()?;
+    let mut here = own();
+    let bell = ok!(here.semaphore(0));
+    timer.fire();
+    time::sleep_ms(2);
+    let round = |_| {
+        TARGET.store(source.raw(), Ordering::SeqCst);
+        ok!(syscall::bind_interrupt(source, process::start().cpu, bell, 1, TRIGGER_LEVEL));
+        ok!(syscall::unbind_interrupt(source));
+        let before = counter(Counter::Interrupt)?;
+        let until = time::now() + time::ticks_of_ms(1) / 20;
+        while time::now() < until {
+            core::hint::spin_loop();
+        }
+        check!(counter(Counter::Interrupt)? < before + 20);
+        Ok(())
+    };
+    against(cpu, acknowledges, round)?;
+    seen(&[Status::Ok, Status::BadState, Status::BadCap])
 }
