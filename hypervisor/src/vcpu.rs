@@ -38,10 +38,8 @@ pub fn run(cpu: &PerCpu, vcpu: Obj<Vcpu>) {
             break Next::Flags;
         }
         // SAFETY: this is the vCPU's CPU and the reference ends here.
-        let (halted, deadline) = unsafe {
-            let guest = vcpu.guest();
-            (guest.is_halted(), guest.deadline())
-        };
+        let guest = unsafe { vcpu.guest() };
+        let (halted, deadline) = (guest.is_halted(), guest.deadline());
         if deadline != 0 && deadline <= arch::instr::rdtsc() {
             ec.regs.set(flag::DEADLINE);
             continue;
@@ -134,12 +132,9 @@ pub struct StateTransfer {
 }
 
 impl StateTransfer {
-    /// Does it where this is the vCPU's CPU, on which no guest runs right now.
+    /// Does it. This is the vCPU's CPU, on which no guest runs right now.
     pub fn carry_out(self, cpu: &PerCpu) {
         let Self { vcpu, mtd, utcb, set } = self;
-        if vcpu.ec.cpu != cpu.sched.id {
-            return;
-        }
         if set {
             load(cpu, vcpu, mtd, utcb);
             sched::wake(cpu, Obj::of(&vcpu.ec));

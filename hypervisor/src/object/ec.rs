@@ -255,8 +255,7 @@ pub fn create(c: &Caller<'_>) -> Handled {
 /// dead.
 pub fn control(c: &Caller<'_>) -> Handled {
     let op = EcOp::from_number(Number(c.args.number).get_flags()).ok_or(Status::BadParam)?;
-    let moves_state = matches!(op, EcOp::GetState | EcOp::SetState);
-    let kernel = moves_state.then(|| c.lock()).transpose()?;
+    let kernel = matches!(op, EcOp::GetState | EcOp::SetState).then(|| c.lock()).transpose()?;
     let ec = lookup_any(c, c.args.rdi, Rights::EC_CTRL)?;
     if ec.is_dead() {
         return Err(Status::BadState);

@@ -82,7 +82,9 @@ fn act(cpu: &PerCpu) {
     if request.host_tlb {
         sched::reload_space(cpu);
     }
-    if let Some(transfer) = request.state {
+    if let Some(transfer) = request.state
+        && transfer.vcpu.ec.cpu == cpu.sched.id
+    {
         transfer.carry_out(cpu);
     }
 }

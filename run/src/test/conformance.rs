@@ -82,6 +82,7 @@ const SUITES: &[Suite] = &[
     Suite::new(Lane::QemuAmd, 8),
     Suite { bare: true, ..Suite::new(Lane::QemuAmd, 1) },
     Suite { stress: true, ..Suite::new(Lane::QemuAmd, 2) },
+    Suite { stress: true, ..Suite::new(Lane::QemuAmd, 4) },
     Suite::new(Lane::BochsIntel, 1),
     Suite::new(Lane::BochsIntel, 2),
     Suite::on(Lane::BochsIntel, "haswell", Model::Haswell),

@@ -24,8 +24,8 @@ use operator::Operator;
 
 /// Operations between two complete comparisons.
 const BETWEEN: u64 = 4096;
-/// Least operations of an operator: before accounts are compared it has to have warmed up.
-const WARM_UP: u64 = 1024;
+/// Least operations of all operators: before accounts are compared they have to have warmed up.
+const WARM_UP: u64 = 2048;
 /// Operations between two looks at the clock.
 const GLANCE: u64 = 256;
 /// How often the progress is told.
@@ -142,7 +142,7 @@ fn operate(cpu: u16, seed: u64, end: u64) -> Result<u64, String> {
         }
         if operations % GLANCE == 0 {
             OPERATIONS.fetch_add(GLANCE, Ordering::Relaxed);
-            if operations >= WARM_UP && time::now() > end {
+            if operations * u64::from(process::start().cpus) >= WARM_UP && time::now() > end {
                 operator.compare_all().map_err(|why| format!("after {operations}: {why}"))?;
                 return operator.close();
             }

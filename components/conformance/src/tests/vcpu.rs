@@ -396,7 +396,7 @@ fn revoked_memory_is_gone_for_the_guest() -> Outcome {
 }
 
 /// A guest that never stops by itself, at a lower priority than this thread.
-fn endless(cpu: u16) -> core::result::Result<Machine, Failure> {
+pub(super) fn endless(cpu: u16) -> core::result::Result<Machine, Failure> {
     let mut machine = Machine::new(cpu, 0x280)?;
     let at = selector::alloc()?;
     let priority = process::start().priority - 1;
