@@ -108,6 +108,8 @@ impl Entry for Fixes {
             state.rip = unsafe { top.read() };
             state.rsp += 8;
             state.rax = FAULT | word;
+            // Alignment is checked only where that was asked for.
+            state.rflags &= !(1 << 18);
         });
         (Mtd::GPR_ACDB | Mtd::GPR_BSD | Mtd::RIP).bits()
     }

@@ -52,7 +52,8 @@ fn record(on: bool) -> core::result::Result<u64, Failure> {
     Ok(ring()?.head.load(Acquire))
 }
 
-fn counter(which: Counter) -> core::result::Result<u64, Failure> {
+/// A counter of CPU 0.
+pub(super) fn counter(which: Counter) -> core::result::Result<u64, Failure> {
     Ok(ring()?.counter(which).map_or(0, |c| c.load(SeqCst)))
 }
 
