@@ -198,7 +198,7 @@ fn semaphores() -> Outcome {
         for place in &BELLS {
             place.store(d.semaphore(0)?.raw(), Ordering::Relaxed);
         }
-        d.spawn(other, process::start().priority, answers)?;
+        d.spawn(other, crate::runner::priority(), answers)?;
         time::sleep_ms(2);
         let (ask, answer) = (bell(0), bell(1));
         // Half of there and back: from a signal to the waiter's return on an idle CPU.
@@ -283,7 +283,7 @@ fn guest() -> Outcome {
     let mut machine = Machine::new(cpu, 0x400)?;
     machine.answer::<Answers>(Exit::Cpuid, CPUID)?;
     let at = selector::alloc()?;
-    let priority = process::start().priority - 1;
+    let priority = crate::runner::priority() - 1;
     let budget = sysroot::thread::default_budget();
     syscall::create_sc(at, process::pd(), machine.vcpu, priority, budget)?;
     machine.domain.keep(at);
@@ -319,7 +319,7 @@ fn interrupt() -> Outcome {
     let [first, ..] = &BELLS;
     first.store(sm.raw(), Ordering::Relaxed);
     ok!(syscall::bind_interrupt(source, cpu, sm, 1, trigger));
-    ok!(d.spawn(cpu, process::start().priority + 1, waits_for_interrupts));
+    ok!(d.spawn(cpu, crate::runner::priority() + 1, waits_for_interrupts));
     let [last, least, count] = &INTERRUPTS;
     for _ in 0..16 {
         let before = count.load(Ordering::Relaxed);
@@ -378,7 +378,7 @@ fn latency() -> Outcome {
     for place in &BELLS {
         place.store(here.semaphore(0)?.raw(), Ordering::Relaxed);
     }
-    here.spawn(cpu, process::start().priority + 1, waits_for_alarms)?;
+    here.spawn(cpu, crate::runner::priority() + 1, waits_for_alarms)?;
     let [_, latest] = &ALARM;
     let memory = Pages::new(9)?;
     let (base, all) = (page(layout::GUEST_RAM.base), Range::memory(9, MemRights::all()));
