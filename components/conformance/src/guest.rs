@@ -235,7 +235,7 @@ impl Machine {
     /// Lets it run; at a higher priority than this thread, so on the same CPU it runs at once.
     pub(crate) fn start(&mut self) -> Result {
         let at = selector::alloc()?;
-        let priority = process::start().priority + 1;
+        let priority = crate::runner::priority() + 1;
         syscall::create_sc(at, process::pd(), self.vcpu, priority, thread::default_budget())?;
         self.domain.keep(at);
         Ok(())

@@ -19,7 +19,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use sysroot::{log, process, selector, thread, time};
 
-use crate::runner::used;
+use crate::runner::{priority, used};
 use operator::Operator;
 
 /// Operations between two complete comparisons.
@@ -90,7 +90,8 @@ fn round(seed: u64, seconds: u64) -> Result<(), String> {
     let end = time::deadline_in_ms(seconds * 1000);
     let mut threads = Vec::new();
     for cpu in 0..cpus {
-        let config = thread::Config { stack_order: 4, ..thread::Config::on(cpu) };
+        let config =
+            thread::Config { stack_order: 4, priority: priority(), ..thread::Config::on(cpu) };
         let seed = seed.wrapping_mul(1000) + u64::from(cpu);
         let spawned = thread::spawn(config, move || {
             match operate(cpu, seed, end) {

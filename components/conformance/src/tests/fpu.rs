@@ -79,7 +79,7 @@ fn prepare(d: &mut Domain) -> Outcome {
 }
 
 fn threads_keep_their_registers() -> Outcome {
-    let (cpu, priority) = (process::start().cpu, process::start().priority);
+    let (cpu, priority) = (process::start().cpu, crate::runner::priority());
     let mut d = own();
     prepare(&mut d)?;
     for entry in [first, second] {
@@ -111,7 +111,7 @@ extern "sysv64" fn overwrites(_utcb: u64) -> ! {
 }
 
 fn a_thread_keeps_them_across_preemption() -> Outcome {
-    let (cpu, priority) = (process::start().cpu, process::start().priority);
+    let (cpu, priority) = (process::start().cpu, crate::runner::priority());
     let mut d = own();
     prepare(&mut d)?;
     let ec = ok!(d.thread_with(cpu, 0, spins, EC_FPU));
@@ -156,7 +156,7 @@ fn errors_are_events() -> Outcome {
     let portal = ok!(d.serve::<Fixes>(cpu, 0));
     ok!(d.route(EVENTS, &VECTORS, portal, Mtd::HOST, 0));
     let ec = ok!(d.thread_with(cpu, EVENTS, makes_errors, EC_FPU));
-    ok!(d.start(ec, process::start().priority - 1));
+    ok!(d.start(ec, crate::runner::priority() - 1));
     ok!(bell(2).down_until(time::deadline_in_ms(5000)));
     let [float, vector, aligned, unaligned] = FAULTS.each_ref().map(|f| f.load(Ordering::SeqCst));
     let raised =

@@ -136,7 +136,7 @@ fn domains(entry: extern "sysv64" fn(u64) -> !) -> Outcome {
         let mut d = ok!(Domain::new(120));
         ok!(d.give(d.pd, SELF, Rights::FULL));
         ok!(d.give(bell, SELF + 1, Rights::FULL));
-        ok!(d.spawn(cpu, process::start().priority - 1, entry));
+        ok!(d.spawn(cpu, crate::runner::priority() - 1, entry));
         some_turns();
         Ok(())
     };
@@ -177,7 +177,7 @@ fn against_all(
     reset();
     TARGET.store(0, Ordering::SeqCst);
     for cpu in cpus.filter(|cpu| *cpu != process::start().cpu) {
-        ok!(here.spawn(cpu, process::start().priority - 1, entry));
+        ok!(here.spawn(cpu, crate::runner::priority() - 1, entry));
     }
     without_loss(round)?;
     check!(TURNS.load(Ordering::SeqCst) > 0);
@@ -237,7 +237,7 @@ fn contexts_that_are_recalled() -> Outcome {
         TARGET.store(ec.raw(), Ordering::SeqCst);
         if n % 4 == 0 {
             // It runs into its recall, which nobody handles.
-            let sc: Cap<Sc> = ok!(d.start(ec, process::start().priority + 1));
+            let sc: Cap<Sc> = ok!(d.start(ec, crate::runner::priority() + 1));
             ok!(syscall::consumed(sc));
         }
         Ok(())
@@ -299,7 +299,7 @@ fn memory_that_is_used() -> Outcome {
         ok!(syscall::delegate_memory(process::pd(), range, memory.page(), alias));
     }
     reset();
-    ok!(d.spawn(cpu, process::start().priority - 1, hands_on));
+    ok!(d.spawn(cpu, crate::runner::priority() - 1, hands_on));
     let round = |n| {
         let range = Range::memory(0, MemRights::RW);
         // SAFETY: as above.
@@ -372,7 +372,7 @@ fn time_of(entry: extern "sysv64" fn(u64) -> !, target: u64) -> Outcome {
     reset();
     TARGET.store(target, Ordering::SeqCst);
     let round = |n| {
-        let priority = process::start().priority - 1;
+        let priority = crate::runner::priority() - 1;
         let sc = ok!(syscall::create_sc(at, process::pd(), ec, priority, budget));
         if n % 4 == 0 {
             some_turns();

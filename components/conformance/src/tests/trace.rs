@@ -128,7 +128,7 @@ fn interrupts_and_switches_are_recorded() -> Outcome {
         Ok(())
     })?;
     check!(of(&records, Kind::Interrupt).any(|(vector, _)| (32..256).contains(&vector)));
-    let priority = u64::from(process::start().priority);
+    let priority = u64::from(crate::runner::priority());
     check!(of(&records, Kind::Switch).any(|(_, with)| with == priority));
     Ok(())
 }

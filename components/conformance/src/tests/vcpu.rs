@@ -464,7 +464,7 @@ fn revoked_memory_is_gone_for_the_guest() -> Outcome {
 pub(super) fn endless(cpu: u16) -> core::result::Result<Machine, Failure> {
     let mut machine = Machine::new(cpu, 0x280)?;
     let at = selector::alloc()?;
-    let priority = process::start().priority - 1;
+    let priority = crate::runner::priority() - 1;
     let budget = sysroot::thread::default_budget();
     syscall::create_sc(at, process::pd(), machine.vcpu, priority, budget)?;
     machine.domain.keep(at);
