@@ -56,8 +56,10 @@ impl Heard {
 /// A machine that boots and what is said.
 struct Boot {
     lane: Lane,
-    /// A CPU that is not the lane's usual one.
+    /// A CPU that is not the lane's usual one, in Bochs.
     model: Option<Model>,
+    /// The same in QEMU.
+    cpu: Option<&'static str>,
     name: &'static str,
     config: &'static str,
     /// In QEMU.
@@ -77,6 +79,7 @@ impl Boot {
         Self {
             lane: Lane::QemuAmd,
             model: None,
+            cpu: None,
             name,
             config,
             firmware: Firmware::Bios,
@@ -103,6 +106,8 @@ impl Boot {
             (Lane::QemuAmd, None) => Ok(Machine::Qemu(qemu::Machine {
                 firmware: self.firmware,
                 medium: self.medium,
+                // The last one counts.
+                extra: self.cpu.iter().flat_map(|cpu| ["-cpu".into(), (*cpu).into()]).collect(),
                 ..qemu::Machine::plain(self.smp, self.memory)
             })),
             (lane, None) => lane.machine(self.smp, self.memory),

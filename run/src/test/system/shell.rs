@@ -125,6 +125,14 @@ pub(super) const BOOTS: &[Boot] = &[
         )
     },
     Boot {
+        cpu: Some("EPYC,-xsave,check=off"),
+        ..Boot::new("processor-without-xsave-is-told", "quiet", &[Hear("processor has no XSAVE")])
+    },
+    Boot {
+        cpu: Some("EPYC,-lm,check=off"),
+        ..Boot::new("32-bit-processor-is-told", "quiet", &[Hear("no 64-bit mode, or no NX")])
+    },
+    Boot {
         memory: 256 << 20,
         ..Boot::new("too-little-memory-is-told", "quiet", &[Hear("too little memory")])
     },
