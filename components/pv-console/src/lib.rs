@@ -7,6 +7,8 @@
 //! | [`uart`] | the 16550 |
 //! | [`device`] | virtio consoles |
 //! | [`session`] | what clients call: log lines, opening a console |
+//! | [`operator`] | the operator's console. Pure logic |
+//! | [`text`] | what others may print on the operator's terminal |
 //! | [`component`] | the loop that moves bytes |
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(
@@ -19,5 +21,7 @@ extern crate alloc;
 pub mod component;
 pub mod device;
 pub mod mux;
+pub mod operator;
 pub mod session;
+pub mod text;
 pub mod uart;
