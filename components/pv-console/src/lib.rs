@@ -4,11 +4,14 @@
 //! | module | holds |
 //! |---|---|
 //! | [`mux`] | who may print when; what typed characters mean. Pure logic |
+//! | [`share`] | how much each console may print. Pure logic |
+//! | [`keep`] | what stays when the component dies |
+//! | [`operator`] | the operator's console. Pure logic |
+//! | [`text`] | what others may print on the operator's terminal |
+//! | [`office`] | what the operator's console acts upon |
 //! | [`uart`] | the 16550 |
 //! | [`device`] | virtio consoles |
 //! | [`session`] | what clients call: log lines, opening a console |
-//! | [`operator`] | the operator's console. Pure logic |
-//! | [`text`] | what others may print on the operator's terminal |
 //! | [`component`] | the loop that moves bytes |
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(
@@ -20,8 +23,11 @@ extern crate alloc;
 
 pub mod component;
 pub mod device;
+pub mod keep;
 pub mod mux;
+pub mod office;
 pub mod operator;
 pub mod session;
+pub mod share;
 pub mod text;
 pub mod uart;
