@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, bail};
 use super::system::Boot;
 use super::system::Say::{self, Hear, Type};
 
-/// A guest that counts stands still while another one boots; back ends come and go; and what is
+/// A guest that counts stands still while another one works; back ends come and go; and what is
 /// wrong is told.
 const OPERATOR: &[Say] = &[
     Hear("GUEST-UP one"),
@@ -33,7 +33,18 @@ const OPERATOR: &[Say] = &[
     Type("pause one\nexits one\n"),
     Hear("one stands still already"),
     Hear("total"),
-    Type("log two 3\nkill two\n"),
+    // Time passes; and the log grows beyond what is shown of it when it is attached.
+    Type("\x1d2"),
+    Hear("GUEST-UP two"),
+    Hear("# "),
+    Type("sleep 5; seq 1 2000; echo SLEPT-$((40+1))\n"),
+    Hear("SLEPT-41"),
+    Type("\x1doexits one\n"),
+    Hear("total"),
+    Type("resume one\n"),
+    Hear("one: running"),
+    Type("log two 2\nkill two\n"),
+    Hear("SLEPT-41"),
     Hear("two: failed"),
     Type("kill two\nrestart two\n"),
     Hear("two does not run (failed)"),
@@ -41,10 +52,8 @@ const OPERATOR: &[Say] = &[
     Type("\x1d2"),
     Hear("GUEST-UP two"),
     Hear("# "),
-    Type("\x1doexits one\n"),
-    Hear("total"),
-    Type("resume one\n"),
-    Hear("one: running"),
+    Type("\x1do"),
+    Hear("portico> "),
     Type("kill disks\n"),
     Hear("disks: "),
     Type("restart disks\n"),
@@ -61,7 +70,7 @@ const OPERATOR: &[Say] = &[
     Hear("N-9-"),
 ];
 
-/// The paused VM did not exit between two looks, while another one booted.
+/// The paused VM did not exit between two looks, while another one worked.
 fn stood_still(text: &str) -> Result<String> {
     let totals: Vec<&str> = text.lines().filter(|line| line.starts_with("total ")).collect();
     match totals.last() {
@@ -110,7 +119,8 @@ const FLOOD: &[Say] = &[
     Type("yes FLOOD\n"),
     Hear("FLOOD\nFLOOD"),
     Type("\x1d2"),
-    Hear("--- console 2: two ---"),
+    Hear("GUEST-UP two"),
+    Hear("# "),
     Type("echo SUM=$((40+2))\n"),
     Hear("SUM=42"),
     Type("\x1dolist\n"),
