@@ -24,6 +24,8 @@ pub struct Conversation {
     rest: Vec<u8>,
     /// Where the next expected text may begin.
     from: usize,
+    /// Up to where it was looked for: a machine that says much is not read again and again.
+    sought: usize,
     /// Up to where panics were looked for; none where the script waits for one.
     looked: Option<usize>,
     panicked: bool,
@@ -40,6 +42,7 @@ impl Conversation {
             text: String::new(),
             rest: Vec::new(),
             from: 0,
+            sought: 0,
             looked: (!awaited).then_some(0),
             panicked: false,
         }
@@ -54,12 +57,17 @@ impl Conversation {
             match self.steps.front() {
                 Some(Step::Send(text)) => send += text,
                 Some(Step::Expect(text)) => {
-                    let Some(found) =
-                        self.text.get(self.from..).and_then(|t| t.find(text.as_str()))
+                    // The end of what was sought can be its beginning.
+                    let again = self.sought.saturating_sub(text.len()).max(self.from);
+                    let start = (self.from..=again).rev().find(|&n| self.text.is_char_boundary(n));
+                    let start = start.unwrap_or(self.from);
+                    let Some(found) = self.text.get(start..).and_then(|t| t.find(text.as_str()))
                     else {
+                        self.sought = self.text.len();
                         break;
                     };
-                    self.from += found + text.len();
+                    self.from = start + found + text.len();
+                    self.sought = self.from;
                 }
                 None => break,
             }
@@ -192,6 +200,18 @@ mod tests {
     fn several_texts_in_one_piece_are_all_found() {
         let mut c = Conversation::new([expect("a"), send("1"), send("2"), expect("b")]);
         assert_eq!(c.hear(b"xxaxxb"), "12");
+        assert!(c.done());
+    }
+
+    #[test]
+    fn a_text_that_comes_in_pieces_is_found() {
+        let mut c = Conversation::new([expect("\u{e9}ab\u{e9}ac"), send("1"), expect("ab")]);
+        for piece in ["\u{e9}", "ab", "\u{e9}", "ab\u{e9}a", ""] {
+            assert_eq!(c.hear(piece.as_bytes()), "");
+        }
+        assert_eq!(c.hear(b"c a"), "1");
+        assert!(!c.done(), "what came before does not count");
+        c.hear(b"b");
         assert!(c.done());
     }
 
