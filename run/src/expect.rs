@@ -28,6 +28,8 @@ pub struct Conversation {
     from: usize,
     /// The same for each list of a step that has several, while it is awaited.
     side_by_side: Vec<usize>,
+    /// Up to where it was looked for: a machine that says much is not read again and again.
+    sought: usize,
     /// Up to where panics were looked for; none where the script waits for one.
     looked: Option<usize>,
     panicked: bool,
@@ -45,6 +47,7 @@ impl Conversation {
             rest: Vec::new(),
             from: 0,
             side_by_side: Vec::new(),
+            sought: 0,
             looked: (!awaited).then_some(0),
             panicked: false,
         }
@@ -59,8 +62,14 @@ impl Conversation {
             match self.steps.front_mut() {
                 Some(Step::Send(text)) => send += text,
                 Some(Step::Expect(text)) => {
-                    let Some(end) = behind(&self.text, self.from, text) else { break };
-                    self.from = end;
+                    // The end of what was sought can be its beginning.
+                    let again = self.sought.saturating_sub(text.len()).max(self.from);
+                    let start = (self.from..=again).rev().find(|&n| self.text.is_char_boundary(n));
+                    let Some(end) = behind(&self.text, start.unwrap_or(self.from), text) else {
+                        self.sought = self.text.len();
+                        break;
+                    };
+                    (self.from, self.sought) = (end, end);
                 }
                 Some(Step::Together(lists)) => {
                     self.side_by_side.resize(lists.len(), self.from);
@@ -76,6 +85,7 @@ impl Conversation {
                         break;
                     }
                     self.from = self.side_by_side.drain(..).max().unwrap_or(self.from);
+                    self.sought = self.from;
                 }
                 None => break,
             }
@@ -227,6 +237,18 @@ mod tests {
     fn several_texts_in_one_piece_are_all_found() {
         let mut c = Conversation::new([expect("a"), send("1"), send("2"), expect("b")]);
         assert_eq!(c.hear(b"xxaxxb"), "12");
+        assert!(c.done());
+    }
+
+    #[test]
+    fn a_text_that_comes_in_pieces_is_found() {
+        let mut c = Conversation::new([expect("\u{e9}ab\u{e9}ac"), send("1"), expect("ab")]);
+        for piece in ["\u{e9}", "ab", "\u{e9}", "ab\u{e9}a", ""] {
+            assert_eq!(c.hear(piece.as_bytes()), "");
+        }
+        assert_eq!(c.hear(b"c a"), "1");
+        assert!(!c.done(), "what came before does not count");
+        c.hear(b"b");
         assert!(c.done());
     }
 

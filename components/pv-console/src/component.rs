@@ -1,28 +1,38 @@
 //! The loop that moves bytes between the port, the log and the consoles.
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use ipc::cap::Selector;
-use ipc::proto::console::{Console, INPUT, LOG, LOG_ORDER, LogRing, OUTPUT};
-use ipc::proto::ring::{Consumer, Producer, RECORD_TEXT, pop_record};
+use ipc::proto::console::{Console, INPUT, LogRing, OUTPUT};
+use ipc::proto::ring::{Consumer, Producer};
 use ipc::proto::service::Protocol;
 use ipc::proto::start::Start;
 use sysroot::cap::Cap;
-use sysroot::num::usize_of;
+use sysroot::num::u64_of;
 use sysroot::port::Ports;
 use sysroot::{log, process, selector, service, syscall, time};
 use virtio::link::Links;
 
 use crate::device::{Consoles, Device, Turn, describe};
-use crate::mux::{Mux, Typed};
+use crate::keep::{Keep, Mark, Source};
+use crate::mux::{self, Mux, Target, Typed};
+use crate::office::Office;
+use crate::operator::session::Session;
 use crate::session::{Desk, LINES, Terminal, UART};
+use crate::share::Shares;
 use crate::uart::Uart;
+
+mod keep;
+mod lines;
+
+use lines::Lines;
 
 /// Bytes that are taken from one console before the next one's turn.
 const CHUNK: usize = 256;
+/// Log lines that are taken before the consoles' turn.
+const LINES_IN_A_ROUND: usize = 8;
 /// How often a busy transmitter is asked before the loop goes to sleep until it interrupts.
 const PATIENCE: u32 = 200;
 /// How long the loop waits for a busy transmitter's interrupt.
@@ -40,7 +50,8 @@ pub fn main() {
         log!("no serial port at {:#x}", ports.first());
         process::exit(1);
     }
-    let Some(desk) = Desk::create(start) else {
+    let keep = keep::open(start);
+    let Some(desk) = Desk::create(start, keep.lines()) else {
         log!("too little memory for {} clients", start.clients.len());
         process::exit(1);
     };
@@ -65,12 +76,12 @@ pub fn main() {
         }
     }
     process::ready();
-    Loop::new(start, desk, uart, links).run();
+    Loop::new(start, desk, uart, links, keep).run();
 }
 
 impl Desk {
     /// Everything that clients may ask for.
-    fn create(start: &Start<'_>) -> Option<&'static Self> {
+    fn create(start: &Start<'_>, lines: &'static [LogRing]) -> Option<&'static Self> {
         let vms = start.clients.iter().enumerate();
         let vms = vms.filter(|(_, c)| c.vm && c.service == Console::NAME).enumerate();
         let terminals = vms
@@ -79,71 +90,33 @@ impl Desk {
         let bell = selector::alloc()
             .and_then(|at| syscall::derive(process::pd(), process::semaphore(), at, LINES))
             .ok()?;
-        Some(Box::leak(Box::new(Self {
-            terminals,
-            lines: (0..start.cpus).map(|_| LogRing::new()).collect(),
-            bell,
-            attached: AtomicU64::new(1),
-        })))
+        Some(Box::leak(Box::new(Self { terminals, lines, bell, attached: AtomicU64::new(1) })))
     }
 }
 
-/// One console on this side.
+/// The terminal of a VM's serial port on this side.
 struct Line {
     terminal: &'static Terminal,
+    name: &'static str,
     output: Consumer<'static, OUTPUT>,
     input: Producer<'static, INPUT>,
-    /// Typed characters that the client has not taken yet.
-    typed: VecDeque<u8>,
     broken: bool,
 }
 
 /// The loop's state.
 struct Loop {
-    start: &'static Start<'static>,
     desk: &'static Desk,
     uart: Uart<Ports>,
     mux: Mux,
+    session: Session,
+    shares: Shares,
+    /// Consoles with a terminal; those that devices alone have follow.
     lines: Vec<Line>,
-    log: Vec<Source>,
+    log: Vec<Lines>,
     links: Links,
     devices: Vec<Device>,
-}
-
-/// A log line that was taken out of its ring.
-struct Entry {
-    ms: u64,
-    name: Vec<u8>,
-    text: Vec<u8>,
-}
-
-/// A ring of log lines.
-struct Source {
-    ring: Consumer<'static, LOG>,
-    /// It holds the root task's records, which carry names; otherwise numbers of clients.
-    named: bool,
-    /// The oldest line that was not printed.
-    next: Option<Entry>,
-}
-
-impl Source {
-    /// Takes the next line out of the ring where none is waiting.
-    fn fill(&mut self, start: &Start<'_>) {
-        if self.next.is_some() {
-            return;
-        }
-        let mut buffer = [0; RECORD_TEXT];
-        // A damaged ring was emptied.
-        let Ok(Some(record)) = pop_record(&mut self.ring, &mut buffer) else { return };
-        let source = usize::from(record.source);
-        let (name, text) = if self.named {
-            record.text.split_at_checked(source).unwrap_or((&[], record.text))
-        } else {
-            let name = start.clients.get(source).map_or("?", |c| c.name);
-            (name.as_bytes(), record.text)
-        };
-        self.next = Some(Entry { ms: record.ms.into(), name: name.into(), text: text.into() });
-    }
+    /// Log lines come before consoles in this round.
+    log_first: bool,
 }
 
 impl Loop {
@@ -152,45 +125,91 @@ impl Loop {
         desk: &'static Desk,
         uart: Uart<Ports>,
         links: Links,
+        keep: Keep,
     ) -> Self {
-        let mut mux = Mux::new();
+        let mut mux = Mux::new(keep);
         let line = |terminal: &'static Terminal| {
-            mux.add(start.clients.get(terminal.client).map_or("", |c| c.name));
+            let name = start.clients.get(terminal.client).map_or("", |c| c.name);
+            mux.add(name);
             Line {
                 terminal,
+                name,
                 output: terminal.shared.output.consumer(),
                 input: terminal.shared.input.producer(),
-                typed: VecDeque::new(),
                 broken: false,
             }
         };
         let lines: Vec<Line> = desk.terminals.iter().map(line).collect();
         // A VM's virtio console is the same as that of its serial port.
-        let client = |n: usize| start.clients.get(n).map(|c| c.name);
-        let same = |name| lines.iter().position(|l| client(l.terminal.client) == Some(name));
-        let devices = (0..links.len()).filter_map(|at| links.get(at)).map(|link| link.name());
-        let devices = devices.map(|name| Device::new(same(name).unwrap_or(usize::MAX))).collect();
-        let source = |named| move |ring| Source { ring, named, next: None };
-        let root = root_rings(start).into_iter().map(source(true));
-        let clients = desk.lines.iter().map(LogRing::consumer).map(source(false));
-        Self { start, desk, uart, mux, lines, log: root.chain(clients).collect(), links, devices }
+        let names = (0..links.len()).filter_map(|at| links.get(at)).map(|link| link.name());
+        let devices = names.map(|name| {
+            let same = mux.consoles().position(|console| console == name);
+            Device::new(same.unwrap_or_else(|| mux.add(name)))
+        });
+        let devices = devices.collect();
+        let mut this = Self {
+            desk,
+            uart,
+            mux,
+            session: Session::default(),
+            shares: Shares::default(),
+            lines,
+            log: Lines::all(start, desk.lines),
+            links,
+            devices,
+            log_first: false,
+        };
+        this.settle();
+        this
+    }
+
+    /// Tells a source what a life before took and could not tell any more.
+    fn settle(&mut self) {
+        match self.mux.keep().unsettled() {
+            Some(Source::Terminal(n, position)) => {
+                if let Some(line) = self.lines.get_mut(n) {
+                    line.output.seek(position);
+                }
+            }
+            Some(Source::Lines(cpu, position)) => {
+                let mut lines = self.log.iter_mut();
+                if let Some(lines) = lines.find(|lines| lines.cpu() == Some(cpu)) {
+                    lines.seek(position);
+                }
+            }
+            // Devices read their marks.
+            Some(Source::Device(..) | Source::Own) | None => {}
+        }
+        self.mux.keep().settled();
     }
 
     fn run(mut self) {
+        if self.mux.attached() == Target::Operator {
+            self.session.enter();
+        }
         loop {
-            let mut moved = self.receive();
-            moved |= self.take_log_lines();
-            moved |= self.take_output();
-            moved |= self.serve_devices();
-            self.mux.tick(time::uptime_ms());
+            let now = time::uptime_ms();
+            let mut moved = self.receive(now);
+            self.log_first = !self.log_first;
+            if self.log_first {
+                moved |= self.take_log_lines(now);
+            }
+            moved |= self.take_output(now);
+            moved |= self.serve_devices(now);
+            if !self.log_first {
+                moved |= self.take_log_lines(now);
+            }
+            moved |= self.serve_operator(now);
             moved |= self.transmit();
             if moved {
                 continue;
             }
             let now = time::uptime_ms();
             // A port whose interrupt does not come must not stop the output.
-            let resend = (!self.mux.pending().is_empty()).then_some(now + RESEND_MS);
-            let deadline = self.mux.deadline().into_iter().chain(resend).min();
+            let resend = (!self.mux.keep().is_idle()).then_some(now + RESEND_MS);
+            let deadlines =
+                [self.mux.deadline(), self.shares.deadline(), self.session.deadline(), resend];
+            let deadline = deadlines.into_iter().flatten().min();
             let deadline = deadline.map(|ms| time::deadline_in_ms(ms.saturating_sub(now)));
             let badges = process::semaphore().down_all(deadline).unwrap_or(0);
             if badges & UART != 0 {
@@ -200,146 +219,182 @@ impl Loop {
     }
 
     /// Typed characters go where they belong.
-    fn receive(&mut self) -> bool {
+    fn receive(&mut self, now: u64) -> bool {
         let mut any = false;
         while let Some(byte) = self.uart.receive() {
             any = true;
-            if let Typed::To(index, byte) = self.mux.typed(byte)
-                && let Some(line) = self.lines.get_mut(index)
-                && line.typed.len() < INPUT
-            {
-                line.typed.push_back(byte);
+            match self.mux.typed(byte) {
+                Typed::Operator(byte) => {
+                    self.session.key(byte, now, &mut Office { mux: &mut self.mux });
+                    self.show_session();
+                }
+                Typed::Enter => self.session.enter(),
+                Typed::Done => {}
             }
         }
-        let attached = self.mux.attached().and_then(|n| u64::try_from(n + 1).ok());
-        self.desk.attached.store(attached.unwrap_or(0), Ordering::Relaxed);
+        let attached = match self.mux.attached() {
+            Target::Console(n) => u64_of(n + 1),
+            Target::Operator => 0,
+        };
+        self.desk.attached.store(attached, Ordering::Relaxed);
         for (index, line) in self.lines.iter_mut().enumerate() {
-            let by_device = self.devices.iter().any(|d| d.active && d.console == index);
-            if line.typed.is_empty() || by_device {
-                continue;
-            }
-            let waiting = line.typed.make_contiguous();
-            // A client that broke its ring gets no input.
-            let moved = line.input.push(waiting).unwrap_or_default();
-            line.typed.drain(..moved.bytes);
-            if moved.wake {
-                line.terminal.notify();
+            if !self.devices.iter().any(|d| d.active && d.console == index) {
+                line.hand_over(index, self.mux.keep());
             }
         }
         any
     }
 
     /// Log lines of all rings, the oldest first.
-    fn take_log_lines(&mut self) -> bool {
-        let now = time::uptime_ms();
+    fn take_log_lines(&mut self, now: u64) -> bool {
         let mut any = false;
-        while self.mux.has_room() {
-            for source in &mut self.log {
-                source.fill(self.start);
+        for _ in 0..LINES_IN_A_ROUND {
+            for lines in &mut self.log {
+                lines.fill();
             }
-            let waiting = self.log.iter_mut().filter(|s| s.next.is_some());
-            let oldest = waiting.min_by_key(|s| s.next.as_ref().map(|e| e.ms));
-            let Some(entry) = oldest.and_then(|s| s.next.take()) else { break };
-            self.mux.log(now, entry.ms, &entry.name, &entry.text);
+            let waiting = self.log.iter_mut().filter_map(|l| Some((l.next()?.ms, l)));
+            let Some((_, lines)) = waiting.min_by_key(|(ms, _)| *ms) else { break };
+            let at_prompt = self.session.is_at_prompt();
+            if !self.mux.may_log(now, at_prompt) {
+                break;
+            }
+            if lines.print(&mut self.mux, at_prompt) {
+                self.session.prompt();
+                self.show_session();
+            }
             any = true;
         }
         any
     }
 
     /// A chunk of each console's output, so that none keeps the others waiting.
-    fn take_output(&mut self) -> bool {
-        let now = time::uptime_ms();
+    fn take_output(&mut self, now: u64) -> bool {
         let mut any = false;
         let mut buffer = [0; CHUNK];
         for (index, line) in self.lines.iter_mut().enumerate() {
-            if !self.mux.has_room() {
-                break;
+            let Ok(count) = line.output.peek(0, &mut buffer) else {
+                line.damaged(&mut self.mux, now);
+                continue;
+            };
+            let count = count.min(self.shares.left(now, index));
+            let bytes = buffer.get(..count).unwrap_or(&[]);
+            let count = self.mux.accepts(index, bytes).min(count);
+            let Some(bytes) = bytes.get(..count).filter(|bytes| !bytes.is_empty()) else {
+                continue;
+            };
+            let source = Source::Terminal(index, line.output.after(count));
+            let mut wake = false;
+            self.mux.console(index, bytes, source, || wake = line.output.consume(count));
+            self.shares.charge(index, count);
+            if wake {
+                line.terminal.notify();
             }
-            match line.output.pop(&mut buffer) {
-                Ok(moved) => {
-                    any |= moved.bytes > 0;
-                    self.mux.console(now, index, buffer.get(..moved.bytes).unwrap_or(&[]));
-                    if moved.wake {
-                        line.terminal.notify();
-                    }
-                }
-                Err(_) => {
-                    line.output.clear();
-                    if !line.broken {
-                        line.broken = true;
-                        let client = self.start.clients.get(line.terminal.client);
-                        let name = client.map_or("?", |c| c.name);
-                        self.mux.log(now, now, b"", b"console: output ring damaged by:");
-                        self.mux.log(now, now, name.as_bytes(), b"(dropped what was in it)");
-                    }
-                }
-            }
+            any = true;
         }
         any
     }
 
     /// A turn for each virtio console. Whether there is more to do at once.
-    fn serve_devices(&mut self) -> bool {
-        let now = time::uptime_ms();
-        let consoles = Screen { mux: &mut self.mux, lines: &mut self.lines, now };
+    fn serve_devices(&mut self, now: u64) -> bool {
+        let consoles = Screen { mux: &mut self.mux, shares: &mut self.shares, now };
         self.links.round(&mut Turn { devices: &mut self.devices, consoles })
     }
 
-    /// Sends what the port takes. Whether there is more that it takes soon.
+    /// The operator's session goes on. Whether it has more to do at once.
+    fn serve_operator(&mut self, now: u64) -> bool {
+        let worked = self.session.work(now, &mut Office { mux: &mut self.mux });
+        self.show_session() || worked
+    }
+
+    /// Shows what the operator's session has to say; whether anything.
+    fn show_session(&mut self) -> bool {
+        let count = self.mux.operator(self.session.output());
+        self.session.shown(count);
+        count > 0
+    }
+
+    /// Sends what the port takes; whether anything.
     fn transmit(&mut self) -> bool {
         let mut patience = PATIENCE;
-        while !self.mux.pending().is_empty() {
-            match self.uart.send(self.mux.pending()) {
+        let mut any = false;
+        let mut buffer = [0; CHUNK];
+        loop {
+            let keep = self.mux.keep();
+            let count = keep.pending(&mut buffer);
+            if count == 0 {
+                break;
+            }
+            let mut sender = keep.sender();
+            match self.uart.send(buffer.get(..count).unwrap_or(&[]), || sender.took()) {
                 0 if patience == 0 => {
                     self.uart.set_transmit_interrupt(true);
-                    return false;
+                    return any;
                 }
                 0 => patience -= 1,
-                count => self.mux.sent(count),
+                _ => any = true,
             }
         }
         self.uart.set_transmit_interrupt(false);
-        false
+        any
+    }
+}
+
+impl Line {
+    /// What was typed goes to the client, as far as it takes it.
+    fn hand_over(&mut self, index: usize, keep: &Keep) {
+        let mut buffer = [0; CHUNK];
+        loop {
+            let count = keep.typed(index, &mut buffer);
+            // A client that broke its ring gets no input.
+            let moved = self.input.push(buffer.get(..count).unwrap_or(&[])).unwrap_or_default();
+            keep.taken(index, moved.bytes);
+            if moved.wake {
+                self.terminal.notify();
+            }
+            if moved.bytes == 0 {
+                return;
+            }
+        }
+    }
+
+    /// The client broke its ring.
+    fn damaged(&mut self, mux: &mut Mux, now: u64) {
+        self.output.clear();
+        if !core::mem::replace(&mut self.broken, true) {
+            let text = alloc::format!("console: {} damaged its output ring", self.name);
+            let line = mux::Line { ms: now, name: b"", text: text.as_bytes() };
+            mux.log(&line, false, Source::Own, || {});
+        }
     }
 }
 
 /// The consoles, as their virtio devices see them.
 struct Screen<'a> {
     mux: &'a mut Mux,
-    lines: &'a mut [Line],
+    shares: &'a mut Shares,
     now: u64,
 }
 
 impl Consoles for Screen<'_> {
-    fn has_room(&self) -> bool {
-        self.mux.has_room()
+    fn accepts(&mut self, console: usize, bytes: &[u8]) -> usize {
+        let share = self.shares.left(self.now, console).min(bytes.len());
+        self.mux.accepts(console, bytes.get(..share).unwrap_or(&[]))
     }
 
-    fn print(&mut self, console: usize, bytes: &[u8]) {
-        self.mux.console(self.now, console, bytes);
+    fn print(&mut self, console: usize, bytes: &[u8], device: usize, mark: Mark) {
+        self.shares.charge(console, bytes.len());
+        self.mux.console(console, bytes, Source::Device(device, mark), || {});
     }
 
-    fn typed(&mut self, console: usize) -> &[u8] {
-        self.lines.get_mut(console).map_or(&[], |line| line.typed.make_contiguous())
+    fn printed(&self, device: usize) -> Mark {
+        self.mux.keep().mark(device)
+    }
+
+    fn typed(&self, console: usize, to: &mut [u8]) -> usize {
+        self.mux.keep().typed(console, to)
     }
 
     fn taken(&mut self, console: usize, count: usize) {
-        if let Some(line) = self.lines.get_mut(console) {
-            line.typed.drain(..count.min(line.typed.len()));
-        }
+        self.mux.keep().taken(console, count);
     }
-}
-
-/// The root task's log rings.
-fn root_rings(start: &Start<'_>) -> Vec<Consumer<'static, LOG>> {
-    let Some(area) = start.log else { return Vec::new() };
-    let stride = usize_of(ipc::PAGE_SIZE as u64) << LOG_ORDER;
-    (0..usize_of(area.size) / stride)
-        .map(|n| {
-            let address = usize_of(area.base) + n * stride;
-            // SAFETY: the root task mapped the area for good; rings are atomic throughout and
-            // valid with any content.
-            unsafe { &*core::ptr::with_exposed_provenance::<LogRing>(address) }.consumer()
-        })
-        .collect()
 }

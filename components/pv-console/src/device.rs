@@ -9,6 +9,8 @@ use virtio::link::{Backend, Link, Links};
 
 use virtio::session::{Description, Tally};
 
+use crate::keep::Mark;
+
 /// Device id.
 const CONSOLE: u32 = 3;
 /// Queue of buffers for what is typed.
@@ -21,6 +23,8 @@ const CONFIG: usize = 12;
 const _: () = assert!(CONFIG <= MAX_CONFIG);
 /// Bytes that are copied at once.
 const CHUNK: usize = 512;
+/// Typed characters that are handed over at once.
+const KEYS: usize = 64;
 /// Bytes of output of one device before the next one's turn.
 const TURN: usize = 4096;
 /// What a buffer counts at least, so that empty ones have an end as well.
@@ -35,13 +39,15 @@ pub fn describe() -> Description {
 
 /// The consoles behind the devices.
 pub trait Consoles {
-    /// Whether more output is taken now.
-    fn has_room(&self) -> bool;
-    /// Takes output.
-    fn print(&mut self, console: usize, bytes: &[u8]);
-    /// What was typed and not taken yet.
-    fn typed(&mut self, console: usize) -> &[u8];
-    /// The first bytes of that were taken.
+    /// How many of these bytes are taken now.
+    fn accepts(&mut self, console: usize, bytes: &[u8]) -> usize;
+    /// Takes output of a device, which is printed up to `mark` then.
+    fn print(&mut self, console: usize, bytes: &[u8], device: usize, mark: Mark);
+    /// How far the output of a device was printed.
+    fn printed(&self, device: usize) -> Mark;
+    /// Copies what was typed and not taken yet; how many characters.
+    fn typed(&self, console: usize, to: &mut [u8]) -> usize;
+    /// The first of them were taken.
     fn taken(&mut self, console: usize, count: usize);
 }
 
@@ -53,7 +59,7 @@ pub struct Device {
     /// A driver uses it: what is typed goes to it.
     pub active: bool,
     /// Output that was printed in part, and how much of it.
-    printing: Option<(Chain, u64)>,
+    printing: Option<(Chain, Mark)>,
 }
 
 impl Device {
@@ -64,43 +70,73 @@ impl Device {
     }
 
     /// Prints. Whether there is more that could be printed at once.
-    fn output(&mut self, link: &mut Link, consoles: &mut impl Consoles) -> bool {
+    fn output(&mut self, link: &mut Link, at: usize, consoles: &mut impl Consoles) -> bool {
         let Some(ram) = link.ram().cloned() else { return false };
         let mut left = TURN;
         let mut buffer = [0; CHUNK];
-        // Without room the port is busy, and wakes the loop when it is not.
-        while consoles.has_room() {
-            if left == 0 {
-                return true;
-            }
-            let next = self.printing.take().or_else(|| Some((link.pop(TRANSMIT)?, 0)));
-            let Some((chain, printed)) = next else { return false };
+        while left > 0 {
+            let Some((chain, mut mark)) = self.next(link, at, consoles) else { return false };
             let mut cursor = chain.readable();
-            cursor.advance(printed);
+            cursor.advance(mark.printed.into());
             let Ok(count) = cursor.read(&ram, &mut buffer) else {
                 link.give_up("output outside of memory");
                 return false;
             };
-            let done = cursor.left() == 0;
-            consoles.print(self.console, buffer.get(..count).unwrap_or(&[]));
-            Tally::add(&link.tally().bytes_from_guest, u64_of(count));
-            left = left.saturating_sub(count.max(LEAST));
+            let bytes = buffer.get(..count).unwrap_or(&[]);
+            let accepted = consoles.accepts(self.console, bytes).min(count);
+            let done = cursor.left() == 0 && accepted == count;
+            if accepted > 0 {
+                mark.printed = mark.printed.saturating_add(u32::try_from(accepted).unwrap_or(0));
+                let bytes = bytes.get(..accepted).unwrap_or(&[]);
+                consoles.print(self.console, bytes, at, mark);
+                Tally::add(&link.tally().bytes_from_guest, u64_of(accepted));
+            }
+            left = left.saturating_sub(accepted.max(LEAST));
             if done {
                 Tally::add(&link.tally().from_guest, 1);
                 link.complete(TRANSMIT, chain, 0);
             } else {
-                self.printing = Some((chain, printed + u64_of(count)));
+                self.printing = Some((chain, mark));
+                if accepted == 0 {
+                    // Whoever is in the way wakes the loop.
+                    return false;
+                }
             }
         }
-        false
+        true
+    }
+
+    /// The chain to be printed, and how far it was. One that a life before printed in part goes on
+    /// there.
+    fn next(
+        &mut self,
+        link: &mut Link,
+        at: usize,
+        consoles: &impl Consoles,
+    ) -> Option<(Chain, Mark)> {
+        if let Some(printing) = self.printing.take() {
+            return Some(printing);
+        }
+        let (epoch, index) = link.next_used(TRANSMIT)?;
+        let chain = link.pop(TRANSMIT)?;
+        let [low, high, ..] = epoch.0.to_le_bytes();
+        let mark = Mark { epoch: u16::from_le_bytes([low, high]), index, printed: 0 };
+        let before = consoles.printed(at);
+        let same = before.epoch == mark.epoch && before.index == mark.index;
+        Some((chain, if same { before } else { mark }))
     }
 
     /// Hands over what was typed.
     fn input(&mut self, link: &mut Link, consoles: &mut impl Consoles) {
         let Some(ram) = link.ram().cloned() else { return };
-        while !consoles.typed(self.console).is_empty() {
+        let mut buffer = [0; KEYS];
+        loop {
+            let count = consoles.typed(self.console, &mut buffer);
+            if count == 0 {
+                return;
+            }
             let Some(chain) = link.pop(RECEIVE) else { return };
-            let written = chain.writable().write(&ram, consoles.typed(self.console));
+            let written = chain.writable().write(&ram, buffer.get(..count).unwrap_or(&[]));
             let (Ok(count @ 1..), true) = (written, link.is_active()) else {
                 return link.give_up("buffer for input without room");
             };
@@ -139,7 +175,7 @@ impl<C: Consoles> Backend for Turn<'_, C> {
         let Some((link, device)) = links.get_mut(at).zip(self.devices.get_mut(at)) else {
             return false;
         };
-        let more = device.output(link, &mut self.consoles);
+        let more = device.output(link, at, &mut self.consoles);
         device.input(link, &mut self.consoles);
         more
     }

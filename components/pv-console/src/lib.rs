@@ -4,6 +4,11 @@
 //! | module | holds |
 //! |---|---|
 //! | [`mux`] | who may print when; what typed characters mean. Pure logic |
+//! | [`share`] | how much each console may print. Pure logic |
+//! | [`keep`] | what stays when the component dies |
+//! | [`operator`] | the operator's console. Pure logic |
+//! | [`text`] | what others may print on the operator's terminal |
+//! | [`office`] | what the operator's console acts upon |
 //! | [`uart`] | the 16550 |
 //! | [`device`] | virtio consoles |
 //! | [`session`] | what clients call: log lines, opening a console |
@@ -18,6 +23,11 @@ extern crate alloc;
 
 pub mod component;
 pub mod device;
+pub mod keep;
 pub mod mux;
+pub mod office;
+pub mod operator;
 pub mod session;
+pub mod share;
+pub mod text;
 pub mod uart;

@@ -62,7 +62,7 @@ pub struct Desk {
     /// Consoles.
     pub terminals: Vec<Terminal>,
     /// Log lines of clients by CPU; the handler there is the only producer.
-    pub lines: Vec<LogRing>,
+    pub lines: &'static [LogRing],
     /// Tells the loop of log lines.
     pub bell: Cap<Semaphore, Up>,
     /// Index of the terminal that is attached, plus 1. Relaxed: informative.

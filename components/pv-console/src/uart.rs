@@ -70,14 +70,15 @@ impl<R: Registers> Uart<R> {
         ready.then(|| self.registers.read(DATA))
     }
 
-    /// Sends as many bytes as the transmitter takes now; how many.
-    pub fn send(&mut self, bytes: &[u8]) -> usize {
+    /// Sends as many bytes as the transmitter takes now, and says so after each; how many.
+    pub fn send(&mut self, bytes: &[u8], mut took: impl FnMut()) -> usize {
         if self.registers.read(LINE_STATUS) & TRANSMITTER_EMPTY == 0 {
             return 0;
         }
         let chunk = bytes.get(..FIFO).unwrap_or(bytes);
         for &byte in chunk {
             self.registers.write(DATA, byte);
+            took();
         }
         chunk.len()
     }

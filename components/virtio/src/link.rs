@@ -7,6 +7,7 @@ use core::ptr::NonNull;
 
 use ipc::proto::board::Orders;
 use ipc::proto::start::{Area, Start};
+use ipc::proto::virtio::Epoch;
 use sysroot::num::usize_of;
 use sysroot::{log, process};
 
@@ -137,6 +138,14 @@ impl Link {
     #[must_use]
     pub fn in_flight(&self, queue: usize) -> u16 {
         self.queues.get(queue).and_then(Option::as_ref).map_or(0, Queue::in_flight)
+    }
+
+    /// What tells the chain that is completed next from all others of the device: its epoch, and the
+    /// index that it will have in the used ring.
+    #[must_use]
+    pub fn next_used(&self, queue: usize) -> Option<(Epoch, u16)> {
+        let index = self.queues.get(queue).and_then(Option::as_ref)?.next_used();
+        Some((self.follow.epoch()?, index))
     }
 
     /// The driver broke a rule of the device: it needs a reset.

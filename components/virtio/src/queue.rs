@@ -242,6 +242,12 @@ impl Queue {
         self.size
     }
 
+    /// Index in the used ring of the chain that is published next.
+    #[must_use]
+    pub const fn next_used(&self) -> u16 {
+        self.next_used
+    }
+
     /// Chains that were taken and are not published yet.
     #[must_use]
     pub const fn in_flight(&self) -> u16 {

@@ -199,20 +199,45 @@ impl<const N: usize> Consumer<'_, N> {
     /// # Errors
     /// [`Corrupt`]
     pub fn pop(&mut self, buffer: &mut [u8]) -> Result<Moved, Corrupt> {
-        let count = self.available()?.min(buffer.len());
-        if count == 0 {
-            return Ok(Moved::default());
-        }
+        let bytes = self.peek(0, buffer)?;
+        Ok(Moved { bytes, wake: bytes > 0 && self.consume(bytes) })
+    }
+
+    /// Copies up to `buffer.len()` bytes from behind the next `skip` ones, which all stay; how
+    /// many.
+    ///
+    /// # Errors
+    /// [`Corrupt`]
+    pub fn peek(&self, skip: usize, buffer: &mut [u8]) -> Result<usize, Corrupt> {
+        let count = self.available()?.saturating_sub(skip).min(buffer.len());
+        // A ring is smaller than the range of its indices.
+        let mut at = self.after(skip);
         for byte in buffer.iter_mut().take(count) {
-            *byte = self.ring.slot(self.tail).map_or(0, |s| s.load(Ordering::Relaxed));
-            self.tail = self.tail.wrapping_add(1);
+            *byte = self.ring.slot(at).map_or(0, |s| s.load(Ordering::Relaxed));
+            at = at.wrapping_add(1);
         }
-        self.ring.tail.0.store(self.tail, Ordering::Release);
+        Ok(count)
+    }
+
+    /// Takes bytes that were seen by [`Self::peek`]; whether to signal the other side.
+    pub fn consume(&mut self, count: usize) -> bool {
+        self.seek(self.after(count));
         // Against the producer's fences in `push` and `publish`.
         fence(Ordering::SeqCst);
-        let wake = self.ring.wants_space.0.load(Ordering::Relaxed) != 0
-            && self.ring.wants_space.0.swap(0, Ordering::Relaxed) != 0;
-        Ok(Moved { bytes: count, wake })
+        self.ring.wants_space.0.load(Ordering::Relaxed) != 0
+            && self.ring.wants_space.0.swap(0, Ordering::Relaxed) != 0
+    }
+
+    /// Number of bytes that were taken so far once `count` more are, as the ring counts them.
+    #[must_use]
+    pub fn after(&self, count: usize) -> u32 {
+        u32::try_from(count).map_or(self.tail, |count| self.tail.wrapping_add(count))
+    }
+
+    /// Goes on where a consumer before took so many bytes, without the other side being told.
+    pub fn seek(&mut self, tail: u32) {
+        self.tail = tail;
+        self.ring.tail.0.store(tail, Ordering::Release);
     }
 
     /// Drops everything that waits.
@@ -259,12 +284,26 @@ pub fn pop_record<'b, const N: usize>(
     ring: &mut Consumer<'_, N>,
     buffer: &'b mut [u8; RECORD_TEXT],
 ) -> Result<Option<Record<'b>>, Corrupt> {
+    let Some((record, length)) = peek_record(ring, buffer)? else { return Ok(None) };
+    ring.consume(length);
+    Ok(Some(record))
+}
+
+/// Reads the next record, which stays, its text into `buffer`; with it, the number of bytes that
+/// it takes in the ring. `None` where there is none.
+///
+/// # Errors
+/// [`Corrupt`] where the producer broke the format. What is in the ring is dropped.
+pub fn peek_record<'b, const N: usize>(
+    ring: &mut Consumer<'_, N>,
+    buffer: &'b mut [u8; RECORD_TEXT],
+) -> Result<Option<(Record<'b>, usize)>, Corrupt> {
     let available = ring.available()?;
     if available == 0 {
         return Ok(None);
     }
     let mut header = [0; RECORD_HEADER];
-    if available < RECORD_HEADER || ring.pop(&mut header)?.bytes != RECORD_HEADER {
+    if ring.peek(0, &mut header)? != RECORD_HEADER {
         ring.clear();
         return Err(Corrupt);
     }
@@ -277,10 +316,11 @@ pub fn pop_record<'b, const N: usize>(
             return Err(Corrupt);
         }
     };
-    let _ = ring.pop(text)?;
-    Ok(Some(Record {
+    ring.peek(RECORD_HEADER, text)?;
+    let record = Record {
         source: u16::from_le_bytes([s0, s1]),
         ms: u32::from_le_bytes([m0, m1, m2, m3]),
         text,
-    }))
+    };
+    Ok(Some((record, RECORD_HEADER + len)))
 }

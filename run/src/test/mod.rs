@@ -5,6 +5,7 @@ pub mod host;
 pub mod inspect;
 pub mod lane;
 pub mod lint;
+mod operator;
 pub mod pages;
 mod partition;
 pub mod report;

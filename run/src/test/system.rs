@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use super::lane::{Lane, with_model};
-use super::{Context, Job};
+use super::{Context, Job, operator};
 use crate::bochs::Model;
 use crate::expect::Step;
 use crate::iso::{Contents, Medium, Plan};
@@ -25,7 +25,7 @@ const MEMORY: u64 = 2 << 30;
 const TIMEOUT: Duration = Duration::from_secs(900);
 
 /// Waits for and sends; the texts of a case.
-enum Say {
+pub(super) enum Say {
     Hear(&'static str),
     /// Hears it so many times.
     Often(usize, &'static str),
@@ -37,7 +37,7 @@ enum Say {
 }
 
 /// A text that is heard beside others, so many times.
-enum Heard {
+pub(super) enum Heard {
     /// The same text.
     Times(usize, &'static str),
     /// Behind the text, the numbers from 1 on; none may be missing.
@@ -54,7 +54,7 @@ impl Heard {
 }
 
 /// A machine that boots and what is said.
-struct Boot {
+pub(super) struct Boot {
     lane: Lane,
     /// A CPU that is not the lane's usual one, in Bochs.
     model: Option<Model>,
@@ -72,10 +72,16 @@ struct Boot {
     /// Changes the boot image before it is packed.
     damage: fn(&mut Plan) -> Result<()>,
     script: &'static [Say],
+    /// Looks at all that was said.
+    check: fn(&str) -> Result<String>,
 }
 
 impl Boot {
-    const fn new(name: &'static str, config: &'static str, script: &'static [Say]) -> Self {
+    pub(super) const fn new(
+        name: &'static str,
+        config: &'static str,
+        script: &'static [Say],
+    ) -> Self {
         Self {
             lane: Lane::QemuAmd,
             model: None,
@@ -88,7 +94,13 @@ impl Boot {
             memory: MEMORY,
             damage: |_| Ok(()),
             script,
+            check: |_| Ok(String::new()),
         }
+    }
+
+    /// The same, and all that was said has to stand this look.
+    pub(super) const fn checked(self, check: fn(&str) -> Result<String>) -> Self {
+        Self { check, ..self }
     }
 
     /// A quiet guest to its shell on a lane's usual machine.
@@ -118,8 +130,8 @@ impl Boot {
 /// The cases.
 #[must_use]
 pub fn jobs() -> Vec<Job> {
-    let boots =
-        [shell::BOOTS, devices::BOOTS, hostile::BOOTS, isolation::BOOTS].into_iter().flatten();
+    let boots = [shell::BOOTS, devices::BOOTS, hostile::BOOTS, isolation::BOOTS, operator::BOOTS];
+    let boots = boots.into_iter().flatten();
     let boots = boots.map(|boot| Job::case(boot.name(), move |context| run(context, boot)));
     let host = [
         Job::case("system/exits-to-init-are-within-budget", exits_to_init),
@@ -168,7 +180,8 @@ fn run(context: &Context, boot: &Boot) -> Result<String> {
     if off && finished.end == End::Exit(Some(0)) && finished.conversation.done() {
         return keep(Ok(String::new()));
     }
-    keep(finished.require_done().map(|()| String::new()))
+    let done = finished.require_done();
+    keep(done.and_then(|()| (boot.check)(finished.conversation.text())))
 }
 
 fn contents<'p>(plan: &'p mut Plan, name: &str) -> Result<&'p mut Contents> {

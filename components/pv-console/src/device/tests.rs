@@ -8,6 +8,8 @@ use virtio::link::{Link, Links};
 use virtio::ram::Ram;
 use virtio::session::Seat;
 
+use crate::keep::Mark;
+
 use super::{Consoles, Device, RECEIVE, TRANSMIT, TURN, Turn, describe};
 
 const VERSION_1: u64 = 1 << 32;
@@ -17,21 +19,28 @@ const DATA: u64 = 0x4_0000;
 #[derive(Default)]
 struct Paper {
     printed: [Vec<u8>; 2],
+    marks: [Mark; 2],
     typed: [VecDeque<u8>; 2],
     room: usize,
 }
 
 impl Consoles for &mut Paper {
-    fn has_room(&self) -> bool {
-        self.printed.iter().map(Vec::len).sum::<usize>() < self.room
+    fn accepts(&mut self, _console: usize, bytes: &[u8]) -> usize {
+        let used = self.printed.iter().map(Vec::len).sum::<usize>();
+        self.room.saturating_sub(used).min(bytes.len())
     }
 
-    fn print(&mut self, console: usize, bytes: &[u8]) {
+    fn print(&mut self, console: usize, bytes: &[u8], device: usize, mark: Mark) {
         self.printed[console].extend(bytes);
+        self.marks[device] = mark;
     }
 
-    fn typed(&mut self, console: usize) -> &[u8] {
-        self.typed[console].make_contiguous()
+    fn printed(&self, device: usize) -> Mark {
+        self.marks[device]
+    }
+
+    fn typed(&self, console: usize, to: &mut [u8]) -> usize {
+        to.iter_mut().zip(&self.typed[console]).map(|(to, byte)| *to = *byte).count()
     }
 
     fn taken(&mut self, console: usize, count: usize) {
@@ -41,6 +50,7 @@ impl Consoles for &mut Paper {
 
 struct Machine {
     links: Links,
+    orders: &'static Orders,
     devices: Vec<Device>,
     shared: Vec<&'static Shared>,
     drivers: Vec<[Driver; 2]>,
@@ -69,7 +79,17 @@ impl Machine {
         let links = Links::new(links.collect(), orders);
         let devices = (0..2).map(Device::new).collect();
         let paper = Paper { room: usize::MAX, ..Paper::default() };
-        Self { links, devices, shared, drivers, paper }
+        Self { links, orders, devices, shared, drivers, paper }
+    }
+
+    /// The back end dies and comes back. What was printed stays.
+    fn die(&mut self) {
+        self.devices = (0..2).map(Device::new).collect();
+        let seats = (0..2).map(|n| {
+            let seat = Box::leak(Box::new(Seat::new(n, describe(), self.shared[n])));
+            Link::new(seat, "vm", Some(self.drivers[n][0].ram.clone()))
+        });
+        self.links = Links::new(seats.collect(), self.orders);
     }
 
     fn round(&mut self) -> bool {
@@ -160,4 +180,64 @@ fn a_reset_forgets_what_was_half_printed() {
     assert!(!m.devices[0].active);
     assert!(m.paper.printed[0].len() < 2000);
     assert_eq!(m.shared[0].reached(), m.shared[0].wanted());
+}
+
+#[test]
+fn a_new_life_goes_on_in_the_middle_of_what_was_half_printed() {
+    let mut m = Machine::new();
+    let text: Vec<u8> = (0..3000u32).map(|n| n as u8).collect();
+    for repetition in 1..5 {
+        m.print(0, &text);
+        for _ in 0..6 {
+            m.paper.room = m.paper.printed[0].len() + 700;
+            m.round();
+            m.die();
+        }
+        m.paper.room = usize::MAX;
+        m.round();
+        assert_eq!(m.paper.printed[0], text.repeat(repetition));
+        assert!(m.drivers[0][TRANSMIT].reap().is_some());
+        assert_eq!(m.drivers[0][TRANSMIT].reap(), None);
+        m.die();
+    }
+}
+
+#[test]
+fn what_was_printed_and_not_acknowledged_is_acknowledged_only() {
+    let mut m = Machine::new();
+    m.print(0, b"once");
+    m.paper.room = 0;
+    m.round();
+    let (epoch, index) = m.links.get(0).unwrap().next_used(TRANSMIT).unwrap();
+    m.die();
+    // It died between the two.
+    m.paper.marks[0] = Mark { epoch: epoch.0 as u16, index, printed: 4 };
+    m.paper.room = usize::MAX;
+    m.round();
+    assert_eq!(m.paper.printed[0], b"");
+    assert!(m.drivers[0][TRANSMIT].reap().is_some());
+    m.print(0, b"next");
+    m.round();
+    assert_eq!(m.paper.printed[0], b"next");
+}
+
+#[test]
+fn a_driver_that_starts_anew_is_printed_from_the_start() {
+    let mut m = Machine::new();
+    m.print(0, &[b'x'; 2000]);
+    m.paper.room = 100;
+    m.round();
+    let setup = m.shared[0].setup();
+    m.shared[0].deactivate();
+    m.round();
+    let driver = &mut m.drivers[0][TRANSMIT];
+    driver.ram.write(0x2_0000, &[0; 0x1000]).unwrap();
+    *driver = Driver::new(&driver.ram.clone(), 0x2_0000, 16);
+    m.shared[0].activate(&setup);
+    m.paper.room = usize::MAX;
+    m.round();
+    m.paper.printed[0].clear();
+    m.print(0, b"fresh");
+    m.round();
+    assert_eq!(m.paper.printed[0], b"fresh");
 }

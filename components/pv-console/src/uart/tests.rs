@@ -51,10 +51,12 @@ fn setting_up_sends_nothing_and_listens() {
 fn at_most_a_fifo_is_sent_at_once() {
     let fake = Fake::default();
     let mut uart = Uart::new(&fake);
-    assert_eq!(uart.send(&[7; 40]), 16);
-    assert_eq!(uart.send(&[7; 3]), 3);
+    let mut took = 0;
+    assert_eq!(uart.send(&[7; 40], || took += 1), 16);
+    assert_eq!(took, 16);
+    assert_eq!(uart.send(&[7; 3], || {}), 3);
     fake.busy.set(true);
-    assert_eq!(uart.send(&[7; 3]), 0);
+    assert_eq!(uart.send(&[7; 3], || {}), 0);
     assert_eq!(fake.sent.borrow().len(), 19);
 }
 
