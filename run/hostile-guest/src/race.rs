@@ -71,10 +71,12 @@ impl Random {
 
 /// Sets a device up with an empty ring.
 fn fresh(device: Device, features: u64) -> Option<Ring> {
+    // The device may write to the old queue until then.
+    if !device.reset() {
+        return None;
+    }
     let ring = Ring::new(SIZE);
-    let good = device.reset()
-        && device.agree(features)
-        && device.set_queue(device.kind.queue(), ring.setup());
+    let good = device.agree(features) && device.set_queue(device.kind.queue(), ring.setup());
     device.start();
     good.then_some(ring)
 }
