@@ -25,31 +25,42 @@ pub fn run(cpu: &PerCpu, vcpu: Obj<Vcpu>) {
     let Some(virt) = (unsafe { &mut *cpu.sched.virt.get() }) else {
         return message::event(cpu, ec, Exit::EntryFailed.number());
     };
-    let left = loop {
-        // SAFETY: this is the vCPU's CPU and the reference ends here.
-        let (halted, deadline) = unsafe { vcpu.guest() }.waits();
-        if let Some(reason) = pause(cpu, ec, deadline) {
-            break Err(reason);
+    // SAFETY: this is the vCPU's CPU and the reference ends here.
+    let (halted, deadline) = unsafe { vcpu.guest() }.waits();
+    let next = || {
+        if !cpu.sched.is_current(ec) {
+            return Some(Next::Nothing);
         }
-        sched::set_deadline(cpu, ec, deadline);
-        if halted {
-            return sched::block(cpu, ec);
+        if sched::take_reschedule(cpu) {
+            return Some(Next::Preempt);
         }
-        sched::attach(cpu, vcpu, virt);
-        let space = || vcpu.space.space.memory.space.epoch.number();
-        // SAFETY: as above. Where it is destroyed meanwhile, it stays until this CPU leaves the kernel.
-        let left = unsafe { vcpu.guest() }.run(virt, space, || {
-            match arch::entry::interrupt_window(cpu) {
-                Some(interrupt::IPI_RENDEZVOUS) => return Some(Next::Rendezvous),
-                Some(vector) => interrupt::handle(cpu, vector),
-                None => {}
+        if deadline != 0 && deadline <= arch::instr::rdtsc() {
+            ec.regs.set(flag::DEADLINE);
+        }
+        (ec.regs.flags.get() != flag::VCPU).then_some(Next::Flags)
+    };
+    let left = match next() {
+        Some(next) => Err(next),
+        None => {
+            sched::set_deadline(cpu, ec, deadline);
+            if halted {
+                return sched::block(cpu, ec);
             }
-            pause(cpu, ec, deadline)
-        });
-        if !matches!(left, Err(Next::Rendezvous)) {
-            break left;
+            sched::attach(cpu, vcpu, virt);
+            let space = || vcpu.space.space.memory.space.epoch.number();
+            // SAFETY: as above. Where it is destroyed meanwhile, it stays until this CPU leaves the
+            // kernel.
+            unsafe { vcpu.guest() }.run(virt, space, || {
+                if let Some(vector) = arch::entry::interrupt_window(cpu) {
+                    // In a rendezvous the state of this or another vCPU may be asked for.
+                    if vector == interrupt::IPI_RENDEZVOUS {
+                        return Some(Next::Rendezvous);
+                    }
+                    interrupt::handle(cpu, vector);
+                }
+                next()
+            })
         }
-        interrupt::handle(cpu, interrupt::IPI_RENDEZVOUS);
     };
     match left {
         Ok(Exit::EntryFailed) => {
@@ -59,8 +70,9 @@ pub fn run(cpu: &PerCpu, vcpu: Obj<Vcpu>) {
             message::event(cpu, ec, Exit::EntryFailed.number());
         }
         Ok(reason) => message::event(cpu, ec, reason.number()),
-        Err(Next::Nothing | Next::Rendezvous) => {}
+        Err(Next::Nothing) => {}
         Err(Next::Preempt) => sched::preempt(cpu),
+        Err(Next::Rendezvous) => interrupt::handle(cpu, interrupt::IPI_RENDEZVOUS),
         Err(Next::Flags) => interrupted(cpu, vcpu),
     }
 }
@@ -70,25 +82,10 @@ enum Next {
     /// Somebody else is current.
     Nothing,
     Preempt,
+    /// A rendezvous is on, for which nothing of the guest may be in the CPU's registers.
+    Rendezvous,
     /// The context has flags.
     Flags,
-    /// In a rendezvous the state of this or another vCPU may be asked for.
-    Rendezvous,
-}
-
-/// Whether a guest is not to run now.
-#[inline(always)]
-fn pause(cpu: &PerCpu, ec: Obj<Ec>, deadline: u64) -> Option<Next> {
-    if !cpu.sched.is_current(ec) {
-        return Some(Next::Nothing);
-    }
-    if sched::take_reschedule(cpu) {
-        return Some(Next::Preempt);
-    }
-    if deadline != 0 && deadline <= arch::instr::rdtsc() {
-        ec.regs.set(flag::DEADLINE);
-    }
-    (ec.regs.flags.get() != flag::VCPU).then_some(Next::Flags)
 }
 
 /// Something besides the guest wants the VMM's attention, or the vCPU is dead.
