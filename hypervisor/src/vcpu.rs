@@ -11,7 +11,6 @@ use ipc::utcb::Utcb;
 
 use crate::arch::percpu::PerCpu;
 use crate::arch::regs::flag;
-use crate::arch::virt::Outcome;
 use crate::arch::{self};
 use crate::object::Obj;
 use crate::object::ec::Ec;
@@ -26,69 +25,63 @@ pub fn run(cpu: &PerCpu, vcpu: Obj<Vcpu>) {
     let Some(virt) = (unsafe { &mut *cpu.sched.virt.get() }) else {
         return message::event(cpu, ec, Exit::EntryFailed.number());
     };
-    let mut resumed = false;
-    let next = loop {
+    // SAFETY: this is the vCPU's CPU and the reference ends here.
+    let (halted, deadline) = unsafe {
+        let guest = vcpu.guest();
+        (guest.is_halted(), guest.deadline())
+    };
+    let next = || {
         if !cpu.sched.is_current(ec) {
-            break Next::Nothing;
+            return Some(Next::Nothing);
         }
         if sched::take_reschedule(cpu) {
-            break Next::Preempt;
+            return Some(Next::Preempt);
         }
-        if ec.regs.flags.get() != flag::VCPU {
-            break Next::Flags;
-        }
-        // SAFETY: this is the vCPU's CPU and the reference ends here.
-        let (halted, deadline) = unsafe {
-            let guest = vcpu.guest();
-            (guest.is_halted(), guest.deadline())
-        };
         if deadline != 0 && deadline <= arch::instr::rdtsc() {
             ec.regs.set(flag::DEADLINE);
-            continue;
         }
-        sched::set_deadline(cpu, ec, deadline);
-        if halted {
-            break Next::Block;
-        }
-        if !resumed {
+        (ec.regs.flags.get() != flag::VCPU).then_some(Next::Flags)
+    };
+    let left = match next() {
+        Some(next) => Err(next),
+        None => {
+            sched::set_deadline(cpu, ec, deadline);
+            if halted {
+                return sched::block(cpu, ec);
+            }
             sched::attach(cpu, vcpu, virt);
-            // SAFETY: as above.
-            unsafe { vcpu.guest() }.resume(virt);
-            resumed = true;
-        }
-        // SAFETY: as above.
-        match unsafe { vcpu.guest() }.run(virt, vcpu.space.space.memory.space.epoch.number()) {
-            Outcome::Interrupt => {
+            let space = || vcpu.space.space.memory.space.epoch.number();
+            // SAFETY: as above. Where it is destroyed meanwhile, it stays until this CPU leaves the
+            // kernel.
+            unsafe { vcpu.guest() }.run(virt, space, || {
                 if let Some(vector) = arch::entry::interrupt_window(cpu) {
                     interrupt::handle(cpu, vector);
                 }
-            }
-            Outcome::MachineCheck => crate::trap::machine_check(),
-            Outcome::Exit(reason) => break Next::Exit(reason),
+                next()
+            })
         }
     };
-    if resumed {
-        // SAFETY: as above. Where it was destroyed, it stays until this CPU leaves the kernel.
-        unsafe { vcpu.guest() }.park(virt);
-    }
-    match next {
-        Next::Nothing => {}
-        Next::Preempt => sched::preempt(cpu),
-        Next::Block => sched::block(cpu, ec),
-        Next::Flags => interrupted(cpu, vcpu),
-        Next::Exit(reason) => message::event(cpu, ec, reason.number()),
+    match left {
+        Ok(Exit::EntryFailed) => {
+            sched::select(cpu, vcpu, true);
+            // SAFETY: as above.
+            unsafe { vcpu.guest() }.recover();
+            message::event(cpu, ec, Exit::EntryFailed.number());
+        }
+        Ok(reason) => message::event(cpu, ec, reason.number()),
+        Err(Next::Nothing) => {}
+        Err(Next::Preempt) => sched::preempt(cpu),
+        Err(Next::Flags) => interrupted(cpu, vcpu),
     }
 }
 
-/// What follows on a guest's run.
+/// Why a guest does not run, or not on.
 enum Next {
     /// Somebody else is current.
     Nothing,
     Preempt,
-    Block,
     /// The context has flags.
     Flags,
-    Exit(Exit),
 }
 
 /// Something besides the guest wants the VMM's attention, or the vCPU is dead.
@@ -115,9 +108,10 @@ fn interrupted(cpu: &PerCpu, vcpu: Obj<Vcpu>) {
 }
 
 /// Groups whose registers are in the CPU while the vCPU is attached.
-const ATTACHED: Mtd = Mtd::XSTATE.union(Mtd::DR).union(Mtd::TSC);
+const ATTACHED: Mtd = Mtd::XSTATE.union(Mtd::DR).union(Mtd::TSC).union(Mtd::SYSCALL_MSR);
 
 /// Counts an exit that goes to the VMM.
+#[inline(always)]
 pub fn count(cpu: &PerCpu, vcpu: Obj<Vcpu>, exit: u8) {
     trace::count(cpu, Counter::Exit);
     trace::note(cpu, Kind::Exit, || [trace::number(Obj::of(&vcpu.ec)), exit.into()]);
@@ -130,9 +124,7 @@ pub fn count(cpu: &PerCpu, vcpu: Obj<Vcpu>, exit: u8) {
 /// Writes state groups into the VMM's UTCB.
 #[inline(always)]
 pub fn store(cpu: &PerCpu, vcpu: Obj<Vcpu>, mtd: Mtd, utcb: NonNull<Utcb>) {
-    if mtd.intersects(ATTACHED) {
-        sched::detach(cpu);
-    }
+    sched::select(cpu, vcpu, mtd.intersects(ATTACHED));
     // SAFETY: the guest is not running and this is its CPU; the UTCB frame is live.
     unsafe { vcpu.guest().store(mtd, area(utcb)) };
 }
@@ -140,9 +132,7 @@ pub fn store(cpu: &PerCpu, vcpu: Obj<Vcpu>, mtd: Mtd, utcb: NonNull<Utcb>) {
 /// Takes state groups from the VMM's UTCB.
 #[inline(always)]
 pub fn load(cpu: &PerCpu, vcpu: Obj<Vcpu>, mtd: Mtd, utcb: NonNull<Utcb>) {
-    if mtd.intersects(ATTACHED) {
-        sched::detach(cpu);
-    }
+    sched::select(cpu, vcpu, mtd.intersects(ATTACHED));
     // SAFETY: as in `store`; the backend checks what it takes.
     unsafe { vcpu.guest().load(mtd, area(utcb)) };
 }

@@ -56,9 +56,8 @@ pub fn build(repo: &Repo, toolchain: &Toolchain, components: &[String]) -> Resul
     user.extend(components.iter().map(String::as_str));
     // Each has a long stretch on one CPU, the library `core`: side by side they overlap.
     let (kernel, others) = std::thread::scope(|scope| {
-        let kernel = scope
-            .spawn(|| cargo(repo, toolchain, &[HYPERVISOR], KERNEL_FOLDER, KERNEL_FLAGS, &stage));
-        let others = cargo(repo, toolchain, &user, USER_FOLDER, USER_FLAGS, &stage);
+        let kernel = scope.spawn(|| cargo(repo, toolchain, &[HYPERVISOR], &[], KERNEL, &stage));
+        let others = cargo(repo, toolchain, &user, &[], USER, &stage);
         (kernel.join().unwrap_or_else(|_| Err(anyhow!("building the kernel failed"))), others)
     });
     kernel.and(others)?;
@@ -74,12 +73,29 @@ pub fn build(repo: &Repo, toolchain: &Toolchain, components: &[String]) -> Resul
     Ok(images)
 }
 
+/// Builds the kernel whose guest entries fail on demand, for tests. Returns its image.
+///
+/// # Errors
+/// As for [`build`].
+pub fn sabotaged(repo: &Repo, toolchain: &Toolchain) -> Result<PathBuf> {
+    const PLACE: (&str, &str) = ("kernel-sabotage", KERNEL_FLAGS);
+    let stage = ui::Stage::start("build");
+    cargo(repo, toolchain, &[HYPERVISOR], &["--features", "sabotage"], PLACE, &stage)?;
+    stage.done("hypervisor whose guest entries fail on demand");
+    Ok(repo.target.join(PLACE.0).join(BARE).join("release").join(HYPERVISOR))
+}
+
+/// Where and with what flags the kernel is built.
+const KERNEL: (&str, &str) = (KERNEL_FOLDER, KERNEL_FLAGS);
+/// The same for everything else.
+const USER: (&str, &str) = (USER_FOLDER, USER_FLAGS);
+
 fn cargo(
     repo: &Repo,
     toolchain: &Toolchain,
     packages: &[&str],
-    folder: &str,
-    flags: &str,
+    extra: &[&str],
+    (folder, flags): (&str, &str),
     stage: &ui::Stage,
 ) -> Result<()> {
     let mut command = toolchain.cargo();
@@ -88,6 +104,7 @@ fn cargo(
     for package in packages {
         command.args(["--package", package, "--bin", package]);
     }
+    command.args(extra);
     toolchain.bare(&mut command, flags);
     ui::run(&mut command, Some(stage))
         .with_context(|| format!("cannot build {}", packages.join(", ")))

@@ -95,8 +95,8 @@ pub unsafe fn syscall2(_: u64, _: u64, _: u64) -> (u64, u64) {
 #[must_use]
 pub fn thread_block() -> u64 {
     let rsp: u64;
-    // SAFETY: reads a register.
-    unsafe { asm!("mov {}, rsp", out(reg) rsp, options(nomem, nostack, preserves_flags)) };
+    // SAFETY: reads a register. Wherever in a thread that happens, the block is the same.
+    unsafe { asm!("mov {}, rsp", out(reg) rsp, options(nomem, nostack, preserves_flags, pure)) };
     rsp & !(THREAD_BLOCK - 1)
 }
 

@@ -262,8 +262,12 @@ impl Entry for Answers {
     extern "sysv64" fn enter(_id: u64, _mtd: u64) -> u64 {
         let now = tsc();
         let [last, least, count] = &VISITS;
-        least.fetch_min(now - last.load(Ordering::Relaxed), Ordering::Relaxed);
-        count.fetch_add(1, Ordering::Relaxed);
+        // Nobody else writes them: what they cost counts.
+        let since = now - last.load(Ordering::Relaxed);
+        if since < least.load(Ordering::Relaxed) {
+            least.store(since, Ordering::Relaxed);
+        }
+        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         utcb::with_state(|state| {
             state.rip += state.instruction_length;
             state.rax = 0x1234;

@@ -419,6 +419,16 @@ pub fn attach(cpu: &PerCpu, vcpu: Obj<Vcpu>, virt: &mut virt::Cpu) {
     }
 }
 
+/// Makes the state of a vCPU accessible: `whole`, or but for what is in the CPU while it is attached.
+#[inline(always)]
+pub fn select(cpu: &PerCpu, vcpu: Obj<Vcpu>, whole: bool) {
+    if whole || cpu.sched.attached.get() != Some(vcpu) {
+        detach_current(cpu);
+        // SAFETY: as in `attach`.
+        unsafe { vcpu.guest() }.select();
+    }
+}
+
 /// Takes the guest's registers, if any, out of the CPU.
 #[inline(always)]
 pub fn detach(cpu: &PerCpu) {

@@ -36,16 +36,22 @@ struct Suite {
     stress: bool,
     /// The emulator's CPU lacks what machines can do without: guests, x2APIC, TSC deadline.
     bare: bool,
+    /// The kernel is one whose guest entries fail on demand.
+    sabotage: bool,
 }
 
 impl Suite {
     const fn new(lane: Lane, smp: u16) -> Self {
-        Self { lane, smp, model: None, only: "", stress: false, bare: false }
+        Self { lane, smp, model: None, only: "", stress: false, bare: false, sabotage: false }
     }
 
     /// What depends on the CPU, on another one.
     const fn on(lane: Lane, name: &'static str, model: Model) -> Self {
         Self { model: Some((name, model)), only: "vcpu::", ..Self::new(lane, 1) }
+    }
+
+    const fn sabotaged(lane: Lane) -> Self {
+        Self { sabotage: true, only: "vcpu::", ..Self::new(lane, 1) }
     }
 
     fn name(&self) -> String {
@@ -54,6 +60,7 @@ impl Suite {
             Some((name, _)) => format!("{name}-"),
             None if self.stress => "stress-".to_owned(),
             None if self.bare => "bare-".to_owned(),
+            None if self.sabotage => "failing-entries-".to_owned(),
             None => String::new(),
         };
         format!("conformance/{}/{what}{}-cpu{plural}", self.lane.name(), self.smp)
@@ -79,6 +86,9 @@ const SUITES: &[Suite] = &[
     Suite::new(Lane::QemuAmd, 8),
     Suite { bare: true, ..Suite::new(Lane::QemuAmd, 1) },
     Suite { stress: true, ..Suite::new(Lane::QemuAmd, 2) },
+    Suite::sabotaged(Lane::QemuAmd),
+    Suite::sabotaged(Lane::BochsIntel),
+    Suite::sabotaged(Lane::BochsAmd),
     Suite::new(Lane::BochsIntel, 1),
     Suite::new(Lane::BochsIntel, 2),
     Suite::on(Lane::BochsIntel, "haswell", Model::Haswell),
@@ -119,7 +129,13 @@ fn run(context: &Context, report: &Report, suite: Suite) -> Result<()> {
     let component = compiled.system.components.iter_mut().find(|c| c.name == COMPONENT);
     let args = &mut component.context("the configuration has no component of the suite")?.args;
     *args = arguments(args, suite.only, &gaps);
-    let plan = system::assemble(&context.repo, context.images()?, &compiled)?;
+    if suite.sabotage {
+        args.push_str(" sabotage");
+    }
+    let mut plan = system::assemble(&context.repo, context.images()?, &compiled)?;
+    if suite.sabotage {
+        plan.kernel = context.sabotaged()?.clone();
+    }
     let iso = context.scratch(&name.replace('/', "-"))?.with_extension("iso");
     plan.pack(&iso)?;
 

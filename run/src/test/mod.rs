@@ -34,6 +34,7 @@ pub struct Context {
     /// Its toolchain.
     pub toolchain: Toolchain,
     images: OnceLock<Result<Images, String>>,
+    sabotaged: OnceLock<Result<PathBuf, String>>,
 }
 
 impl Context {
@@ -49,6 +50,15 @@ impl Context {
         let built =
             self.images.get_or_init(|| build().map_err(|e: anyhow::Error| format!("{e:#}")));
         built.as_ref().map_err(|e| anyhow!("{e}"))
+    }
+
+    /// The kernel whose guest entries fail on demand.
+    ///
+    /// # Errors
+    /// It does not build.
+    pub fn sabotaged(&self) -> Result<&PathBuf> {
+        let build = || images::sabotaged(&self.repo, &self.toolchain).map_err(|e| format!("{e:#}"));
+        self.sabotaged.get_or_init(build).as_ref().map_err(|e| anyhow!("{e}"))
     }
 
     /// A place for what a case leaves behind.
@@ -145,7 +155,7 @@ struct Layer {
 /// Only for faults of this tool.
 pub fn run(repo: Repo, toolchain: Toolchain, filter: &str) -> Result<bool> {
     ui::silence();
-    let context = Context { repo, toolchain, images: OnceLock::new() };
+    let context = Context { repo, toolchain, images: OnceLock::new(), sabotaged: OnceLock::new() };
     let report = Report::new(filter);
     let layers = [
         Layer { jobs: lint::jobs(), workers: 1 },

@@ -31,7 +31,9 @@ group!("vcpu":
     each_group_that_makes_no_sense_is_named,
     an_event_that_cannot_be_delivered_is_an_exit,
     what_the_processor_refuses_is_an_exit,
+    each_way_in_which_an_entry_fails_is_an_exit,
     state_can_be_read_and_written,
+    registers_of_system_calls_are_the_guests,
     rights,
     destinations_in_use,
     without_virtualization,
@@ -300,6 +302,34 @@ fn what_the_processor_refuses_is_an_exit() -> Outcome {
     Ok(())
 }
 
+/// What a kernel that is built for it takes as the order to let the next entry fail; the lowest byte
+/// says how.
+const SABOTAGE: u64 = 0x5ab0_7a9e_0000_0000;
+
+fn each_way_in_which_an_entry_fails_is_an_exit() -> Outcome {
+    if !process::has_argument("sabotage") {
+        return Err(Failure::Skip("this kernel lets no entry fail on demand"));
+    }
+    let machine = run(0x380)?;
+    // SAFETY: no reference into the state area is held.
+    unsafe { ok!(syscall::get_state(machine.vcpu, Mtd::all())) };
+    let good = utcb::with_state(|s| s.clone());
+    // A control; the control structure itself; its launch state; the host's state. Twice: what was
+    // wrong leaves no trace.
+    for kind in (1..=4).chain(1..=4) {
+        go_on_with(&machine, Mtd::TSC, |s| s.tsc_offset = SABOTAGE + kind)?;
+        let (exit, raw, groups) = MONITOR.exit(1);
+        same!((kind, exit), (kind, Some(Exit::EntryFailed)));
+        check!(!(raw == u64::MAX && groups != 0));
+        // SAFETY: as above.
+        unsafe { ok!(syscall::get_state(machine.vcpu, Mtd::RIP)) };
+        same!(utcb::with_state(|s| s.rip), 0xfff0);
+        go_on_with(&machine, Mtd::all(), |s| *s = good.clone())?;
+        same!((kind, MONITOR.exit(1).0), (kind, Some(Exit::Hlt)));
+    }
+    Ok(())
+}
+
 fn state_can_be_read_and_written() -> Outcome {
     let machine = run(0x380)?;
     let mtd = Mtd::RIP | Mtd::GPR_ACDB | Mtd::GPR_BSD;
@@ -322,6 +352,30 @@ fn state_can_be_read_and_written() -> Outcome {
         refused!(syscall::get_state(ec, mtd), BadCap);
         refused!(syscall::get_state(machine.vcpu, Mtd::from_bits_retain(1 << 40)), BadParam);
     }
+    Ok(())
+}
+
+fn registers_of_system_calls_are_the_guests() -> Outcome {
+    let mut machine = Machine::new(cpu(), 0x580)?;
+    machine.set_word(13 * 4, u32::try_from(CODE + 0x5f0).unwrap_or(0));
+    ok!(machine.start());
+    // Nobody but the guest has a part in it.
+    same!((MONITOR.exit(1).0, MONITOR.count.load(SeqCst)), (Some(Exit::Hlt), 2));
+    same!(machine.word(RESULT), 0x82);
+    // SAFETY: no reference into the state area is held.
+    unsafe { ok!(syscall::get_state(machine.vcpu, Mtd::SYSCALL_MSR)) };
+    utcb::with_state(|s| {
+        same!((s.star, s.cstar, s.fmask, s.kernel_gs_base), (0x81, 0x83, 0x84, 0x02));
+        // An emulator may take any address.
+        same!(s.lstar == 0x82, machine.word(0x820) == 1);
+        Ok(())
+    })?;
+    // And what the VMM sets is what the guest sees.
+    utcb::with_state(|s| (s.lstar, s.rip) = (0x1234, CODE + 0x580 + 3 + 5 * 15));
+    ok!(syscall::set_state(machine.vcpu, Mtd::SYSCALL_MSR | Mtd::RIP));
+    MONITOR.resume.store(1, SeqCst);
+    ok!(syscall::recall(machine.vcpu));
+    same!(machine.word(RESULT), 0x1234);
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use super::entry;
 use super::layout::{in_window, window};
+use super::percpu::PerCpu;
 use crate::num::{low8, low16, u64_of, usize_of};
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
@@ -65,6 +66,8 @@ impl Descriptors {
     }
 }
 
+const GDT_LIMIT: u16 = low16(u64_of(size_of::<[u64; 7]>() - 1));
+
 /// The gates of all CPUs, in read-only data.
 #[repr(C, align(16))]
 struct Idt(UnsafeCell<[[u64; 2]; 256]>);
@@ -116,33 +119,30 @@ pub unsafe fn load(cpu: usize) {
     // and GDT stay where they are for good. The start code left null data segments.
     unsafe {
         place.write(Descriptors::new(cpu));
-        lgdt(&table(VirtAddr::new_truncate(gdt), size_of::<[u64; 7]>()));
+        lgdt(&DescriptorTablePointer { base: VirtAddr::new_unsafe(gdt), limit: GDT_LIMIT });
         CS::set_reg(selector(KERNEL_CODE));
         SS::set_reg(selector(KERNEL_DATA));
         load_tss(selector(TASK_STATE));
-        lidt(&table(VirtAddr::from_ptr(IDT.0.get()), size_of::<Idt>()));
+        let base = VirtAddr::from_ptr(IDT.0.get());
+        lidt(&DescriptorTablePointer { base, limit: low16(u64_of(size_of::<Idt>() - 1)) });
     }
 }
 
 /// Loads GDT and task register again after something has changed their limits.
 ///
 /// # Safety
-/// [`load`] was called with this number on this CPU.
-pub unsafe fn reload(cpu: usize) {
-    let base = in_window(cpu, window::TSS);
-    let place = with_exposed_provenance_mut::<Descriptors>(usize_of(base));
+/// [`load`] was called on this CPU.
+#[inline]
+pub unsafe fn reload(cpu: &PerCpu) {
+    let base = u64_of(core::ptr::from_ref(cpu).addr()) + (window::TSS - window::PERCPU);
     let gdt = base + u64_of(offset_of!(Descriptors, gdt));
+    let task = with_exposed_provenance_mut::<u64>(usize_of(gdt + u64::from(TASK_STATE)));
     // SAFETY: the segments are those of `load`; LTR takes only a task that is not busy.
     unsafe {
-        lgdt(&table(VirtAddr::new_truncate(gdt), size_of::<[u64; 7]>()));
-        let task = (&raw mut (*place).gdt).cast::<u64>().add(usize::from(TASK_STATE / 8));
+        lgdt(&DescriptorTablePointer { base: VirtAddr::new_unsafe(gdt), limit: GDT_LIMIT });
         task.write(task.read() & !TSS_BUSY);
         load_tss(SegmentSelector(TASK_STATE));
     }
-}
-
-fn table(base: VirtAddr, size: usize) -> DescriptorTablePointer {
-    DescriptorTablePointer { base, limit: low16(u64_of(size - 1)) }
 }
 
 #[cfg(test)]

@@ -25,6 +25,9 @@ pub(super) enum Meaning {
     Window(Exit),
     /// Something that only the backend knows.
     Own,
+    /// An instruction for the VMM, and nothing more to say about it: the exit, the length of its
+    /// shortest encoding.
+    Plain(Exit, u64),
     /// For the VMM: the exit, the length of its shortest encoding (0: not an instruction).
     Vmm(Exit, u64),
 }
@@ -44,10 +47,14 @@ pub(super) fn handle<B: Backend>(
     error: u32,
 ) -> Outcome {
     match meaning {
+        Meaning::Plain(exit, nominal) => {
+            common.exit = ExitInfo { qualification: [0; 3], length: vcpu.length(nominal) };
+            Outcome::Exit(exit)
+        }
         Meaning::Vmm(exit, nominal) => {
             let qualification = match exit {
                 Exit::Io | Exit::Memory | Exit::Unknown => vcpu.describe(exit),
-                Exit::MsrRead | Exit::MsrWrite => [u64::from(low32(common.gprs.rcx)), 0, 0],
+                Exit::MsrRead | Exit::MsrWrite => [low32(common.gprs.rcx).into(), 0, 0],
                 _ => [0; 3],
             };
             let length = if nominal == 0 { 0 } else { vcpu.length(nominal) };

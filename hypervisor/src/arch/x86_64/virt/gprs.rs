@@ -12,6 +12,7 @@ pub(super) struct Gprs {
     pub(super) rcx: u64,
     pub(super) rdx: u64,
     pub(super) rbx: u64,
+    /// Not in use: the vendor's format holds it.
     pub(super) rsp: u64,
     pub(super) rbp: u64,
     pub(super) rsi: u64,

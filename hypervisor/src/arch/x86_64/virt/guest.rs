@@ -36,6 +36,8 @@ pub(super) struct Common {
     pub(super) halted: bool,
     /// Groups that a VMM filled with values that are not allowed.
     pub(super) refused: Mtd,
+    /// The kernel refused the last entry: the processor has not seen the state.
+    intact: bool,
     pub(super) deadline: u64,
     pub(super) xcr0: u64,
     pub(super) tsc_aux: u64,
@@ -69,11 +71,57 @@ impl Common {
         self.debug_live = false;
     }
 
-    /// The exit of an entry that the kernel refuses by itself.
-    #[cold]
-    fn entry_failed(&mut self, groups: Mtd, event: u64) -> Outcome {
+    /// [`Guest::run`] on one vendor's processor.
+    #[inline(always)]
+    fn run<B: Backend, T>(
+        &mut self,
+        vcpu: &mut B,
+        cpu: &mut B::Cpu,
+        space: impl Fn() -> u64,
+        mut pause: impl FnMut() -> Option<T>,
+    ) -> Result<Exit, T> {
+        if let Some(exit) = self.refuse(vcpu) {
+            return Ok(exit);
+        }
+        vcpu.resume(cpu);
+        let left = loop {
+            match vcpu.run(self, cpu, space()) {
+                Outcome::Exit(exit) => break Ok(exit),
+                Outcome::Interrupt => {}
+                Outcome::MachineCheck => crate::trap::machine_check(),
+            }
+            if let Some(reason) = pause() {
+                break Err(reason);
+            }
+        };
+        vcpu.park(cpu);
+        left
+    }
+
+    /// The exit of an entry that the kernel refuses by itself: whether it does.
+    #[inline(always)]
+    fn refuse<B: Backend>(&mut self, vcpu: &B) -> Option<Exit> {
+        if self.refused.is_empty() && !self.unchecked {
+            return None;
+        }
+        self.check(vcpu)
+    }
+
+    #[inline(never)]
+    fn check<B: Backend>(&mut self, vcpu: &B) -> Option<Exit> {
+        let (groups, event) = (core::mem::take(&mut self.refused), self.inject.event());
+        let unchecked = core::mem::take(&mut self.unchecked) && event.is_valid();
+        let (groups, event) = if !groups.is_empty() {
+            (groups, 0)
+        } else if unchecked && !allow::event(event, &Mode::of(vcpu), vcpu.blocking()) {
+            self.set_event(Inject::NONE);
+            (Mtd::INJECT, event.0)
+        } else {
+            return None;
+        };
+        self.intact = true;
         self.exit = ExitInfo { qualification: [u64::MAX, groups.bits(), event], length: 0 };
-        Outcome::Exit(Exit::EntryFailed)
+        Some(Exit::EntryFailed)
     }
 }
 
@@ -137,6 +185,7 @@ impl Guest {
             unchecked: false,
             halted: false,
             refused: Mtd::empty(),
+            intact: false,
             deadline: 0,
             xcr0: 1,
             tsc_aux: 0,
@@ -159,7 +208,7 @@ impl Guest {
     }
 
     /// Puts the parts of the guest's state into the CPU that stay there while its VMM handles an
-    /// exit: FPU, XCR0, TSC_AUX, debug address registers. Host code cannot or does not use them; the
+    /// exit: FPU, XCR0, TSC_AUX, debug address registers, what the backend adds. Host code cannot or does not use them; the
     /// caller lets no other protection domain run on this CPU before [`Self::detach`].
     #[inline(never)]
     pub fn attach(&mut self, cpu: &mut Cpu) {
@@ -185,19 +234,6 @@ impl Guest {
         }, else ());
     }
 
-    /// Puts the rest of it into the CPU, for one or several times [`Self::run`]. Until
-    /// [`Self::park`] the CPU does not leave the kernel.
-    #[inline(always)]
-    pub fn resume(&mut self, cpu: &mut Cpu) {
-        with!(&mut self.backend, vcpu, cpu, cpu => vcpu.resume(cpu), else ());
-    }
-
-    /// The reverse of [`Self::resume`].
-    #[inline(always)]
-    pub fn park(&mut self, cpu: &mut Cpu) {
-        with!(&mut self.backend, vcpu, cpu, cpu => vcpu.park(cpu), else ());
-    }
-
     /// Takes the guest's state out of the CPU.
     #[inline]
     pub fn detach(&mut self) {
@@ -215,46 +251,38 @@ impl Guest {
         if common.debug_live {
             common.save_debug();
         }
+        with!(&mut self.backend, vcpu => vcpu.detach());
     }
 
-    /// Runs the guest until its next exit. It is attached and resumed; interrupts are off, and stay
-    /// off.
+    /// Runs the guest until an exit that is for its VMM, or until `pause`, which is called between an
+    /// exit for the host and the next entry, has something to return. The guest is attached;
+    /// interrupts are off, and only `pause` lets them in.
     ///
     /// `space` is the flush generation of the guest's memory: whenever it differs from that of the
     /// last run, translations from before are not used any more.
-    #[inline]
-    pub fn run(&mut self, cpu: &mut Cpu, space: u64) -> Outcome {
-        let Self { common, backend, .. } = self;
-        if !common.refused.is_empty() {
-            let refused = core::mem::take(&mut common.refused);
-            return common.entry_failed(refused, 0);
-        }
-        if common.unchecked {
-            common.unchecked = false;
-            let event = common.inject.event();
-            let fits = !event.is_valid()
-                || with!(backend, vcpu => {
-                    allow::event(event, &Mode::of(vcpu), vcpu.blocking())
-                });
-            if !fits {
-                common.set_event(Inject::NONE);
-                return common.entry_failed(Mtd::INJECT, event.0);
-            }
-        }
-        let outcome = with!(backend, vcpu, cpu, cpu => vcpu.run(common, cpu, space),
-            else common.entry_failed(Mtd::empty(), 0));
-        if outcome == Outcome::Exit(Exit::EntryFailed) {
-            self.reset();
-        }
-        outcome
+    ///
+    /// # Errors
+    /// What `pause` returned.
+    #[inline(always)]
+    pub fn run<T>(
+        &mut self,
+        cpu: &mut Cpu,
+        space: impl Fn() -> u64,
+        pause: impl FnMut() -> Option<T>,
+    ) -> Result<Exit, T> {
+        let common = &mut self.common;
+        with!(&mut self.backend, vcpu, cpu, cpu => common.run(vcpu, cpu, space, pause),
+            else Ok(Exit::EntryFailed))
     }
 
-    /// After an entry that the processor refused: it may have left the host's state where the
-    /// guest's was.
+    /// After [`Exit::EntryFailed`]. Where the processor refused the entry it may have left the
+    /// host's state in place of the guest's, which is reset. The vCPU is not attached any more.
     #[cold]
-    fn reset(&mut self) {
-        let state = UnsafeCell::new(reset::state(self.platform.signature));
-        self.load(reset::GROUPS, &state);
+    pub fn recover(&mut self) {
+        if !core::mem::take(&mut self.common.intact) {
+            let state = UnsafeCell::new(reset::state(self.platform.signature));
+            self.load(reset::GROUPS, &state);
+        }
     }
 
     /// Nothing of the vCPU stays in its CPU, on which this is called. It is not attached.
@@ -262,26 +290,28 @@ impl Guest {
         with!(&mut self.backend, vcpu => vcpu.retire());
     }
 
+    /// Makes the vCPU accessible: [`Self::attach`] does, otherwise this has to come before what
+    /// follows, with no other vCPU attached.
+    pub fn select(&self) {
+        with!(&self.backend, vcpu => vcpu.select());
+    }
+
     /// Copies groups of state into a message buffer.
     #[inline]
     pub fn store(&self, mtd: Mtd, state: &UnsafeCell<State>) {
-        with!(&self.backend, vcpu => {
-            vcpu.select();
-            state::store(vcpu, &self.common, mtd, state);
-        });
+        with!(&self.backend, vcpu => state::store(vcpu, &self.common, mtd, state));
     }
 
-    /// Takes groups of state from a message buffer. The vCPU is not attached.
+    /// Takes groups of state from a message buffer. Those that are in the CPU while the vCPU is
+    /// attached can be taken only when it is not.
     ///
     /// A group with a value that is not allowed changes nothing, and the next [`Self::run`] exits
     /// with [`Exit::EntryFailed`], whose qualification names the group.
     #[inline]
     pub fn load(&mut self, mtd: Mtd, state: &UnsafeCell<State>) {
         let limits = &self.platform.limits;
-        with!(&mut self.backend, vcpu => {
-            vcpu.select();
-            state::load(vcpu, &mut self.common, limits, mtd, state);
-        });
+        let common = &mut self.common;
+        with!(&mut self.backend, vcpu => state::load(vcpu, common, limits, mtd, state));
     }
 
     /// The vCPU leaves the guest for a reason that is not the guest's: nothing qualifies the exit,

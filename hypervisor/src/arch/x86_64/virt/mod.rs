@@ -14,6 +14,7 @@
 //! | `registers` | what a backend offers |
 //! | `exit` | what exits mean and what follows from them |
 //! | `bitmaps` | which ports and MSRs exit |
+//! | `sabotage` | entries that fail on demand, for tests |
 //! | `svm` | AMD's backend |
 //! | `vmx` | Intel's backend |
 
@@ -24,6 +25,8 @@ mod gprs;
 mod guest;
 mod registers;
 mod reset;
+#[cfg(feature = "sabotage")]
+mod sabotage;
 mod state;
 mod svm;
 mod tag;

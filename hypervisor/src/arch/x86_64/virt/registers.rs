@@ -3,10 +3,14 @@
 use ipc::event::Exit;
 use ipc::state::{Activity, Segment};
 
+use super::Outcome;
+use super::guest::Common;
+
 /// A register that a backend keeps in its own format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reg {
     Rip,
+    Rsp,
     Rflags,
     Cr0,
     Cr2,
@@ -92,12 +96,17 @@ pub(super) trait Backend {
     /// The guest will run on this CPU: remembers what of the host an entry overwrites.
     #[inline(always)]
     fn attach(&mut self, _cpu: &mut Self::Cpu) {}
+    /// The reverse.
+    #[inline(always)]
+    fn detach(&mut self) {}
     /// The guest is about to run: puts into the CPU what cannot be there while anything else runs.
     #[inline(always)]
     fn resume(&mut self, _cpu: &mut Self::Cpu) {}
     /// The reverse.
     #[inline(always)]
     fn park(&mut self, _cpu: &mut Self::Cpu) {}
+    /// One entry and exit. `space` is the flush generation of the guest's memory.
+    fn run(&mut self, common: &mut Common, cpu: &mut Self::Cpu, space: u64) -> Outcome;
     /// Takes what this CPU holds of the vCPU out of it.
     #[inline(always)]
     fn retire(&mut self) {}

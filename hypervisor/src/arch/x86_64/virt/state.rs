@@ -84,8 +84,11 @@ pub(super) type Area = UnsafeCell<State>;
 pub(super) fn store<B: Backend>(vcpu: &B, common: &Common, mtd: Mtd, state: &Area) {
     let g = &common.gprs;
     put_groups! { mtd state g:
-        GPR_ACDB { rax rcx rdx rbx } GPR_BSD { rsp rbp rsi rdi }
-        GPR_R8 { r8 r9 r10 r11 r12 r13 r14 r15 }
+        GPR_ACDB { rax rcx rdx rbx } GPR_R8 { r8 r9 r10 r11 r12 r13 r14 r15 }
+    }
+    if mtd.contains(Mtd::GPR_BSD) {
+        put_groups! { mtd state g: GPR_BSD { rbp rsi rdi } }
+        put!(state, rsp, vcpu.get(Reg::Rsp));
     }
     get! { mtd state vcpu: RIP get Reg { rip Rip rflags Rflags } }
     if mtd.contains(Mtd::RIP) {
@@ -152,8 +155,11 @@ pub(super) fn load<B: Backend>(
 ) {
     let g = &mut common.gprs;
     take_groups! { mtd g state:
-        GPR_ACDB { rax rcx rdx rbx } GPR_BSD { rsp rbp rsi rdi }
-        GPR_R8 { r8 r9 r10 r11 r12 r13 r14 r15 }
+        GPR_ACDB { rax rcx rdx rbx } GPR_R8 { r8 r9 r10 r11 r12 r13 r14 r15 }
+    }
+    if mtd.contains(Mtd::GPR_BSD) {
+        take_groups! { mtd g state: GPR_BSD { rbp rsi rdi } }
+        vcpu.set(Reg::Rsp, take!(state, rsp));
     }
     let mut refused = Mtd::empty();
     let flags = take!(state, rflags);
@@ -211,12 +217,10 @@ fn load_rare<B: Backend>(
 
 /// Sets RIP and RFLAGS. Whoever moves RIP has completed an instruction, so a shadow is over.
 #[inline]
-fn set_rip<B: Backend>(vcpu: &mut B, rip: u64, rflags: u64) {
-    if rip != vcpu.get(Reg::Rip) {
-        let blocking = vcpu.blocking();
-        if blocking.contains(Activity::INTERRUPT_SHADOW) {
-            vcpu.set_blocking(blocking - Activity::INTERRUPT_SHADOW);
-        }
+pub(super) fn set_rip<B: Backend>(vcpu: &mut B, rip: u64, rflags: u64) {
+    let blocking = vcpu.blocking();
+    if blocking.contains(Activity::INTERRUPT_SHADOW) && rip != vcpu.get(Reg::Rip) {
+        vcpu.set_blocking(blocking - Activity::INTERRUPT_SHADOW);
     }
     vcpu.set(Reg::Rip, rip);
     vcpu.set(Reg::Rflags, rflags);

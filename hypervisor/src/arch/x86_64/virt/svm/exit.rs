@@ -4,7 +4,7 @@ use ipc::event::Exit;
 use ipc::exit::{Io, MemoryAccess};
 
 use super::super::exit::Meaning;
-use crate::num::{low8, low16};
+use crate::num::{low8, low16, low32};
 
 /// Port access.
 pub(super) const IOIO: u64 = 0x7b;
@@ -17,8 +17,8 @@ pub(super) const SHUTDOWN: u64 = 0x7f;
 #[inline]
 pub(super) const fn meaning(code: u64, info1: u64) -> Meaning {
     match code {
-        0x72 => Meaning::Vmm(Exit::Cpuid, 2),
-        0x78 => Meaning::Vmm(Exit::Hlt, 1),
+        0x72 => Meaning::Plain(Exit::Cpuid, 2),
+        0x78 => Meaning::Plain(Exit::Hlt, 1),
         IOIO => Meaning::Vmm(Exit::Io, 1),
         0x7c if info1 & 1 == 0 => Meaning::Vmm(Exit::MsrRead, 2),
         0x7c => Meaning::Vmm(Exit::MsrWrite, 2),
@@ -30,21 +30,21 @@ pub(super) const fn meaning(code: u64, info1: u64) -> Meaning {
         DEBUG => Meaning::Debug,
         0x51 => Meaning::Alignment,
         0x52 => Meaning::MachineCheck,
-        0x6f => Meaning::Vmm(Exit::Rdpmc, 2),
+        0x6f => Meaning::Plain(Exit::Rdpmc, 2),
         // IRET, while NMIs are blocked.
         0x74 => Meaning::Own,
         // INVD, WBINVD.
-        0x76 | 0x89 => Meaning::Vmm(Exit::CacheControl, 2),
+        0x76 | 0x89 => Meaning::Plain(Exit::CacheControl, 2),
         0x7d => Meaning::Vmm(Exit::TaskSwitch, 0),
         SHUTDOWN => Meaning::Vmm(Exit::Shutdown, 0),
-        0x81 => Meaning::Vmm(Exit::Hypercall, 3),
+        0x81 => Meaning::Plain(Exit::Hypercall, 3),
         // INVLPGA; VMRUN, VMLOAD, VMSAVE, STGI, CLGI, SKINIT; RDPRU; INVLPGB, MCOMMIT, TLBSYNC.
         0x7a | 0x80 | 0x82..=0x86 | 0x8e | 0xa0 | 0xa1 | 0xa3 | 0xa4 => {
-            Meaning::Vmm(Exit::InvalidOpcode, 3)
+            Meaning::Plain(Exit::InvalidOpcode, 3)
         }
         // MONITOR, MWAIT.
-        0x8a | 0x8b => Meaning::Vmm(Exit::Monitor, 3),
-        0x8d => Meaning::Vmm(Exit::Xsetbv, 3),
+        0x8a | 0x8b => Meaning::Plain(Exit::Monitor, 3),
+        0x8d => Meaning::Plain(Exit::Xsetbv, 3),
         _ => Meaning::Vmm(Exit::Unknown, 0),
     }
 }
@@ -85,7 +85,7 @@ pub(super) const fn length(rip: u64, next: u64, nominal: u64) -> u64 {
 }
 
 /// Whether the processor refused the guest's state; or the control block is in use elsewhere, which
-/// happens to encrypted guests only.
+/// happens to encrypted guests only. Emulators leave the upper half of the code zero.
 pub(super) const fn refused(code: u64) -> bool {
-    code >= u64::MAX - 1
+    low32(code) >= u32::MAX - 1
 }

@@ -3,6 +3,8 @@
 mod enter;
 mod exit;
 mod run;
+#[cfg(feature = "sabotage")]
+mod sabotage;
 #[cfg(test)]
 mod tests;
 mod vcpu;

@@ -21,9 +21,9 @@ const DR6_STEP: u64 = 1 << 14;
 const DR6_BREAKPOINTS: u64 = 0xf;
 
 impl Vcpu {
-    /// One entry and exit. `space` is the flush generation of the guest's memory.
+    /// [`Backend::run`].
     #[inline]
-    pub(in super::super) fn run(
+    pub(super) fn enter_guest(
         &mut self,
         common: &mut Common,
         cpu: &mut Cpu,
@@ -45,7 +45,6 @@ impl Vcpu {
         self.put(field::TAG, u64::from(self.tag.value()) | flush);
         self.put(field::EVENT, injected.0);
         self.put(field::RAX, common.gprs.rax);
-        self.put(field::RSP, common.gprs.rsp);
         let entered_at = self.get(Reg::Rip);
 
         // SAFETY: a `Cpu` exists only where SVM is enabled; `attach` has saved the host's state in
@@ -53,7 +52,6 @@ impl Vcpu {
         unsafe { enter::enter(&raw mut common.gprs, self.physical(), cpu.host) };
 
         common.gprs.rax = self.read(field::RAX);
-        common.gprs.rsp = self.read(field::RSP);
         self.put(field::CLEAN, cpu.clean);
         let (code, info1) = (self.read(field::CODE), self.read(field::INFO1));
         if exit::refused(code) {

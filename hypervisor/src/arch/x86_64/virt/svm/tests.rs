@@ -56,7 +56,7 @@ fn guests_reach_only_msrs_that_are_switched() {
 #[test]
 fn exit_codes() {
     let exit = |code| match meaning(code, 0) {
-        Meaning::Vmm(exit, length) => (exit, length),
+        Meaning::Plain(exit, length) | Meaning::Vmm(exit, length) => (exit, length),
         other => panic_free(other),
     };
     assert_eq!(exit(0x72), (Exit::Cpuid, 2));
@@ -73,7 +73,7 @@ fn exit_codes() {
         assert_eq!(meaning(code, 0), Meaning::Host);
     }
     assert_eq!(meaning(0x64, 0), Meaning::Window(Exit::InterruptWindow));
-    assert!(refused(u64::MAX) && refused(u64::MAX - 1) && !refused(0x7f));
+    assert!(refused(0xffff_ffff) && refused(u64::MAX) && refused(u64::MAX - 1) && !refused(0x7f));
     assert_eq!(meaning(0x52, 0), Meaning::MachineCheck);
     for code in [0x00, 0x10, 0x4e, 0x65, 0x87, 0x401, 0x1234_5678] {
         assert_eq!(exit(code), (Exit::Unknown, 0));

@@ -3,9 +3,10 @@
 use ipc::event::Exit;
 use ipc::state::{Activity, Segment};
 
+use super::super::guest::Common;
 use super::super::registers::{Backend, Reg, Seg, places};
 use super::super::tag::Tag;
-use super::super::{Page, Platform};
+use super::super::{Outcome, Page, Platform};
 use super::vmcb::{clean, field, intercept, pack, unpack, vintr};
 use super::{Cpu, EFER_SVME, enter, exit};
 use crate::num::{low16, low32};
@@ -110,7 +111,7 @@ impl Vcpu {
     #[inline(always)]
     const fn place(reg: Reg) -> u32 {
         places! { reg:
-            Rip 0x578 Rflags 0x570 Cr0 0x558 Cr2 0x640 Cr3 0x550 Cr4 0x548 Cr8 0x60 Dr6 0x568
+            Rip 0x578 Rsp 0x5d8 Rflags 0x570 Cr0 0x558 Cr2 0x640 Cr3 0x550 Cr4 0x548 Cr8 0x60 Dr6 0x568
             Dr7 0x560 Efer 0x4d0 Pat 0x668 Star 0x600 Lstar 0x608 Cstar 0x610 Fmask 0x618
             KernelGsBase 0x620 SysenterCs 0x628 SysenterEsp 0x630 SysenterEip 0x638 TscOffset 0x50
         }
@@ -206,6 +207,15 @@ impl Backend for Vcpu {
     fn attach(&mut self, cpu: &mut Cpu) {
         // SAFETY: a `Cpu` exists only where SVM is enabled, and the block is its own.
         unsafe { enter::vmsave(cpu.host) };
+    }
+
+    #[inline(always)]
+    fn run(&mut self, common: &mut Common, cpu: &mut Cpu, space: u64) -> Outcome {
+        #[cfg(feature = "sabotage")]
+        if let Some(outcome) = self.sabotaged(common, cpu, space) {
+            return outcome;
+        }
+        self.enter_guest(common, cpu, space)
     }
 
     #[inline]

@@ -16,47 +16,54 @@ pub(super) mod reason {
     pub(in super::super) const CONTROL_REGISTER: u32 = 28;
     /// A machine check came during the entry.
     pub(in super::super) const MACHINE_CHECK: u32 = 41;
+    /// Access to a debug register.
+    pub(in super::super) const DEBUG_REGISTER: u32 = 29;
     /// Access to memory that EPT does not allow.
     pub(in super::super) const MEMORY: u32 = 48;
+    /// WRMSR.
+    pub(in super::super) const MSR_WRITE: u32 = 32;
     /// The entry failed while it loaded the guest.
     pub(in super::super) const FAILED: u32 = 1 << 31;
 }
 
-/// Translates a reason. `exception` describes an exception (25.9.2).
+/// What a reason means; [`Meaning::Own`] where the reason alone does not tell.
 #[inline]
-pub(super) const fn meaning(reason: u32, exception: u32) -> Meaning {
+pub(super) const fn usual(reason: u32) -> Meaning {
     match reason {
-        10 => Meaning::Vmm(Exit::Cpuid, 2),
-        12 => Meaning::Vmm(Exit::Hlt, 1),
+        10 => Meaning::Plain(Exit::Cpuid, 2),
+        12 => Meaning::Plain(Exit::Hlt, 1),
         30 => Meaning::Vmm(Exit::Io, 1),
         31 => Meaning::Vmm(Exit::MsrRead, 2),
-        32 => Meaning::Vmm(Exit::MsrWrite, 2),
+        reason::MSR_WRITE => Meaning::Vmm(Exit::MsrWrite, 2),
         reason::MEMORY => Meaning::Vmm(Exit::Memory, 0),
         // External interrupt, INIT, start-up IPI, SMI, preemption timer.
         1 | 3..=6 | 52 => Meaning::Host,
-        reason::EXCEPTION => match exception & 0x7ff {
-            // NMI; an exception that INT1 raises.
-            0x202 => Meaning::Own,
-            0x301 | 0x501 => Meaning::Debug,
-            0x311 => Meaning::Alignment,
-            0x312 => Meaning::MachineCheck,
-            _ => Meaning::Vmm(Exit::Unknown, 0),
-        },
         2 => Meaning::Vmm(Exit::Shutdown, 0),
         7 => Meaning::Window(Exit::InterruptWindow),
         8 => Meaning::Window(Exit::NmiWindow),
         9 => Meaning::Vmm(Exit::TaskSwitch, 0),
         // INVD, WBINVD.
-        13 | 54 => Meaning::Vmm(Exit::CacheControl, 2),
-        15 => Meaning::Vmm(Exit::Rdpmc, 2),
-        18 => Meaning::Vmm(Exit::Hypercall, 3),
+        13 | 54 => Meaning::Plain(Exit::CacheControl, 2),
+        15 => Meaning::Plain(Exit::Rdpmc, 2),
+        18 => Meaning::Plain(Exit::Hypercall, 3),
         // GETSEC; VMCLEAR to VMXON; INVEPT, INVVPID; VMFUNC, ENCLS.
-        11 | 19..=27 | 50 | 53 | 59 | 60 => Meaning::Vmm(Exit::InvalidOpcode, 3),
-        reason::CONTROL_REGISTER => Meaning::Own,
-        29 => Meaning::DebugRegister,
+        11 | 19..=27 | 50 | 53 | 59 | 60 => Meaning::Plain(Exit::InvalidOpcode, 3),
+        reason::EXCEPTION | reason::CONTROL_REGISTER | reason::DEBUG_REGISTER => Meaning::Own,
         // MWAIT, MONITOR.
-        36 | 39 => Meaning::Vmm(Exit::Monitor, 3),
-        55 => Meaning::Vmm(Exit::Xsetbv, 3),
+        36 | 39 => Meaning::Plain(Exit::Monitor, 3),
+        55 => Meaning::Plain(Exit::Xsetbv, 3),
+        _ => Meaning::Vmm(Exit::Unknown, 0),
+    }
+}
+
+/// What an exception means, by what describes it (25.9.2).
+pub(super) const fn exception(word: u32) -> Meaning {
+    match word & 0x7ff {
+        // NMI; an exception that INT1 raises.
+        0x202 => Meaning::Own,
+        0x301 | 0x501 => Meaning::Debug,
+        0x311 => Meaning::Alignment,
+        0x312 => Meaning::MachineCheck,
         _ => Meaning::Vmm(Exit::Unknown, 0),
     }
 }

@@ -38,18 +38,6 @@ on_address!(
     "vmptrld"
 );
 
-/// Physical address of the current control structure, or all ones.
-///
-/// # Safety
-/// VMX operation is on.
-#[inline(always)]
-pub(super) unsafe fn vmptrst() -> u64 {
-    let mut physical = 0_u64;
-    // SAFETY: by contract; the instruction writes its operand.
-    unsafe { asm!("vmptrst [{}]", in(reg) &raw mut physical, options(nostack)) };
-    physical
-}
-
 /// Reads a field of the current control structure; 0 where the processor lacks it.
 ///
 /// # Safety

@@ -5,6 +5,8 @@ mod enter;
 mod exit;
 mod instr;
 mod run;
+#[cfg(feature = "sabotage")]
+mod sabotage;
 #[cfg(test)]
 pub(super) mod tests;
 mod vcpu;
@@ -23,8 +25,11 @@ pub(super) use caps::Caps;
 pub(super) use vcpu::Vcpu;
 pub(super) use vmcs::msr_bits;
 
-/// System call MSRs, which the kernel uses when no guest is attached.
-const SYSCALL: [u32; 5] = [msr::STAR, msr::LSTAR, msr::CSTAR, msr::SFMASK, msr::KERNEL_GS_BASE];
+/// MSRs that the host needs whenever the guest does not run. Writes exit, so that they need not be
+/// read at each exit.
+const SWITCHED: [u32; 3] = [msr::STAR, msr::LSTAR, msr::SFMASK];
+/// MSRs that stay in the CPU while the VMM handles an exit: user code of the host has no use for them.
+const ATTACHED: [u32; 2] = [msr::CSTAR, msr::KERNEL_GS_BASE];
 
 /// Whether the processor has VT-x.
 pub(super) fn is_present() -> bool {
@@ -37,8 +42,8 @@ pub(super) struct Cpu {
     number: usize,
     /// Virtual-APIC page of the guest that is attached, of which only the task priority is in use.
     apic: Page,
-    /// The host's values of [`SYSCALL`].
-    syscall: [u64; 5],
+    /// The host's values of [`SWITCHED`].
+    switched: [u64; 3],
 }
 
 impl Cpu {
@@ -56,7 +61,7 @@ impl Cpu {
         }
         // SAFETY: VT-x is there, and firmware either allows it or left the choice to us; the
         // processor may use the page. The MSRs are those of every 64-bit processor.
-        let (begun, syscall) = unsafe {
+        let (begun, switched) = unsafe {
             let control = msr::read(caps::FEATURE_CONTROL);
             if control & caps::FEATURE_LOCKED == 0 {
                 let allowed = control | caps::FEATURE_VMX | caps::FEATURE_LOCKED;
@@ -64,13 +69,14 @@ impl Cpu {
             }
             Cr4::write_raw(Cr4::read_raw() | Cr4Flags::VIRTUAL_MACHINE_EXTENSIONS.bits());
             region.ptr().cast::<u32>().write(caps.revision);
-            (instr::vmxon(region.phys()), SYSCALL.map(|register| msr::read(register)))
+            (instr::vmxon(region.phys()), SWITCHED.map(|register| msr::read(register)))
         };
         if !begun {
             return Err(SWITCHED_OFF);
         }
         let number = percpu::this().sched.id.into();
-        Ok(Self { tags: Tags::new(region.phys(), 1 << 16), number, apic, syscall })
+        let tags = Tags::new(region.phys(), 1 << 16);
+        Ok(Self { tags, number, apic, switched })
     }
 
     /// Task priority of the attached guest, as CR8 has it in its upper half.

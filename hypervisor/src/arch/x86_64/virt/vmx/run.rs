@@ -8,20 +8,22 @@ use super::super::allow::{self, Mode};
 use super::super::exit::{EVENT, Meaning, handle, keep_event};
 use super::super::guest::{Common, ExitInfo};
 use super::super::registers::{Backend, Reg};
+use super::super::state::set_rip;
 use super::super::tag::Renewed;
-use super::exit::{self, meaning, reason};
+use super::exit::{self, reason};
 use super::vcpu::Vcpu;
 use super::vmcs::{field, processor};
-use super::{Cpu, enter, instr};
+use super::{Cpu, SWITCHED, enter, instr};
+use crate::arch::msr;
 use crate::num::low32;
 
 /// An IRET had already ended the blocking of NMIs when it caused the exit.
 const NMI_UNBLOCKED: u64 = 1 << 12;
 
 impl Vcpu {
-    /// One entry and exit. `space` is the flush generation of the guest's memory.
+    /// [`Backend::run`].
     #[inline]
-    pub(in super::super) fn run(
+    pub(super) fn enter_guest(
         &mut self,
         common: &mut Common,
         cpu: &mut Cpu,
@@ -37,32 +39,32 @@ impl Vcpu {
             self.forget(cpu);
         }
         self.update_host();
-        self.write(field::RSP, common.gprs.rsp);
 
         // SAFETY: a `Cpu` exists only in VMX operation; `resume` has made the control structure
         // current and given it this CPU's state; interrupts are off until `park`.
         let failure = unsafe { enter::enter(&raw mut common.gprs, self.launched) };
 
-        let reason = low32(self.read(field::REASON));
+        // SAFETY: the control structure that was entered is current.
+        let read = |field| unsafe { instr::vmread(field) };
+        let reason = low32(read(field::REASON));
         if failure != 0 || reason & reason::FAILED != 0 {
             return self.failed(common, moved_to, failure, reason);
         }
         self.launched = true;
-        common.gprs.rsp = self.read(field::RSP);
-        let interrupted = self.read(field::VECTORING);
-        let exception = if reason == reason::EXCEPTION { self.read(field::EXCEPTION) } else { 0 };
         common.set_event(Inject::NONE);
+        let interrupted = read(field::VECTORING);
         if interrupted & Inject::VALID != 0 {
             self.interrupted(common, injected, moved_to, interrupted);
-        } else if matches!(reason, reason::EXCEPTION | reason::MEMORY) {
-            self.block_nmis_again(reason, exception);
+        } else if reason == reason::MEMORY {
+            self.block_nmis_again(self.read(field::QUALIFICATION));
         }
-        let meaning = meaning(reason, low32(exception));
-        if !matches!(meaning, Meaning::Vmm(..) | Meaning::Host) {
-            self.internal(common, meaning, reason, exception);
+        if reason == reason::MSR_WRITE && SWITCHED.contains(&low32(common.gprs.rcx)) {
+            return self.internal(common, reason, true);
         }
-        let error = if reason == reason::EXCEPTION { self.read(field::EXCEPTION_ERROR) } else { 0 };
-        handle(self, common, meaning, low32(error))
+        match exit::usual(reason) {
+            Meaning::Own => self.internal(common, reason, interrupted & Inject::VALID == 0),
+            meaning => handle(self, common, meaning, 0),
+        }
     }
 
     /// Gets an event on its way, and the windows that are waited for. Returns RIP where it had to
@@ -130,24 +132,41 @@ impl Vcpu {
         keep_event(self, common, event, same);
     }
 
-    /// An IRET ended the blocking of NMIs and then faulted: it will do so again.
-    #[cold]
-    fn block_nmis_again(&mut self, reason: u32, exception: u64) {
-        let word = match reason {
-            reason::MEMORY => self.read(field::QUALIFICATION),
-            _ if exception & 0x700 == 0x300 => exception,
-            _ => 0,
-        };
+    /// An IRET ended the blocking of NMIs and then faulted: it will do so again. `word` describes the
+    /// fault.
+    fn block_nmis_again(&mut self, word: u64) {
         if word & NMI_UNBLOCKED != 0 {
             self.set_blocking(self.blocking() | Activity::NMI_BLOCKED);
         }
     }
 
-    /// What this vendor has to do for exits that are no VMM's business.
+    /// Exits for which this vendor has something to do. `delivered`: no event was cut short.
     #[inline(never)]
-    fn internal(&mut self, common: &mut Common, meaning: Meaning, reason: u32, exception: u64) {
+    fn internal(&mut self, common: &mut Common, reason: u32, delivered: bool) -> Outcome {
+        let mut error = 0;
+        let meaning = match reason {
+            reason::EXCEPTION => {
+                error = low32(self.read(field::EXCEPTION_ERROR));
+                self.exception(delivered)
+            }
+            reason::CONTROL_REGISTER => self.control_register(common),
+            reason::DEBUG_REGISTER => {
+                self.intercept_debug(false);
+                self.load_dr6();
+                Meaning::DebugRegister
+            }
+            _ => self.set_switched(common),
+        };
+        handle(self, common, meaning, error)
+    }
+
+    fn exception(&mut self, delivered: bool) -> Meaning {
+        let exception = self.read(field::EXCEPTION);
+        if delivered && exception & 0x700 == 0x300 {
+            self.block_nmis_again(exception);
+        }
+        let meaning = exit::exception(low32(exception));
         match meaning {
-            Meaning::Own if reason == reason::CONTROL_REGISTER => self.control_register(common),
             Meaning::Own => instr::take_nmi(),
             Meaning::Debug => {
                 self.note_debug(self.read(field::QUALIFICATION));
@@ -157,23 +176,49 @@ impl Vcpu {
                     self.set(Reg::Rip, next);
                 }
             }
-            Meaning::DebugRegister => {
-                self.intercept_debug(false);
-                self.load_dr6();
-            }
             _ => {}
         }
+        meaning
+    }
+
+    /// WRMSR to a register of [`SWITCHED`].
+    fn set_switched(&mut self, common: &mut Common) -> Meaning {
+        let register = low32(common.gprs.rcx);
+        let value = u64::from(low32(common.gprs.rax)) | common.gprs.rdx << 32;
+        let legal = match register {
+            msr::LSTAR => self.limits.canonical(value),
+            msr::SFMASK => value >> 32 == 0,
+            _ => true,
+        };
+        if !legal {
+            return self.refuse(common);
+        }
+        // SAFETY: the value is legal; `park` puts the host's back.
+        unsafe { msr::write(register, value) };
+        for (own, switched) in self.own.iter_mut().zip(SWITCHED) {
+            if switched == register {
+                *own = value;
+            }
+        }
+        let next = self.get(Reg::Rip).wrapping_add(self.read(field::LENGTH));
+        set_rip(self, next, self.get(Reg::Rflags));
+        Meaning::Own
+    }
+
+    /// The instruction that exited is not legal.
+    fn refuse(&self, common: &mut Common) -> Meaning {
+        // In real mode exceptions have no error code.
+        let error = (self.get(Reg::Cr0) & allow::cr0::PE != 0).then_some(0);
+        common.set_event(Inject::exception(13, error));
+        Meaning::Own
     }
 
     /// MOV to CR0 or CR4 with bits that are not the guest's.
-    fn control_register(&mut self, common: &mut Common) {
+    fn control_register(&mut self, common: &mut Common) -> Meaning {
         let qualification = self.read(field::QUALIFICATION);
-        let mode = Mode::of(self);
+        common.gprs.rsp = self.get(Reg::Rsp);
         let value = common.gprs.by_number(qualification >> 8);
-        let value = if mode.is_64() { value } else { low32(value).into() };
-        if !self.take_owned(qualification & 0xf, value) {
-            let error = (mode.cr0 & allow::cr0::PE != 0).then_some(0);
-            common.set_event(Inject::exception(13, error));
-        }
+        let value = if Mode::of(self).is_64() { value } else { low32(value).into() };
+        if self.take_owned(qualification & 0xf, value) { Meaning::Own } else { self.refuse(common) }
     }
 }

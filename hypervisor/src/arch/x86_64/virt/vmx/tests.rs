@@ -8,7 +8,7 @@ use super::super::exit::Meaning;
 use super::super::gprs::Gprs;
 use super::Caps;
 use super::enter::failure;
-use super::exit::{NOT_BEGUN, failed, io, meaning, memory};
+use super::exit::{NOT_BEGUN, exception, failed, io, memory, usual};
 use super::vcpu::{pack, unpack};
 use super::vmcs::{SLOTS, entry, field, field_of, msr_bits, processor, secondary, slot};
 
@@ -99,18 +99,23 @@ fn every_field_has_a_place_of_its_own() {
 fn msr_bits_are_where_the_manual_says() {
     assert_eq!(msr_bits(0), Some([0, 0x4000]));
     assert_eq!(msr_bits(0x174), Some([0x174, 0x4174]));
-    assert_eq!(msr_bits(0xc000_0082), Some([0x2082, 0x6082]));
+    assert_eq!(msr_bits(0xc000_0100), Some([0x2100, 0x6100]));
     assert_eq!(msr_bits(0x2000), None);
     assert_eq!(msr_bits(0xc001_0015), None);
     let mut bitmap = vec![0; 4096];
     fill_msr(&mut bitmap, msr_bits);
     let open: u32 = bitmap.iter().map(|byte| byte.count_zeros()).sum();
-    assert_eq!(open, 20);
+    assert_eq!(open, 17);
+    // Read by the guest itself, written by way of the kernel.
+    for bit in [0x81, 0x82, 0x84] {
+        assert!(bitmap[0x400 + bit / 8] >> (bit % 8) & 1 == 0);
+        assert!(bitmap[0xc00 + bit / 8] >> (bit % 8) & 1 == 1);
+    }
     let exits = |msr| {
         msr_bits(msr)
             .is_none_or(|bits| bits.iter().all(|&bit| bitmap[bit / 8] >> (bit % 8) & 1 == 1))
     };
-    for msr in [0x174, 0xc000_0082, 0xc000_0100, 0xc000_0102] {
+    for msr in [0x174, 0xc000_0083, 0xc000_0100, 0xc000_0102] {
         assert!(!exits(msr));
     }
     for msr in [0x10, 0x1b, 0x3a, 0x277, 0x480, 0xda0, 0xc000_0080, 0xc000_0103, 0xc001_0117] {
@@ -138,8 +143,8 @@ fn access_rights() {
 
 #[test]
 fn exit_reasons() {
-    let exit = |reason| match meaning(reason, 0x8000_030d) {
-        Meaning::Vmm(exit, length) => Some((exit, length)),
+    let exit = |reason| match usual(reason) {
+        Meaning::Plain(exit, length) | Meaning::Vmm(exit, length) => Some((exit, length)),
         _ => None,
     };
     assert_eq!(exit(10), Some((Exit::Cpuid, 2)));
@@ -154,17 +159,20 @@ fn exit_reasons() {
         assert_eq!(exit(reason).map(|e| e.0), Some(Exit::InvalidOpcode));
     }
     for reason in [1, 3, 4, 5, 6, 52] {
-        assert_eq!(meaning(reason, 0), Meaning::Host);
+        assert_eq!(usual(reason), Meaning::Host);
     }
-    assert_eq!(meaning(7, 0), Meaning::Window(Exit::InterruptWindow));
-    assert_eq!(meaning(8, 0), Meaning::Window(Exit::NmiWindow));
-    assert_eq!(meaning(0, 0x8000_0202), Meaning::Own);
-    assert_eq!(meaning(0, 0x8000_0301), Meaning::Debug);
-    assert_eq!(meaning(0, 0x8000_0501), Meaning::Debug);
-    assert_eq!(meaning(0, 0x8000_0b11), Meaning::Alignment);
-    assert_eq!(meaning(0, 0x8000_0312), Meaning::MachineCheck);
-    assert_eq!(meaning(29, 0), Meaning::DebugRegister);
-    for reason in [0, 14, 16, 33, 34, 37, 43, 49, 56, 63, 99, 0xffff] {
+    assert_eq!(usual(7), Meaning::Window(Exit::InterruptWindow));
+    assert_eq!(usual(8), Meaning::Window(Exit::NmiWindow));
+    assert_eq!(exception(0x8000_0202), Meaning::Own);
+    assert_eq!(exception(0x8000_0301), Meaning::Debug);
+    assert_eq!(exception(0x8000_0501), Meaning::Debug);
+    assert_eq!(exception(0x8000_0b11), Meaning::Alignment);
+    assert_eq!(exception(0x8000_0312), Meaning::MachineCheck);
+    assert_eq!(exception(0x8000_030d), Meaning::Vmm(Exit::Unknown, 0));
+    for reason in [0, 28, 29] {
+        assert_eq!(usual(reason), Meaning::Own);
+    }
+    for reason in [14, 16, 33, 34, 37, 43, 49, 56, 63, 99, 0xffff] {
         assert_eq!(exit(reason), Some((Exit::Unknown, 0)));
     }
 }

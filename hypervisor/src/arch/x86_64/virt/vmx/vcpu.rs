@@ -6,14 +6,15 @@ use x86_64::instructions::tables::{sgdt, sidt};
 use x86_64::registers::control::{Cr0, Cr2, Cr3, Cr4};
 use x86_64::registers::debug::Dr6;
 
-use super::super::allow::{cr0, efer, rflags};
+use super::super::allow::{Limits, cr0, efer, rflags};
+use super::super::guest::Common;
 use super::super::registers::{Backend, Reg, Seg, places};
 use super::super::tag::Tag;
-use super::super::{Page, Platform};
+use super::super::{Outcome, Page, Platform};
 use super::vmcs::{self, blocking, entry, field, processor, secondary};
-use super::{Caps, Cpu, SYSCALL, enter, exit, instr};
+use super::{ATTACHED, Caps, Cpu, SWITCHED, enter, exit, instr};
 use crate::arch::layout::{in_window, window};
-use crate::arch::{descriptors, msr, tsc};
+use crate::arch::{descriptors, msr, percpu, tsc};
 use crate::num::{low8, low16, low32, u64_of};
 
 /// CR4: machine checks are on, whatever the guest thinks, or one would stop the machine.
@@ -46,9 +47,10 @@ pub(in super::super) struct Vcpu {
     pub(super) tag: Tag,
     cr0: Shared,
     cr4: Shared,
-    /// Registers that the control structure has no place for, while they are not in the CPU: those
-    /// of [`SYSCALL`], CR2, CR8, DR6.
-    own: [u64; 8],
+    /// Registers that the control structure has no place for: those of [`SWITCHED`], and, while they
+    /// are not in the CPU, those of [`ATTACHED`], CR2, CR8, DR6.
+    pub(super) own: [u64; 8],
+    pub(super) limits: &'static Limits,
     /// What the control structure holds as the host's CR3.
     host_cr3: u64,
     /// And as primary controls.
@@ -84,6 +86,7 @@ impl Vcpu {
             cr0: Shared { owned, ones: zero, pretended: owned },
             cr4: Shared { owned: owned4, ones: four | mce, pretended: mce },
             own: [0; 8],
+            limits: &platform.limits,
             host_cr3: 0,
             controls: caps.processor,
             loaded: false,
@@ -148,9 +151,10 @@ impl Vcpu {
             copy.copy_from_nonoverlapping(page, 1);
             page.write_bytes(0, 1);
             page.cast::<u32>().write(self.caps.revision);
-            self.loaded = instr::vmclear(self.page.phys()) && instr::vmptrld(self.page.phys());
+            self.loaded = instr::vmclear(self.page.phys());
             &*copy.as_ptr()
         };
+        self.select();
         // Every field that there can be, as the processor leaves them undefined.
         for (slot, &value) in image.iter().enumerate() {
             self.write(vmcs::field_of(slot), value);
@@ -260,6 +264,11 @@ impl Vcpu {
         }
     }
 
+    /// The registers of [`ATTACHED`] and their places.
+    fn attached(&mut self) -> impl Iterator<Item = (u32, &mut u64)> {
+        ATTACHED.into_iter().zip(self.own.iter_mut().skip(SWITCHED.len()))
+    }
+
     fn save_dr6(&mut self) {
         if self.controls & processor::DEBUG == 0 {
             let [.., dr6] = &mut self.own;
@@ -279,8 +288,9 @@ impl Vcpu {
 #[inline(always)]
 const fn place(reg: Reg) -> u32 {
     places! { reg:
-        Star 0 Lstar 1 Cstar 2 Fmask 3 KernelGsBase 4 Cr2 5 Cr8 6 Dr6 7
-        Rip 0x681e Rflags 0x6820 Cr0 0x6800 Cr3 0x6802 Cr4 0x6804 Dr7 0x681a Efer 0x2806 Pat 0x2804
+        Star 0 Lstar 1 Fmask 2 Cstar 3 KernelGsBase 4 Cr2 5 Cr8 6 Dr6 7
+        Rip 0x681e Rsp 0x681c Rflags 0x6820 Cr0 0x6800 Cr3 0x6802 Cr4 0x6804 Dr7 0x681a
+        Efer 0x2806 Pat 0x2804
         SysenterCs 0x482a SysenterEsp 0x6824 SysenterEip 0x6826 TscOffset 0x2010
     }
 }
@@ -312,12 +322,10 @@ impl Backend for Vcpu {
 
     #[inline(always)]
     fn select(&self) {
-        // SAFETY: a control structure exists only in VMX operation, on this CPU, and its page is
-        // the processor's.
-        unsafe {
-            if self.loaded && instr::vmptrst() != self.page.phys() {
-                instr::vmptrld(self.page.phys());
-            }
+        if self.loaded {
+            // SAFETY: a control structure exists only in VMX operation, on this CPU, and its page
+            // is the processor's.
+            unsafe { instr::vmptrld(self.page.phys()) };
         }
     }
 
@@ -414,18 +422,33 @@ impl Backend for Vcpu {
         self.tag = Tag::default();
     }
 
-    #[inline]
-    fn resume(&mut self, cpu: &mut Cpu) {
-        if self.loaded {
-            // The VMM of another vCPU may have looked at that meanwhile.
-            self.select();
-        } else {
+    fn attach(&mut self, cpu: &mut Cpu) {
+        if !self.loaded {
             self.load(cpu);
         }
-        for ((register, guest), host) in SYSCALL.into_iter().zip(self.own).zip(cpu.syscall) {
+        for (register, guest) in self.attached() {
+            // SAFETY: the value has been checked or is the guest's own. The kernel does not use the
+            // registers, nor does user code but for GS, which its guest's VMM is welcome to see.
+            unsafe { msr::write(register, *guest) };
+        }
+    }
+
+    fn detach(&mut self) {
+        for (register, guest) in self.attached() {
+            // SAFETY: the registers exist; zero is the host's value.
+            unsafe {
+                *guest = msr::read(register);
+                msr::write(register, 0);
+            }
+        }
+    }
+
+    #[inline]
+    fn resume(&mut self, cpu: &mut Cpu) {
+        for ((register, guest), host) in SWITCHED.into_iter().zip(self.own).zip(cpu.switched) {
             if guest != host {
-                // SAFETY: the value passed the allow-list or is the guest's own; the kernel leaves
-                // and enters by these registers only after `park`.
+                // SAFETY: the value has been checked; the kernel leaves and enters by these
+                // registers only after `park`.
                 unsafe { msr::write(register, guest) };
             }
         }
@@ -438,13 +461,10 @@ impl Backend for Vcpu {
 
     #[inline]
     fn park(&mut self, cpu: &mut Cpu) {
-        for ((register, guest), host) in SYSCALL.into_iter().zip(&mut self.own).zip(cpu.syscall) {
-            // SAFETY: the registers exist, and get back the host's values.
-            unsafe {
-                *guest = msr::read(register);
-                if *guest != host {
-                    msr::write(register, host);
-                }
+        for ((register, guest), host) in SWITCHED.into_iter().zip(self.own).zip(cpu.switched) {
+            if guest != host {
+                // SAFETY: the registers exist, and get back the host's values.
+                unsafe { msr::write(register, host) };
             }
         }
         let [.., cr2, cr8, _] = &mut self.own;
@@ -453,7 +473,7 @@ impl Backend for Vcpu {
         *cr8 = u64::from(unsafe { cpu.task_priority().read_volatile() } >> 4);
         self.save_dr6();
         // SAFETY: this is that CPU.
-        unsafe { descriptors::reload(cpu.number) };
+        unsafe { descriptors::reload(percpu::this()) };
     }
 
     fn retire(&mut self) {
@@ -462,6 +482,15 @@ impl Backend for Vcpu {
             unsafe { instr::vmclear(self.page.phys()) };
             self.launched = false;
         }
+    }
+
+    #[inline(always)]
+    fn run(&mut self, common: &mut Common, cpu: &mut Cpu, space: u64) -> Outcome {
+        #[cfg(feature = "sabotage")]
+        if let Some(outcome) = self.sabotaged(common, cpu, space) {
+            return outcome;
+        }
+        self.enter_guest(common, cpu, space)
     }
 
     #[inline]

@@ -3,6 +3,7 @@
 
 use super::super::bitmaps::bits;
 use super::super::registers::fields;
+use super::SWITCHED;
 
 /// Encodings of fields.
 pub(super) mod field {
@@ -12,7 +13,7 @@ pub(super) mod field {
         SELECTOR 0x0800 LIMIT 0x4800 RIGHTS 0x4814 BASE 0x6806
         // Other state of the guest.
         LINK 0x2800 INTERRUPTIBILITY 0x4824 TIMER 0x482e
-        CR0 0x6800 CR4 0x6804 RSP 0x681c PENDING_DEBUG 0x6822
+        CR0 0x6800 CR4 0x6804 PENDING_DEBUG 0x6822
         // Controls.
         VPID 0x0000 IO_BITMAP_A 0x2000 IO_BITMAP_B 0x2002 MSR_BITMAP 0x2004
         VIRTUAL_APIC 0x2012 EPT_POINTER 0x201a ENCLS_BITMAP 0x202e PIN 0x4000 PROCESSOR 0x4002
@@ -117,7 +118,7 @@ pub(super) mod blocking {
 }
 
 /// Bits of an MSR in the bitmap (25.6.9): a quarter each for reading low and high, writing low and
-/// high.
+/// high. Of those that are [`SWITCHED`] only reading can be left to the guest.
 pub(in super::super) const fn msr_bits(msr: u32) -> Option<[usize; 2]> {
     let base = match msr {
         0..=0x1fff => 0,
@@ -125,5 +126,6 @@ pub(in super::super) const fn msr_bits(msr: u32) -> Option<[usize; 2]> {
         _ => return None,
     };
     let bit = base + (msr & 0x1fff) as usize;
-    Some([bit, bit + 0x4000])
+    let switched = matches!(SWITCHED, [a, b, c] if msr == a || msr == b || msr == c);
+    Some([bit, if switched { bit } else { bit + 0x4000 }])
 }
