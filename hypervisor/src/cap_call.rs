@@ -14,7 +14,7 @@ use crate::sync::rendezvous::{self, Request};
 use crate::syscall::{Caller, DONE, Handled, Outcome};
 
 /// Work units between two preemption points.
-const BUDGET: u32 = 64;
+const BUDGET: u32 = 16;
 
 /// System call `Delegate`.
 ///

@@ -114,7 +114,7 @@ fn reap(kernel: &mut Guard, cpu: &PerCpu, dead: &ObjectList) {
         let first = dead.0.take();
         // Nobody can find the objects any more; their CPUs let go of them, others finish with
         // what they found before.
-        rendezvous::all(kernel, cpu, Request { host_tlb: true, dead: first, dying: None });
+        rendezvous::all(kernel, cpu, Request { host_tlb: true, dead: first, ..Request::default() });
         // SAFETY: unlinked before the rendezvous, in which every CPU flushed and left the kernel.
         unsafe { pages.free(&mut kernel.frames) };
         let mut signals = false;

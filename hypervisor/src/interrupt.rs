@@ -141,9 +141,7 @@ pub fn bind(interrupt: Obj<Interrupt>, binding: Binding) -> Result<(u64, u64)> {
 /// `BadState` where it is not bound.
 pub fn unbind(interrupt: Obj<Interrupt>) -> Result {
     let (index, binding) = bound(&interrupt)?;
-    if let Some(gsi) = interrupt.gsi {
-        ioapic::set_masked(gsi, true);
-    }
+    interrupt.gsi.into_iter().for_each(ioapic::release);
     binding.sm.interrupts.remove(interrupt);
     interrupt.vector.set(0);
     if let Some(slot) = VECTORS.get(usize::from(binding.cpu)).and_then(|slots| slots.get(index)) {

@@ -25,41 +25,31 @@ pub fn run(cpu: &PerCpu, vcpu: Obj<Vcpu>) {
     let Some(virt) = (unsafe { &mut *cpu.sched.virt.get() }) else {
         return message::event(cpu, ec, Exit::EntryFailed.number());
     };
-    // SAFETY: this is the vCPU's CPU and the reference ends here.
-    let (halted, deadline) = unsafe {
-        let guest = vcpu.guest();
-        (guest.is_halted(), guest.deadline())
-    };
-    let next = || {
-        if !cpu.sched.is_current(ec) {
-            return Some(Next::Nothing);
+    let left = loop {
+        // SAFETY: this is the vCPU's CPU and the reference ends here.
+        let (halted, deadline) = unsafe { vcpu.guest() }.waits();
+        if let Some(reason) = pause(cpu, ec, deadline) {
+            break Err(reason);
         }
-        if sched::take_reschedule(cpu) {
-            return Some(Next::Preempt);
+        sched::set_deadline(cpu, ec, deadline);
+        if halted {
+            return sched::block(cpu, ec);
         }
-        if deadline != 0 && deadline <= arch::instr::rdtsc() {
-            ec.regs.set(flag::DEADLINE);
-        }
-        (ec.regs.flags.get() != flag::VCPU).then_some(Next::Flags)
-    };
-    let left = match next() {
-        Some(next) => Err(next),
-        None => {
-            sched::set_deadline(cpu, ec, deadline);
-            if halted {
-                return sched::block(cpu, ec);
+        sched::attach(cpu, vcpu, virt);
+        let space = || vcpu.space.space.memory.space.epoch.number();
+        // SAFETY: as above. Where it is destroyed meanwhile, it stays until this CPU leaves the kernel.
+        let left = unsafe { vcpu.guest() }.run(virt, space, || {
+            match arch::entry::interrupt_window(cpu) {
+                Some(interrupt::IPI_RENDEZVOUS) => return Some(Next::Rendezvous),
+                Some(vector) => interrupt::handle(cpu, vector),
+                None => {}
             }
-            sched::attach(cpu, vcpu, virt);
-            let space = || vcpu.space.space.memory.space.epoch.number();
-            // SAFETY: as above. Where it is destroyed meanwhile, it stays until this CPU leaves the
-            // kernel.
-            unsafe { vcpu.guest() }.run(virt, space, || {
-                if let Some(vector) = arch::entry::interrupt_window(cpu) {
-                    interrupt::handle(cpu, vector);
-                }
-                next()
-            })
+            pause(cpu, ec, deadline)
+        });
+        if !matches!(left, Err(Next::Rendezvous)) {
+            break left;
         }
+        interrupt::handle(cpu, interrupt::IPI_RENDEZVOUS);
     };
     match left {
         Ok(Exit::EntryFailed) => {
@@ -69,7 +59,7 @@ pub fn run(cpu: &PerCpu, vcpu: Obj<Vcpu>) {
             message::event(cpu, ec, Exit::EntryFailed.number());
         }
         Ok(reason) => message::event(cpu, ec, reason.number()),
-        Err(Next::Nothing) => {}
+        Err(Next::Nothing | Next::Rendezvous) => {}
         Err(Next::Preempt) => sched::preempt(cpu),
         Err(Next::Flags) => interrupted(cpu, vcpu),
     }
@@ -82,6 +72,23 @@ enum Next {
     Preempt,
     /// The context has flags.
     Flags,
+    /// In a rendezvous the state of this or another vCPU may be asked for.
+    Rendezvous,
+}
+
+/// Whether a guest is not to run now.
+#[inline(always)]
+fn pause(cpu: &PerCpu, ec: Obj<Ec>, deadline: u64) -> Option<Next> {
+    if !cpu.sched.is_current(ec) {
+        return Some(Next::Nothing);
+    }
+    if sched::take_reschedule(cpu) {
+        return Some(Next::Preempt);
+    }
+    if deadline != 0 && deadline <= arch::instr::rdtsc() {
+        ec.regs.set(flag::DEADLINE);
+    }
+    (ec.regs.flags.get() != flag::VCPU).then_some(Next::Flags)
 }
 
 /// Something besides the guest wants the VMM's attention, or the vCPU is dead.
@@ -91,20 +98,41 @@ fn interrupted(cpu: &PerCpu, vcpu: Obj<Vcpu>) {
     if regs.has(flag::DEAD) {
         return;
     }
-    let reason = if regs.has(flag::RECALL) {
-        regs.clear(flag::RECALL);
-        Exit::Recall
-    } else if !regs.has(flag::DEADLINE) {
-        return;
-    } else {
-        regs.clear(flag::DEADLINE);
-        // SAFETY: this is the vCPU's CPU and the reference ends here.
-        unsafe { vcpu.guest() }.clear_deadline();
-        Exit::Deadline
+    let (flag, reason) = match () {
+        () if regs.has(flag::RECALL) => (flag::RECALL, Exit::Recall),
+        () if regs.has(flag::DEADLINE) => (flag::DEADLINE, Exit::Deadline),
+        () => return,
     };
-    // SAFETY: as above.
-    unsafe { vcpu.guest() }.stop();
+    regs.clear(flag);
+    // SAFETY: this is the vCPU's CPU and the reference ends here.
+    unsafe { vcpu.guest() }.stop(reason == Exit::Deadline);
     message::event(cpu, Obj::of(&vcpu.ec), reason.number());
+}
+
+/// What `CtrlEc` is to do with the state of a vCPU, on the vCPU's CPU.
+#[derive(Clone, Copy, Debug)]
+pub struct StateTransfer {
+    /// The vCPU.
+    pub vcpu: Obj<Vcpu>,
+    /// The groups.
+    pub mtd: Mtd,
+    /// The caller's UTCB.
+    pub utcb: NonNull<Utcb>,
+    /// Into the vCPU.
+    pub set: bool,
+}
+
+impl StateTransfer {
+    /// Does it. This is the vCPU's CPU, on which no guest runs right now.
+    pub fn carry_out(self, cpu: &PerCpu) {
+        let Self { vcpu, mtd, utcb, set } = self;
+        if set {
+            load(cpu, vcpu, mtd, utcb);
+            sched::wake(cpu, Obj::of(&vcpu.ec));
+        } else {
+            store(cpu, vcpu, mtd, utcb);
+        }
+    }
 }
 
 /// Groups whose registers are in the CPU while the vCPU is attached.

@@ -101,9 +101,9 @@ numbered! {
     pub enum EcOp: u8 {
         /// Force the EC or vCPU to its recall event as soon as it would run user or guest code.
         Recall = 0,
-        /// Copy the groups of MTD `rsi` of a vCPU that is not running into the caller's UTCB.
+        /// Copy the groups of MTD `rsi` of a vCPU into the caller's UTCB.
         GetState = 1,
-        /// Take the groups of MTD `rsi` from the caller's UTCB into a vCPU that is not running.
+        /// Take the groups of MTD `rsi` from the caller's UTCB into a vCPU.
         SetState = 2,
         /// How often a vCPU exited: `rsi` number of the [`crate::event::Exit`]. Out: `rsi` the
         /// count.

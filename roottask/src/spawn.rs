@@ -219,7 +219,9 @@ impl Host<'_> {
     fn create_objects(&mut self, index: usize, component: &Component) -> Result<Child, Refusal> {
         let own = process::pd();
         let at = selector::alloc().map_err(refuse("selectors"))?;
-        let pd = syscall::create_pd(at, own, component.quota.into())
+        let quota = component.quota.into();
+        // Nothing in it ever runs above what the configuration says.
+        let pd = syscall::create_pd_with::<Up>(at, own, quota, component.priority, None)
             .map_err(refuse("its protection domain"))?;
         let cpu = crate::plan::cpu(component.cpu, self.cpus());
         let mut child = Child {

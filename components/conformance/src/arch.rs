@@ -55,6 +55,15 @@ attempts! {
     output: "mov edx, edi", "mov eax, ecx", "out dx, al", "xor eax, eax", "xor edx, edx";
     /// Uses the FPU.
     float: "fld1", "fstp st(0)";
+    /// Divides by zero in the x87 FPU, which is to report it, and waits for the report.
+    float_error: "fninit", "push 0x37b", "fldcw [rsp]", "pop rax", "xor eax, eax", "fld1", "fldz",
+        "fdivp", "fwait";
+    /// Divides by zero in a vector register, where that is reported.
+    vector_error: "push 0x1d80", "ldmxcsr [rsp]", "pop rax", "mov eax, 0x3f800000",
+        "movd xmm0, eax", "xor eax, eax", "xorps xmm1, xmm1", "divss xmm0, xmm1";
+    /// Reads eight bytes with alignment checked.
+    aligned_read: "pushfq", "or dword ptr [rsp], 0x40000", "popfq", "mov rdx, [rdi]", "pushfq",
+        "and dword ptr [rsp], ~0x40000", "popfq";
     /// Reads a control register.
     control_register: "mov rdx, cr0";
     /// Switches interrupts off.

@@ -79,7 +79,7 @@ fn report(name: &str, value: u64) {
 type Group = fn() -> Outcome;
 
 /// What is measured, by group.
-const ALL: [(&str, Group); 8] = [
+const ALL: [(&str, Group); 9] = [
     ("null", null),
     ("portals", portals),
     ("capability", capability),
@@ -88,6 +88,7 @@ const ALL: [(&str, Group); 8] = [
     ("domains", domains),
     ("guest", guest),
     ("interrupt", interrupt),
+    ("latency", latency),
 ];
 
 /// Runs all of them, or those that the argument `only` names.
@@ -197,7 +198,7 @@ fn semaphores() -> Outcome {
         for place in &BELLS {
             place.store(d.semaphore(0)?.raw(), Ordering::Relaxed);
         }
-        d.spawn(other, process::start().priority, answers)?;
+        d.spawn(other, crate::runner::priority(), answers)?;
         time::sleep_ms(2);
         let (ask, answer) = (bell(0), bell(1));
         // Half of there and back: from a signal to the waiter's return on an idle CPU.
@@ -286,7 +287,7 @@ fn guest() -> Outcome {
     let mut machine = Machine::new(cpu, 0x400)?;
     machine.answer::<Answers>(Exit::Cpuid, CPUID)?;
     let at = selector::alloc()?;
-    let priority = process::start().priority - 1;
+    let priority = crate::runner::priority() - 1;
     let budget = sysroot::thread::default_budget();
     syscall::create_sc(at, process::pd(), machine.vcpu, priority, budget)?;
     machine.domain.keep(at);
@@ -322,7 +323,7 @@ fn interrupt() -> Outcome {
     let [first, ..] = &BELLS;
     first.store(sm.raw(), Ordering::Relaxed);
     ok!(syscall::bind_interrupt(source, cpu, sm, 1, trigger));
-    ok!(d.spawn(cpu, process::start().priority + 1, waits_for_interrupts));
+    ok!(d.spawn(cpu, crate::runner::priority() + 1, waits_for_interrupts));
     let [last, least, count] = &INTERRUPTS;
     for _ in 0..16 {
         let before = count.load(Ordering::Relaxed);
@@ -334,4 +335,85 @@ fn interrupt() -> Outcome {
     report("interrupt_to_ec", least.load(Ordering::Relaxed));
     ok!(syscall::unbind_interrupt(source));
     Ok(())
+}
+
+/// When a thread of the highest priority wants to run, and how late it was at most.
+static ALARM: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
+extern "sysv64" fn waits_for_alarms(_utcb: u64) -> ! {
+    let [due, latest] = &ALARM;
+    // The semaphore goes before its thread does.
+    while bell(0).down().is_ok() {
+        let due = due.load(Ordering::Relaxed);
+        let _ = bell(1).down_until(due);
+        latest.fetch_max(tsc() - due, Ordering::Relaxed);
+    }
+    process::park()
+}
+
+/// Steps at which an operation is interrupted, and what they grow by.
+const STEPS: u64 = 60;
+/// Pages and capabilities that are taken away in one call.
+const MANY: u64 = 1 << 9;
+
+/// How late a thread is whose time comes somewhere within `work`, at worst.
+fn delay(mut prepare: impl FnMut() -> Outcome, mut work: impl FnMut() -> Outcome) -> Outcome {
+    let [due, _] = &ALARM;
+    prepare()?;
+    let start = tsc();
+    work()?;
+    let whole = tsc() - start;
+    for step in 0..STEPS {
+        prepare()?;
+        due.store(tsc() + 4000 + whole * step / STEPS, Ordering::Relaxed);
+        ok!(bell(0).up());
+        work()?;
+        // It has had its time when this thread has it again.
+        while tsc() < due.load(Ordering::Relaxed) {}
+    }
+    Ok(())
+}
+
+/// From the time that a thread waits for to its return, while the kernel is at its longest work:
+/// revocation of memory in many pieces, of one capability with many copies, and the end of a domain
+/// that holds them.
+fn latency() -> Outcome {
+    let (mut here, cpu) = (own(), process::start().cpu);
+    for place in &BELLS {
+        place.store(here.semaphore(0)?.raw(), Ordering::Relaxed);
+    }
+    here.spawn(cpu, crate::runner::priority() + 1, waits_for_alarms)?;
+    let [_, latest] = &ALARM;
+    let memory = Pages::new(9)?;
+    let (base, all) = (page(layout::GUEST_RAM.base), Range::memory(9, MemRights::all()));
+    let at = selector::alloc()?;
+    let fill = |pd| {
+        for n in 0..MANY {
+            let one = Range::memory(0, MemRights::READ);
+            // SAFETY: nobody runs in the domain.
+            unsafe { ok!(syscall::delegate_memory(pd, one, memory.page() + n, base + n)) };
+            ok!(syscall::delegate_object(pd, bell(0), Selector(64 + n), Rights::SM_UP, 0));
+        }
+        Ok(())
+    };
+    let d = Domain::bare(1000)?;
+    let revoke = || {
+        // SAFETY: as above.
+        unsafe { ok!(syscall::revoke_memory(all, memory.page())) };
+        ok!(syscall::revoke_object(bell(0).selector(), Rights::FULL, false));
+        Ok(())
+    };
+    let report_delay = |name: &str, outcome: Outcome| {
+        report(name, latest.swap(0, Ordering::Relaxed));
+        outcome
+    };
+    let first = delay(|| fill(d.pd), revoke);
+    report_delay("delay_by_revoke", first)?;
+    let create = || fill(ok!(syscall::create_pd(at, process::pd(), 1000)));
+    let destroy = || {
+        ok!(syscall::revoke_object(at, Rights::FULL, true));
+        Ok(())
+    };
+    let second = delay(create, destroy);
+    report_delay("delay_by_pd_destroy", second)
 }

@@ -33,6 +33,9 @@ const ALL: Mtd = Mtd::GPR_ACDB
     .union(Mtd::ACTIVITY)
     .union(Mtd::DEADLINE);
 
+/// log2 of the selectors of a machine's portals.
+const EVENTS_ORDER: u8 = 5;
+
 /// What a test wants of the monitor, and what it saw.
 pub(crate) struct Monitor {
     /// Where the guest starts.
@@ -202,9 +205,9 @@ impl Machine {
             syscall::delegate_memory(space, code, page(guest_code()), page(CODE))?;
         }
         let handler = domain.handler(cpu)?;
-        let events = selector::alloc_range(5)?;
+        let events = selector::alloc_range(EVENTS_ORDER)?;
         for (exit, ..) in Exit::ALL {
-            domain.keep(Self::portal::<Exits>(handler, events, *exit, ALL)?);
+            Self::portal::<Exits>(handler, events, *exit, ALL)?;
         }
         let at = selector::alloc()?;
         let base = u32::try_from(events.0).map_err(|_| Failure::Skip("selectors"))?;
@@ -232,7 +235,7 @@ impl Machine {
     /// Lets it run; at a higher priority than this thread, so on the same CPU it runs at once.
     pub(crate) fn start(&mut self) -> Result {
         let at = selector::alloc()?;
-        let priority = process::start().priority + 1;
+        let priority = crate::runner::priority() + 1;
         syscall::create_sc(at, process::pd(), self.vcpu, priority, thread::default_budget())?;
         self.domain.keep(at);
         Ok(())
@@ -254,5 +257,13 @@ impl Machine {
         // SAFETY: atomic, and valid with any content.
         let words: &[core::sync::atomic::AtomicU32; 1024] = unsafe { self.data.view() }?;
         words.get(offset / 4)
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // It stops before its portals go.
+        self.domain.delete(self.vcpu.selector());
+        selector::delete_range(self.events, EVENTS_ORDER);
     }
 }

@@ -2,7 +2,9 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use ipc::cap::Selector;
 use ipc::status::Status;
+use sysroot::cap::{Cap, Sc};
 use sysroot::sync::Mutex;
 use sysroot::{log, process, syscall, thread, time};
 
@@ -57,14 +59,42 @@ pub(crate) fn main() {
     if let Some(name) = process::argument("kill") {
         operator::run(name);
     }
-    let good = if process::has_argument("bench") {
-        bench::run()
-    } else if process::has_argument("stress") {
-        stress::run()
-    } else {
-        run_tests()
+    let config = thread::Config {
+        priority: priority(),
+        stack_order: 4,
+        ..thread::Config::on(process::start().cpu)
     };
-    finish(good)
+    let spawned = thread::spawn(config, || {
+        finish(if process::has_argument("bench") {
+            bench::run()
+        } else if process::has_argument("stress") {
+            stress::run()
+        } else {
+            run_tests()
+        })
+    });
+    match spawned {
+        Ok(thread) => OWN_SC.store(thread.sc.raw(), Ordering::Release),
+        Err(status) => {
+            log!("the tests cannot start: {status}");
+            finish(false)
+        }
+    }
+    process::park()
+}
+
+/// Priority of the thread that tests. Those that are to preempt it need room below the component's,
+/// which is the ceiling.
+pub(crate) fn priority() -> u8 {
+    process::start().priority - 8
+}
+
+/// Selector of that thread's scheduling context; it is there before the thread runs.
+static OWN_SC: AtomicU64 = AtomicU64::new(0);
+
+/// The scheduling context of the thread that tests.
+pub(crate) fn own_sc() -> Cap<Sc> {
+    Cap::new(Selector(OWN_SC.load(Ordering::Acquire)))
 }
 
 fn run_tests() -> bool {
@@ -133,8 +163,7 @@ fn overflow(n: u64) -> u64 {
 fn watch() -> Result<(), Status> {
     let start = process::start();
     let cpu = start.cpus - 1;
-    let config = thread::Config { priority: 120, ..thread::Config::on(cpu) };
-    thread::spawn(config, || {
+    thread::spawn(thread::Config::on(cpu), || {
         while !OVER.load(Ordering::Relaxed) {
             time::sleep_ms(500);
             let deadline = DEADLINE.load(Ordering::Acquire);

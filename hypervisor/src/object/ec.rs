@@ -24,7 +24,9 @@ use crate::linked;
 use crate::mem::frames::PageList;
 use crate::mem::pool::{self, Page};
 use crate::sched::{self, Timeouts};
+use crate::sync::rendezvous::{self, Request};
 use crate::syscall::{Caller, DONE, Handled, Outcome};
+use crate::vcpu::StateTransfer;
 
 /// What an execution context is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,15 +251,17 @@ pub fn create(c: &Caller<'_>) -> Handled {
 /// System call `CtrlEc`.
 ///
 /// # Errors
-/// `BadCap`, `BadRight`; `BadParam`: no such operation, or unknown MTD bits; `BadCpu`: the vCPU is
-/// bound to another CPU; `BadState`: the EC is dead.
+/// `BadCap`, `BadRight`; `BadParam`: no such operation, or unknown MTD bits; `BadState`: the EC is
+/// dead.
 pub fn control(c: &Caller<'_>) -> Handled {
+    let op = EcOp::from_number(Number(c.args.number).get_flags()).ok_or(Status::BadParam)?;
+    let kernel = matches!(op, EcOp::GetState | EcOp::SetState).then(|| c.lock()).transpose()?;
     let ec = lookup_any(c, c.args.rdi, Rights::EC_CTRL)?;
     if ec.is_dead() {
         return Err(Status::BadState);
     }
     let vcpu = Vcpu::of(ec).ok_or(Status::BadCap);
-    match EcOp::from_number(Number(c.args.number).get_flags()).ok_or(Status::BadParam)? {
+    match op {
         EcOp::Recall if ec.cpu == c.cpu.sched.id => {
             sched::recall(c.cpu, ec);
             sched::yield_if_needed(c.cpu, c.ec)
@@ -266,19 +270,17 @@ pub fn control(c: &Caller<'_>) -> Handled {
             sched::kick(ec, remote::RECALL);
             DONE
         }
-        op @ (EcOp::GetState | EcOp::SetState) => {
+        EcOp::GetState | EcOp::SetState => {
             let vcpu = vcpu?;
             let mtd = Mtd::from_bits(c.args.rsi).ok_or(Status::BadParam)?;
             let utcb = c.ec.utcb.ok_or(Status::BadState)?;
-            // A vCPU of this CPU does not run while its caller does.
-            if ec.cpu != c.cpu.sched.id {
-                return Err(Status::BadCpu);
-            }
-            if op == EcOp::GetState {
-                crate::vcpu::store(c.cpu, vcpu, mtd, utcb);
-            } else {
-                crate::vcpu::load(c.cpu, vcpu, mtd, utcb);
-                sched::wake(c.cpu, ec);
+            let transfer = StateTransfer { vcpu, mtd, utcb, set: op == EcOp::SetState };
+            match &kernel {
+                Some(kernel) if ec.cpu != c.cpu.sched.id => {
+                    let request = Request { state: Some(transfer), ..Request::default() };
+                    rendezvous::all(kernel, c.cpu, request);
+                }
+                _ => transfer.carry_out(c.cpu),
             }
             DONE
         }

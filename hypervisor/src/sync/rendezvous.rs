@@ -19,6 +19,7 @@ use crate::arch::percpu::PerCpu;
 use crate::cap::ObjectHeader;
 use crate::object::Obj;
 use crate::object::pd::Pd;
+use crate::vcpu::StateTransfer;
 use crate::{destroy, interrupt, sched, trace};
 
 /// What every CPU is to do besides answering.
@@ -30,6 +31,8 @@ pub struct Request {
     pub dead: Option<Obj<ObjectHeader>>,
     /// A protection domain that is being destroyed: everything in it stops.
     pub dying: Option<Obj<Pd>>,
+    /// State of a vCPU that its CPU has to move.
+    pub state: Option<StateTransfer>,
 }
 
 // SAFETY: what it points to stays, and is not changed, until all CPUs have answered.
@@ -38,7 +41,7 @@ unsafe impl Send for Request {}
 /// The request. The lock is only held to copy it; the holder of the kernel lock writes it before
 /// the flags of the CPUs (release), and it is constant until all have answered.
 static REQUEST: SpinMutex<Request> =
-    SpinMutex::new(Request { host_tlb: false, dead: None, dying: None });
+    SpinMutex::new(Request { host_tlb: false, dead: None, dying: None, state: None });
 
 /// Holds a rendezvous of all CPUs.
 pub fn all(_lock: &Guard, cpu: &PerCpu, request: Request) {
@@ -78,5 +81,10 @@ fn act(cpu: &PerCpu) {
     }
     if request.host_tlb {
         sched::reload_space(cpu);
+    }
+    if let Some(transfer) = request.state
+        && transfer.vcpu.ec.cpu == cpu.sched.id
+    {
+        transfer.carry_out(cpu);
     }
 }

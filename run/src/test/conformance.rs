@@ -23,6 +23,10 @@ const TIMEOUT: Duration = Duration::from_secs(900);
 /// Name of the configuration and of the component in it.
 const COMPONENT: &str = "conformance";
 
+/// A processor without anything that the kernel uses only where it is there.
+const BARE: &str = "EPYC,-svm,-x2apic,-tsc-deadline,-smep,-smap,-umip,-pcid,-pdpe1gb,-rdtscp,\
+                    -fsgsbase,-xsaveopt,-avx,-mce,-mca,check=off";
+
 /// A machine that the suite runs on.
 #[derive(Clone, Copy)]
 struct Suite {
@@ -34,7 +38,7 @@ struct Suite {
     only: &'static str,
     /// Random operations instead of cases.
     stress: bool,
-    /// The emulator's CPU lacks what machines can do without: guests, x2APIC, TSC deadline.
+    /// The emulator's CPU lacks what the kernel can do without.
     bare: bool,
     /// The kernel is one whose guest entries fail on demand.
     sabotage: bool,
@@ -73,8 +77,7 @@ impl Suite {
         };
         if let (Machine::Qemu(machine), true) = (&mut machine, self.bare) {
             // The last one counts.
-            let cpu = "EPYC,-svm,-x2apic,-tsc-deadline,check=off";
-            machine.extra = ["-cpu", cpu].map(str::to_owned).into();
+            machine.extra = ["-cpu", BARE].map(str::to_owned).into();
         }
         Ok(machine)
     }
@@ -86,6 +89,7 @@ const SUITES: &[Suite] = &[
     Suite::new(Lane::QemuAmd, 8),
     Suite { bare: true, ..Suite::new(Lane::QemuAmd, 1) },
     Suite { stress: true, ..Suite::new(Lane::QemuAmd, 2) },
+    Suite { stress: true, ..Suite::new(Lane::QemuAmd, 4) },
     Suite::sabotaged(Lane::QemuAmd),
     Suite::sabotaged(Lane::BochsIntel),
     Suite::sabotaged(Lane::BochsAmd),

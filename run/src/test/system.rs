@@ -33,8 +33,10 @@ use Say::{Hear, Off, Often, Type};
 /// A machine that boots and what is said.
 struct Boot {
     lane: Lane,
-    /// A CPU that is not the lane's usual one.
+    /// A CPU that is not the lane's usual one, in Bochs.
     model: Option<Model>,
+    /// The same in QEMU.
+    cpu: Option<&'static str>,
     name: &'static str,
     config: &'static str,
     /// In QEMU.
@@ -54,6 +56,7 @@ impl Boot {
         Self {
             lane: Lane::QemuAmd,
             model: None,
+            cpu: None,
             name,
             config,
             firmware: Firmware::Bios,
@@ -80,6 +83,8 @@ impl Boot {
             (Lane::QemuAmd, None) => Ok(Machine::Qemu(qemu::Machine {
                 firmware: self.firmware,
                 medium: self.medium,
+                // The last one counts.
+                extra: self.cpu.iter().flat_map(|cpu| ["-cpu".into(), (*cpu).into()]).collect(),
                 ..qemu::Machine::plain(self.smp, self.memory)
             })),
             (lane, None) => lane.machine(self.smp, self.memory),
@@ -283,6 +288,14 @@ const BOOTS: &[Boot] = &[
             "quiet",
             &[Hear("no boot module \"linux.kernel\"")],
         )
+    },
+    Boot {
+        cpu: Some("EPYC,-xsave,check=off"),
+        ..Boot::new("processor-without-xsave-is-told", "quiet", &[Hear("processor has no XSAVE")])
+    },
+    Boot {
+        cpu: Some("EPYC,-lm,check=off"),
+        ..Boot::new("32-bit-processor-is-told", "quiet", &[Hear("no 64-bit mode, or no NX")])
     },
     Boot {
         memory: 256 << 20,

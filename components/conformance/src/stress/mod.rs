@@ -17,15 +17,15 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use sysroot::{log, process, thread, time};
+use sysroot::{log, process, selector, thread, time};
 
-use crate::runner::used;
+use crate::runner::{priority, used};
 use operator::Operator;
 
 /// Operations between two complete comparisons.
 const BETWEEN: u64 = 4096;
-/// Least operations of an operator: before accounts are compared it has to have warmed up.
-const WARM_UP: u64 = 1024;
+/// Least operations of all operators: before accounts are compared they have to have warmed up.
+const WARM_UP: u64 = 2048;
 /// Operations between two looks at the clock.
 const GLANCE: u64 = 256;
 /// How often the progress is told.
@@ -88,8 +88,10 @@ fn round(seed: u64, seconds: u64) -> Result<(), String> {
     ENDED.store(0, Ordering::SeqCst);
     let cpus = process::start().cpus;
     let end = time::deadline_in_ms(seconds * 1000);
+    let mut threads = Vec::new();
     for cpu in 0..cpus {
-        let config = thread::Config { stack_order: 4, ..thread::Config::on(cpu) };
+        let config =
+            thread::Config { stack_order: 4, priority: priority(), ..thread::Config::on(cpu) };
         let seed = seed.wrapping_mul(1000) + u64::from(cpu);
         let spawned = thread::spawn(config, move || {
             match operate(cpu, seed, end) {
@@ -101,9 +103,7 @@ fn round(seed: u64, seconds: u64) -> Result<(), String> {
             }
             ENDED.fetch_add(1, Ordering::SeqCst);
         });
-        if let Err(status) = spawned {
-            return Err(format!("no operator on CPU {cpu}: {status}"));
-        }
+        threads.push(spawned.map_err(|status| format!("no operator on CPU {cpu}: {status}"))?);
     }
     let mut domains = Vec::new();
     for cpu in 0..cpus {
@@ -121,6 +121,10 @@ fn round(seed: u64, seconds: u64) -> Result<(), String> {
     }
     wild::stop();
     drop(domains);
+    for thread in threads {
+        selector::delete(thread.sc.selector());
+        selector::delete(thread.ec.selector());
+    }
     match WRONG.load(Ordering::SeqCst) {
         0 => Ok(()),
         wrong => Err(format!("{wrong} operators found something wrong")),
@@ -139,7 +143,7 @@ fn operate(cpu: u16, seed: u64, end: u64) -> Result<u64, String> {
         }
         if operations % GLANCE == 0 {
             OPERATIONS.fetch_add(GLANCE, Ordering::Relaxed);
-            if operations >= WARM_UP && time::now() > end {
+            if operations * u64::from(process::start().cpus) >= WARM_UP && time::now() > end {
                 operator.compare_all().map_err(|why| format!("after {operations}: {why}"))?;
                 return operator.close();
             }

@@ -41,7 +41,7 @@ pub(super) fn start(cpu: u16, seed: u64) -> Result<Domain> {
     let handler = domain.handler(cpu)?;
     domain.give(handler, PD + 2, Rights::FULL)?;
     STACK.store(domain.stack_end(), Ordering::SeqCst);
-    domain.spawn(cpu, process::start().priority, wild)?;
+    domain.spawn(cpu, crate::runner::priority(), wild)?;
     Ok(domain)
 }
 

@@ -55,7 +55,7 @@ fn repeat(rounds: u32, entry: extern "sysv64" fn(u64) -> !) -> Outcome {
             let mut d = ok!(Domain::new(200));
             ok!(d.give(bell, bell.raw(), Rights::FULL));
             TURNS.store(0, Ordering::SeqCst);
-            ok!(d.spawn(cpu, process::start().priority - 1, entry));
+            ok!(d.spawn(cpu, crate::runner::priority() - 1, entry));
             // Sometimes it has not even started.
             if round % 4 == 0 {
                 time::sleep_ms(2);
@@ -90,7 +90,7 @@ fn threads_that_call_all_the_time() -> Outcome {
             let portal = ok!(server.serve::<Echo>(cpu, 0));
             TARGET.store(portal.raw(), Ordering::SeqCst);
             TURNS.store(0, Ordering::SeqCst);
-            ok!(here.spawn(cpu, process::start().priority - 1, calls));
+            ok!(here.spawn(cpu, crate::runner::priority() - 1, calls));
             time::sleep_ms(1);
             // The portal goes, then its server, then the next server comes.
             server.delete(portal.selector());
@@ -117,7 +117,7 @@ fn semaphores_that_are_signalled_all_the_time() -> Outcome {
     let mut d = own();
     let at = selector::alloc()?;
     TARGET.store(at.0, Ordering::SeqCst);
-    ok!(d.spawn(cpu, process::start().priority, signals));
+    ok!(d.spawn(cpu, crate::runner::priority(), signals));
     TURNS.store(0, Ordering::SeqCst);
     for _ in 0..300 {
         let bell = ok!(syscall::create_sm(at, process::pd(), 0));
@@ -160,7 +160,7 @@ fn memory_that_is_handed_on_all_the_time() -> Outcome {
     TARGET.store(target.pd.raw(), Ordering::SeqCst);
     PAGE.store(alias, Ordering::SeqCst);
     TURNS.store(0, Ordering::SeqCst);
-    ok!(d.spawn(cpu, process::start().priority, hands_on));
+    ok!(d.spawn(cpu, crate::runner::priority(), hands_on));
     for _ in 0..200 {
         // SAFETY: nobody uses the alias but to hand it on.
         unsafe {
@@ -190,7 +190,7 @@ fn domains_with_everything_in_them() -> Outcome {
         d.keep(inner);
         for cpu in cpus() {
             ok!(d.serve::<Echo>(cpu, 0));
-            ok!(d.spawn(cpu, process::start().priority - 1, spins));
+            ok!(d.spawn(cpu, crate::runner::priority() - 1, spins));
         }
         // It holds itself, its parts and its child.
         ok!(d.give(d.pd, 600, Rights::FULL));

@@ -2,13 +2,16 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use ipc::cap::Selector;
+use ipc::cap::{Rights, Selector};
+use ipc::exit::Exception;
+use ipc::state::Mtd;
 use ipc::syscall::EC_FPU;
 use sysroot::cap::{Cap, Semaphore};
+use sysroot::num::address;
 use sysroot::{process, time};
 
-use super::never;
-use crate::arch::{get_vector, set_vector};
+use super::{FAULT, Fixes, never};
+use crate::arch::{aligned_read, float_error, get_vector, set_vector, vector_error};
 use crate::check::Outcome;
 use crate::domain::{Domain, own};
 use crate::runner::group;
@@ -17,6 +20,7 @@ group!("fpu":
     threads_keep_their_registers,
     a_thread_keeps_them_across_preemption,
     an_unknown_flag_is_refused,
+    errors_are_events,
 );
 
 /// What each of two threads waits for, and a third one that says that both are done.
@@ -75,7 +79,7 @@ fn prepare(d: &mut Domain) -> Outcome {
 }
 
 fn threads_keep_their_registers() -> Outcome {
-    let (cpu, priority) = (process::start().cpu, process::start().priority);
+    let (cpu, priority) = (process::start().cpu, crate::runner::priority());
     let mut d = own();
     prepare(&mut d)?;
     for entry in [first, second] {
@@ -107,7 +111,7 @@ extern "sysv64" fn overwrites(_utcb: u64) -> ! {
 }
 
 fn a_thread_keeps_them_across_preemption() -> Outcome {
-    let (cpu, priority) = (process::start().cpu, process::start().priority);
+    let (cpu, priority) = (process::start().cpu, crate::runner::priority());
     let mut d = own();
     prepare(&mut d)?;
     let ec = ok!(d.thread_with(cpu, 0, spins, EC_FPU));
@@ -123,5 +127,44 @@ fn a_thread_keeps_them_across_preemption() -> Outcome {
 fn an_unknown_flag_is_refused() -> Outcome {
     let mut d = own();
     refused!(d.thread_with(process::start().cpu, 0, first, 1 << 2), BadParam);
+    Ok(())
+}
+
+/// What attempts of a thread with an FPU came to.
+static FAULTS: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
+
+extern "sysv64" fn makes_errors(_utcb: u64) -> ! {
+    let at = address(&FAULTS);
+    // SAFETY: exceptions are handled; what is read is there.
+    let faults = unsafe {
+        [float_error(0, 0), vector_error(0, 0), aligned_read(at, 0), aligned_read(at + 1, 0)]
+    };
+    for (to, from) in FAULTS.iter().zip(faults) {
+        to.store(from.fault, Ordering::SeqCst);
+    }
+    let _ = bell(2).up();
+    never(0)
+}
+
+fn errors_are_events() -> Outcome {
+    const EVENTS: u32 = 512;
+    const VECTORS: [u64; 3] = [16, 17, 19];
+    let cpu = process::start().cpu;
+    let (mut here, mut d) = (own(), ok!(Domain::new(400)));
+    prepare(&mut here)?;
+    ok!(d.give(bell(2), bell(2).raw(), Rights::FULL));
+    let portal = ok!(d.serve::<Fixes>(cpu, 0));
+    ok!(d.route(EVENTS, &VECTORS, portal, Mtd::HOST, 0));
+    let ec = ok!(d.thread_with(cpu, EVENTS, makes_errors, EC_FPU));
+    ok!(d.start(ec, crate::runner::priority() - 1));
+    ok!(bell(2).down_until(time::deadline_in_ms(5000)));
+    let [float, vector, aligned, unaligned] = FAULTS.each_ref().map(|f| f.load(Ordering::SeqCst));
+    let raised =
+        |word: u64| (word & FAULT != 0).then(|| Exception::from_word(word & !FAULT).vector);
+    same!((raised(float), raised(aligned)), (Some(16), None));
+    // QEMU reports no errors of vector registers, and checks no alignment; Bochs does both.
+    check!(
+        matches!(raised(vector), None | Some(19)) && matches!(raised(unaligned), None | Some(17))
+    );
     Ok(())
 }

@@ -298,7 +298,7 @@ fn busy(d: &mut Domain, own: &mut Domain) -> Result<Cap<Portal>> {
         }
     }
     TARGET.store(portal.raw(), Ordering::SeqCst);
-    own.spawn(cpu(), process::start().priority, caller)?;
+    own.spawn(cpu(), crate::runner::priority(), caller)?;
     semaphore(&BELL).down_until(time::deadline_in_ms(1000))?;
     Ok(portal)
 }
@@ -333,7 +333,7 @@ impl Entry for Spins {
 fn donated_time_is_charged_to_the_caller() -> Outcome {
     let mut d = ok!(Domain::new(200));
     let portal = ok!(d.serve::<Spins>(cpu(), 0));
-    let sc = Cap::new(Selector(process::start().objects.sc.into()));
+    let sc = crate::runner::own_sc();
     let before = ok!(syscall::consumed(sc));
     ok!(call(portal, &[]));
     let after = ok!(syscall::consumed(sc));
@@ -378,7 +378,7 @@ fn a_handler_outlives_its_caller() -> Outcome {
         ok!(server.give(semaphore(place), place.load(Ordering::SeqCst), Rights::FULL));
     }
     ok!(client.give(portal, portal.raw(), Rights::PT_CALL));
-    ok!(client.spawn(cpu(), process::start().priority, caller));
+    ok!(client.spawn(cpu(), crate::runner::priority(), caller));
     ok!(semaphore(&BELL).down_until(time::deadline_in_ms(1000)));
     // The caller dies while the handler waits in the middle of its call. It is finished on the
     // time of the next one.

@@ -268,7 +268,7 @@ fn dead_contexts_take_nothing_more() -> Outcome {
     refused!(unsafe { syscall::create_pt(at, pd, handler, entry, 0) }, BadState);
     refused!(syscall::recall(handler), BadState);
     let thread = ok!(d.thread(cpu, 0, faults));
-    let sc = ok!(d.start(thread, process::start().priority + 1));
+    let sc = ok!(d.start(thread, crate::runner::priority() + 1));
     refused!(syscall::recall(thread), BadState);
     d.delete(sc.selector());
     refused!(syscall::create_sc(empty()?, pd, thread, 1, 1000), BadState);

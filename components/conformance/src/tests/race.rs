@@ -7,13 +7,18 @@ use ipc::cap::{MemRights, Range, Rights, Selector};
 use ipc::proto::start::layout;
 use ipc::state::Mtd;
 use ipc::status::Status;
-use sysroot::cap::{Cap, Ec, Pd, Portal, Sc, Semaphore};
+use ipc::syscall::TRIGGER_LEVEL;
+use ipc::trace::Counter;
+use sysroot::cap::{Cap, Ec, Interrupt, Pd, Portal, Sc, Semaphore};
 use sysroot::memory::Pages;
 use sysroot::num::page;
 use sysroot::{process, selector, syscall, time};
 
 use super::ipc::{Echo, call};
+use super::trace::counter;
+use super::vcpu::endless;
 use crate::check::{Failure, Outcome};
+use crate::devices::Timer;
 use crate::domain::{Domain, other_cpu, own};
 use crate::runner::{group, used};
 
@@ -25,6 +30,10 @@ group!("race":
     contexts_that_are_recalled,
     semaphores_that_are_waited_on,
     memory_that_is_used,
+    interrupts_that_are_acknowledged,
+    time_of_callers,
+    time_of_waiters,
+    guests_that_run,
 );
 
 /// Most rounds of a race, and how long it may go on. Where the emulator's CPUs are many and the
@@ -127,7 +136,7 @@ fn domains(entry: extern "sysv64" fn(u64) -> !) -> Outcome {
         let mut d = ok!(Domain::new(120));
         ok!(d.give(d.pd, SELF, Rights::FULL));
         ok!(d.give(bell, SELF + 1, Rights::FULL));
-        ok!(d.spawn(cpu, process::start().priority - 1, entry));
+        ok!(d.spawn(cpu, crate::runner::priority() - 1, entry));
         some_turns();
         Ok(())
     };
@@ -155,10 +164,21 @@ fn against(
     entry: extern "sysv64" fn(u64) -> !,
     round: impl FnMut(u64) -> Outcome,
 ) -> Outcome {
+    against_all(cpu..cpu + 1, entry, round)
+}
+
+/// The same with a thread on each of several CPUs.
+fn against_all(
+    cpus: core::ops::Range<u16>,
+    entry: extern "sysv64" fn(u64) -> !,
+    round: impl FnMut(u64) -> Outcome,
+) -> Outcome {
     let mut here = own();
     reset();
     TARGET.store(0, Ordering::SeqCst);
-    ok!(here.spawn(cpu, process::start().priority - 1, entry));
+    for cpu in cpus.filter(|cpu| *cpu != process::start().cpu) {
+        ok!(here.spawn(cpu, crate::runner::priority() - 1, entry));
+    }
     without_loss(round)?;
     check!(TURNS.load(Ordering::SeqCst) > 0);
     Ok(())
@@ -209,19 +229,20 @@ extern "sysv64" fn recalls(_utcb: u64) -> ! {
 }
 
 fn contexts_that_are_recalled() -> Outcome {
-    let (cpu, own_cpu) = (elsewhere()?, process::start().cpu);
+    elsewhere()?;
+    let own_cpu = process::start().cpu;
     let round = |n| {
         let mut d = own();
         let ec = ok!(d.thread(own_cpu, 0, super::never));
         TARGET.store(ec.raw(), Ordering::SeqCst);
         if n % 4 == 0 {
             // It runs into its recall, which nobody handles.
-            let sc: Cap<Sc> = ok!(d.start(ec, process::start().priority + 1));
+            let sc: Cap<Sc> = ok!(d.start(ec, crate::runner::priority() + 1));
             ok!(syscall::consumed(sc));
         }
         Ok(())
     };
-    against(cpu, recalls, round)?;
+    against_all(0..process::start().cpus, recalls, round)?;
     seen(&[Status::Ok, Status::BadCap, Status::BadState])
 }
 
@@ -233,7 +254,7 @@ extern "sysv64" fn waits(_utcb: u64) -> ! {
 }
 
 fn semaphores_that_are_waited_on() -> Outcome {
-    let cpu = elsewhere()?;
+    elsewhere()?;
     let at = selector::alloc()?;
     let round = |n| {
         let bell = ok!(syscall::create_sm(at, process::pd(), n % 2));
@@ -247,7 +268,7 @@ fn semaphores_that_are_waited_on() -> Outcome {
         ok!(syscall::revoke_object(at, Rights::FULL, true));
         Ok(())
     };
-    against(cpu, waits, round)?;
+    against_all(0..process::start().cpus, waits, round)?;
     selector::free(at);
     seen(&[Status::Ok, Status::Timeout, Status::Aborted, Status::BadCap])
 }
@@ -278,7 +299,7 @@ fn memory_that_is_used() -> Outcome {
         ok!(syscall::delegate_memory(process::pd(), range, memory.page(), alias));
     }
     reset();
-    ok!(d.spawn(cpu, process::start().priority - 1, hands_on));
+    ok!(d.spawn(cpu, crate::runner::priority() - 1, hands_on));
     let round = |n| {
         let range = Range::memory(0, MemRights::RW);
         // SAFETY: as above.
@@ -298,4 +319,89 @@ fn memory_that_is_used() -> Outcome {
     // SAFETY: as above.
     unsafe { ok!(syscall::revoke_memory(all.include_self(), alias)) };
     seen(&[Status::Ok, Status::BadCap, Status::Exists])
+}
+
+extern "sysv64" fn acknowledges(_utcb: u64) -> ! {
+    loop {
+        note(syscall::acknowledge(target::<Interrupt>()));
+    }
+}
+
+/// A line that is high: were it not masked once it is unbound, it would interrupt for ever.
+fn interrupts_that_are_acknowledged() -> Outcome {
+    elsewhere()?;
+    let (timer, source, _) = Timer::find()?;
+    let mut here = own();
+    let bell = ok!(here.semaphore(0));
+    let bind =
+        || syscall::bind_interrupt(source, process::start().cpu, bell, 1, TRIGGER_LEVEL).map(drop);
+    ok!(bind());
+    timer.fire();
+    ok!(bell.down_until(time::deadline_in_ms(1000)));
+    ok!(syscall::unbind_interrupt(source));
+    let round = |_| {
+        TARGET.store(source.raw(), Ordering::SeqCst);
+        ok!(bind());
+        ok!(bell.down_until(time::deadline_in_ms(1000)));
+        ok!(syscall::unbind_interrupt(source));
+        let before = counter(Counter::Interrupt)?;
+        let wait = |ticks| {
+            let until = time::now() + ticks;
+            while time::now() < until {
+                core::hint::spin_loop();
+            }
+        };
+        wait(time::ticks_of_ms(1) / 20);
+        // Those of clocks and of other CPUs are few.
+        if counter(Counter::Interrupt)? > before + 1 {
+            wait(time::ticks_of_ms(5));
+            check!(counter(Counter::Interrupt)? < before + 100);
+        }
+        Ok(())
+    };
+    against_all(0..process::start().cpus, acknowledges, round)?;
+    seen(&[Status::Ok, Status::BadState, Status::BadCap])
+}
+
+/// The scheduling context of a thread on the other CPU goes, and another one comes.
+fn time_of(entry: extern "sysv64" fn(u64) -> !, target: u64) -> Outcome {
+    let cpu = elsewhere()?;
+    let mut here = own();
+    let ec = ok!(here.thread(cpu, 0, entry));
+    let (at, budget) = (selector::alloc()?, sysroot::thread::default_budget());
+    reset();
+    TARGET.store(target, Ordering::SeqCst);
+    let round = |n| {
+        let priority = crate::runner::priority() - 1;
+        let sc = ok!(syscall::create_sc(at, process::pd(), ec, priority, budget));
+        if n % 4 == 0 {
+            some_turns();
+            ok!(syscall::consumed(sc));
+        }
+        ok!(syscall::revoke_object(at, Rights::FULL, true));
+        Ok(())
+    };
+    without_loss(round)?;
+    check!(TURNS.load(Ordering::SeqCst) > 0);
+    selector::free(at);
+    Ok(())
+}
+
+fn time_of_callers() -> Outcome {
+    let mut server = ok!(Domain::new(120));
+    let portal = ok!(server.serve::<Echo>(elsewhere()?, 0));
+    time_of(calls, portal.raw())?;
+    seen(&[Status::Ok])
+}
+
+fn time_of_waiters() -> Outcome {
+    let mut here = own();
+    let bell = ok!(here.semaphore(0));
+    time_of(waits, bell.raw())?;
+    seen(&[Status::Timeout])
+}
+
+fn guests_that_run() -> Outcome {
+    let cpu = elsewhere()?;
+    without_loss(|_| endless(cpu).map(drop))
 }

@@ -158,7 +158,7 @@ extern "sysv64" fn waiter(_utcb: u64) -> ! {
 }
 
 fn higher() -> u8 {
-    process::start().priority + 1
+    crate::runner::priority() + 1
 }
 
 fn a_waiter_is_woken_with_the_badge() -> Outcome {
@@ -221,7 +221,7 @@ fn the_higher_priority_runs_first() -> Outcome {
     let mut d = own();
     ok!(pair(&mut d));
     let cpu = process::start().cpu;
-    let below = process::start().priority - 1;
+    let below = crate::runner::priority() - 1;
     let low = ok!(d.thread(cpu, 0, low));
     let high = ok!(d.thread(cpu, 0, high));
     ok!(d.start(low, below - 1));

@@ -54,7 +54,7 @@ fn threads_run_on_every_cpu() -> Outcome {
     cell(0).store(0, Ordering::SeqCst);
     let cpus = process::start().cpus;
     for cpu in 0..cpus {
-        ok!(d.spawn(cpu, process::start().priority + 1, counts));
+        ok!(d.spawn(cpu, crate::runner::priority() + 1, counts));
     }
     check!(wait_for(0, cpus.into()));
     Ok(())
@@ -73,7 +73,7 @@ fn signals_go_back_and_forth() -> Outcome {
     for n in 0..2 {
         cell(n).store(ok!(d.semaphore(0)).raw(), Ordering::SeqCst);
     }
-    ok!(d.spawn(other, process::start().priority, answers));
+    ok!(d.spawn(other, crate::runner::priority(), answers));
     for _ in 0..2000 {
         ok!(semaphore(0).up());
         ok!(semaphore(1).down_until(time::deadline_in_ms(2000)));
@@ -97,7 +97,7 @@ fn calls_on_the_other_cpu() -> Outcome {
     let portal = ok!(server.serve::<Echo>(other, 0));
     cell(0).store(portal.raw(), Ordering::SeqCst);
     cell(1).store(0, Ordering::SeqCst);
-    ok!(here.spawn(other, process::start().priority, calls));
+    ok!(here.spawn(other, crate::runner::priority(), calls));
     // Meanwhile this CPU does the same.
     let local = ok!(server.serve::<Echo>(process::start().cpu, 0));
     for n in 0..1000 {
@@ -134,7 +134,7 @@ fn revocation_reaches_the_other_cpu() -> Outcome {
             let range = Range::memory(0, MemRights::READ);
             ok!(syscall::delegate_memory(d.pd, range, memory.page(), page(ALIAS)));
         }
-        ok!(d.spawn(other, process::start().priority, reads));
+        ok!(d.spawn(other, crate::runner::priority(), reads));
         check!(wait_for(1, round));
         // SAFETY: as above.
         unsafe { ok!(syscall::revoke_memory(Range::memory(0, MemRights::all()), memory.page())) };
@@ -165,7 +165,7 @@ fn a_timeout_against_a_signal() -> Outcome {
     cell(0).store(ok!(d.semaphore(0)).raw(), Ordering::SeqCst);
     cell(2).store(0, Ordering::SeqCst);
     cell(3).store(0, Ordering::SeqCst);
-    ok!(d.spawn(other, process::start().priority, waits_briefly));
+    ok!(d.spawn(other, crate::runner::priority(), waits_briefly));
     for n in 1..=500 {
         ok!(semaphore(0).up());
         // No signal is lost, whatever it raced with.
@@ -193,7 +193,7 @@ fn many_signals_from_everywhere() -> Outcome {
     let cpus = process::start().cpus;
     for cpu in 0..cpus {
         for _ in 0..2 {
-            ok!(d.spawn(cpu, process::start().priority - 1, signals));
+            ok!(d.spawn(cpu, crate::runner::priority() - 1, signals));
         }
     }
     for _ in 0..u64::from(cpus) * 1000 {

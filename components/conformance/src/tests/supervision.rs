@@ -16,6 +16,7 @@ group!("supervision":
     the_semaphore_must_be_one_to_signal,
     no_thread_is_above_the_ceiling,
     a_ceiling_only_shrinks,
+    nobody_runs_above_the_configured_priority,
 );
 
 extern "sysv64" fn dies(_utcb: u64) -> ! {
@@ -23,7 +24,7 @@ extern "sysv64" fn dies(_utcb: u64) -> ! {
 }
 
 fn dies_in(d: &mut Domain) -> Outcome {
-    ok!(d.spawn(process::start().cpu, process::start().priority, dies));
+    ok!(d.spawn(process::start().cpu, crate::runner::priority(), dies));
     Ok(())
 }
 
@@ -108,5 +109,14 @@ fn a_ceiling_only_shrinks() -> Outcome {
     here.keep(inner.selector());
     same!(priority_in(inner, 10)?, Status::Ok);
     same!(priority_in(inner, 11)?, Status::BadRight);
+    Ok(())
+}
+
+/// The root task's ceiling for this component.
+fn nobody_runs_above_the_configured_priority() -> Outcome {
+    let mut d = own();
+    let ec = ok!(d.thread(process::start().cpu, 0, super::never));
+    refused!(d.start(ec, process::start().priority + 1), BadRight);
+    ok!(d.start(ec, 1));
     Ok(())
 }

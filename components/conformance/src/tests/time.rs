@@ -2,13 +2,11 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use ipc::cap::Selector;
-use sysroot::cap::{Cap, Sc};
 use sysroot::{process, syscall, time};
 
 use crate::check::Outcome;
 use crate::domain::own;
-use crate::runner::group;
+use crate::runner::{group, own_sc};
 
 group!("time":
     deadlines_are_kept,
@@ -67,7 +65,7 @@ fn many_deadlines_at_once() -> Outcome {
     COUNT.store(0, Ordering::SeqCst);
     DONE.store(0, Ordering::SeqCst);
     for _ in 0..8 {
-        ok!(d.spawn(process::start().cpu, process::start().priority, sleeper));
+        ok!(d.spawn(process::start().cpu, crate::runner::priority(), sleeper));
     }
     eventually!(DONE.load(Ordering::SeqCst) == 8);
     Ok(())
@@ -82,10 +80,6 @@ fn a_signal_beats_the_deadline() -> Outcome {
     ok!(sm.up());
     same!(ok!(sm.down_until(time::deadline_in_ms(10_000))), 0);
     Ok(())
-}
-
-fn own_sc() -> Cap<Sc> {
-    Cap::new(Selector(process::start().objects.sc.into()))
 }
 
 fn spin_ms(ms: u64) {
@@ -145,7 +139,7 @@ fn equal_priorities_share() -> Outcome {
     again(|| {
         let mut d = own();
         reset();
-        let (cpu, priority) = (process::start().cpu, process::start().priority - 1);
+        let (cpu, priority) = (process::start().cpu, crate::runner::priority() - 1);
         ok!(d.spawn(cpu, priority, worker_0));
         ok!(d.spawn(cpu, priority, worker_1));
         time::sleep_ms(200);
@@ -163,7 +157,7 @@ fn a_higher_priority_is_never_kept_waiting() -> Outcome {
     again(|| {
         let mut d = own();
         reset();
-        ok!(d.spawn(process::start().cpu, process::start().priority - 1, worker_0));
+        ok!(d.spawn(process::start().cpu, crate::runner::priority() - 1, worker_0));
         // This thread is higher: it gets the CPU back at its deadline, while the other computes.
         // Well before the budget of the other ends, most of the time: the emulator stutters.
         let mut early = 0;
@@ -183,7 +177,7 @@ fn a_higher_priority_is_never_kept_waiting() -> Outcome {
 fn a_lower_priority_does_not_run() -> Outcome {
     let mut d = own();
     reset();
-    ok!(d.spawn(process::start().cpu, process::start().priority - 1, worker_0));
+    ok!(d.spawn(process::start().cpu, crate::runner::priority() - 1, worker_0));
     spin_ms(50);
     let none = counters()[0];
     STOP.store(true, Ordering::SeqCst);

@@ -52,7 +52,8 @@ fn record(on: bool) -> core::result::Result<u64, Failure> {
     Ok(ring()?.head.load(Acquire))
 }
 
-fn counter(which: Counter) -> core::result::Result<u64, Failure> {
+/// A counter of CPU 0.
+pub(super) fn counter(which: Counter) -> core::result::Result<u64, Failure> {
     Ok(ring()?.counter(which).map_or(0, |c| c.load(SeqCst)))
 }
 
@@ -127,7 +128,7 @@ fn interrupts_and_switches_are_recorded() -> Outcome {
         Ok(())
     })?;
     check!(of(&records, Kind::Interrupt).any(|(vector, _)| (32..256).contains(&vector)));
-    let priority = u64::from(process::start().priority);
+    let priority = u64::from(crate::runner::priority());
     check!(of(&records, Kind::Switch).any(|(_, with)| with == priority));
     Ok(())
 }

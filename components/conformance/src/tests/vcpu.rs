@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering::SeqCst;
 use ipc::cap::{MemRights, Range, Rights};
 use ipc::event::Exit;
 use ipc::exit::{Io, MemoryAccess};
-use ipc::state::{Inject, Mtd, State};
+use ipc::state::{Activity, Inject, Mtd, State};
 use sysroot::cap::{Cap, Guest};
 use sysroot::{process, selector, syscall, time, utcb};
 
@@ -42,6 +42,7 @@ group!("vcpu":
     destroyed_while_it_runs,
     destroyed_while_it_runs_elsewhere,
     a_vcpu_elsewhere,
+    state_of_vcpus_elsewhere,
 );
 
 fn cpu() -> u16 {
@@ -233,6 +234,17 @@ fn each_group_that_makes_no_sense_is_named() -> Outcome {
         go_on_with(&machine, mtd, spoil)?;
         same!(MONITOR.exit(1), (Some(Exit::EntryFailed), u64::MAX, mtd.bits()));
     }
+    // An event beside it is judged by itself: real mode has no error codes.
+    // SAFETY: no reference into the state area is held.
+    unsafe { ok!(syscall::get_state(machine.vcpu, Mtd::all())) };
+    utcb::with_state(|s| {
+        s.cr0 = u64::MAX;
+        s.inject = Inject::exception(13, Some(0)).0;
+    });
+    MONITOR.count.store(0, SeqCst);
+    ok!(syscall::set_state(machine.vcpu, Mtd::CR | Mtd::INJECT));
+    same!(MONITOR.exit(0), (Some(Exit::EntryFailed), u64::MAX, Mtd::CR.bits()));
+    same!(MONITOR.exit(1), (Some(Exit::EntryFailed), u64::MAX, Mtd::INJECT.bits()));
     // Nothing of it has changed anything: the second HLT is next.
     go_on_with(&machine, Mtd::empty(), |_| {})?;
     same!(MONITOR.exit(1).0, Some(Exit::Hlt));
@@ -449,10 +461,10 @@ fn revoked_memory_is_gone_for_the_guest() -> Outcome {
 }
 
 /// A guest that never stops by itself, at a lower priority than this thread.
-fn endless(cpu: u16) -> core::result::Result<Machine, Failure> {
+pub(super) fn endless(cpu: u16) -> core::result::Result<Machine, Failure> {
     let mut machine = Machine::new(cpu, 0x280)?;
     let at = selector::alloc()?;
-    let priority = process::start().priority - 1;
+    let priority = crate::runner::priority() - 1;
     let budget = sysroot::thread::default_budget();
     syscall::create_sc(at, process::pd(), machine.vcpu, priority, budget)?;
     machine.domain.keep(at);
@@ -479,13 +491,55 @@ fn destroyed_while_it_runs_elsewhere() -> Outcome {
     Ok(())
 }
 
+/// A guest that runs on another CPU, and one there that does not: neither disturbs the other.
+fn state_of_vcpus_elsewhere() -> Outcome {
+    let other = other_cpu().ok_or(Failure::Skip("one CPU"))?;
+    let running = endless(other)?;
+    let fresh = Machine::new(other, 0x380)?;
+    let get = |machine: &Machine| -> ipc::status::Result<(u64, u64, u64)> {
+        // SAFETY: no reference into the state area is held.
+        unsafe { syscall::get_state(machine.vcpu, Mtd::all()) }?;
+        Ok(utcb::with_state(|s| (s.rip, s.rbx, s.dr[0])))
+    };
+    for n in 0..300 {
+        let (rip, rbx, dr0) = get(&running)?;
+        check!((CODE + 0x280..CODE + 0x290).contains(&rip));
+        check!(n == 0 || (rbx, dr0) == (0x5555 + n - 1, n - 1));
+        utcb::with_state(|s| (s.rbx, s.dr[0]) = (0x5555 + n, n));
+        ok!(syscall::set_state(running.vcpu, Mtd::GPR_ACDB | Mtd::DR));
+        let (rip, rbx, dr0) = get(&fresh)?;
+        check!(rip == 0xfff0 && (n == 0 || (rbx, dr0) == (n - 1, 0)));
+        utcb::with_state(|s| s.rbx = n);
+        ok!(syscall::set_state(fresh.vcpu, Mtd::GPR_ACDB));
+    }
+    let turns = running.word(RESULT);
+    eventually!(running.word(RESULT) != turns);
+    // Elsewhere in its program, where it halts.
+    utcb::with_state(|s| s.rip = CODE + 0x380);
+    ok!(syscall::set_state(running.vcpu, Mtd::RIP));
+    eventually!(MONITOR.exit(0).0 == Some(Exit::Hlt));
+    // What is no longer halted runs on.
+    eventually!({
+        // SAFETY: as above.
+        unsafe { ok!(syscall::get_state(running.vcpu, Mtd::ACTIVITY | Mtd::RIP)) };
+        utcb::with_state(|s| s.activity) & Activity::HALTED.bits() != 0
+    });
+    utcb::with_state(|s| (s.rip, s.activity) = (CODE + 0x280, 0));
+    let turns = running.word(RESULT);
+    ok!(syscall::set_state(running.vcpu, Mtd::ACTIVITY | Mtd::RIP));
+    eventually!(running.word(RESULT) != turns);
+    Ok(())
+}
+
 fn a_vcpu_elsewhere() -> Outcome {
     let other = other_cpu().ok_or(Failure::Skip("one CPU"))?;
     let mut machine = Machine::new(other, 0x380)?;
     ok!(machine.start());
     eventually!(MONITOR.count.load(SeqCst) > 1);
     same!(MONITOR.exit(1).0, Some(Exit::Hlt));
-    refused!(syscall::set_state(machine.vcpu, Mtd::RIP), BadCpu);
+    // SAFETY: no reference into the state area is held.
+    unsafe { ok!(syscall::get_state(machine.vcpu, Mtd::RIP)) };
+    same!(utcb::with_state(|s| s.rip), CODE + 0x380 + 5);
     // A guest in a loop is recalled from here.
     for n in 2..20 {
         ok!(syscall::recall(machine.vcpu));

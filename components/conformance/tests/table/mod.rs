@@ -88,7 +88,6 @@ pub(super) const SHOWN: &[(&str, &str, &str)] = &[
     ("CtrlEc", "BadCap", "basic::objects_of_another_type"),
     ("CtrlEc", "BadRight", "object::rights_to_bind"),
     ("CtrlEc", "BadParam", "object::unknown_operations"),
-    ("CtrlEc", "BadCpu", "vcpu::a_vcpu_elsewhere"),
     ("CtrlEc", "BadState", "object::dead_contexts_take_nothing_more"),
     ("CtrlSc", "Ok", "time::consumed_time_grows_with_work_and_not_with_waiting"),
     ("CtrlSc", "BadCap", "basic::objects_of_another_type"),

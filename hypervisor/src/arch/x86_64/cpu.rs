@@ -6,6 +6,7 @@ use crate::num::u64_of;
 use raw_cpuid::CpuId;
 use spin::Once;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
+use x86_64::registers::debug::{Dr7, Dr7Value};
 
 /// Features that the kernel asks for later than at its start; the same on every CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,6 +84,7 @@ pub unsafe fn init(cpu: usize) {
     let cr0 = Cr0Flags::PAGING
         | Cr0Flags::PROTECTED_MODE_ENABLE
         | Cr0Flags::WRITE_PROTECT
+        | Cr0Flags::ALIGNMENT_MASK
         | Cr0Flags::NUMERIC_ERROR
         | Cr0Flags::EXTENSION_TYPE
         | Cr0Flags::MONITOR_COPROCESSOR
@@ -95,6 +97,8 @@ pub unsafe fn init(cpu: usize) {
         if cr4.contains(Cr4Flags::PCID) {
             tlb::use_pcids();
         }
+        // Whatever firmware has left there: a debug exception has no stack of its own.
+        Dr7::write(Dr7Value::from_bits_truncate(0));
         msr::write(msr::PAT, PAGE_ATTRIBUTES);
         descriptors::load(cpu);
         msr::write(msr::STAR, STAR);

@@ -12,6 +12,7 @@ pub const MAX_IOAPICS: usize = 8;
 const VERSION: u32 = 1;
 const TABLE: u32 = 0x10;
 const MASKED: u32 = 1 << 16;
+const VECTOR: u32 = 0xff;
 
 /// An I/O APIC as ACPI describes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,12 +70,18 @@ pub fn route(gsi: u32, vector: u8, apic_id: u32, flags: u32) {
     });
 }
 
-/// Masks or unmasks a GSI.
+/// Masks or unmasks a GSI. One that [`release`] masked stays so, whoever comes too late.
 pub fn set_masked(gsi: u32, masked: bool) {
     with_pin(gsi, |ioapic, entry| {
         let low = ioapic.read(entry) & !MASKED;
-        ioapic.write(entry, if masked { low | MASKED } else { low });
+        let free = low & VECTOR == 0;
+        ioapic.write(entry, if masked || free { low | MASKED } else { low });
     });
+}
+
+/// Masks a GSI until it is routed again.
+pub fn release(gsi: u32) {
+    with_pin(gsi, |ioapic, entry| ioapic.write(entry, MASKED));
 }
 
 fn with_pin(gsi: u32, work: impl FnOnce(&mut IoApic, u32)) {

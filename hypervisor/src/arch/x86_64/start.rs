@@ -70,12 +70,12 @@ start_here:
     mov eax, 0x80000000
     cpuid
     cmp eax, 0x80000001
-    jb boot_fail
+    jb boot_unable
     mov eax, 0x80000001
     cpuid
     and edx, (1 << 29) | (1 << 20)
     cmp edx, (1 << 29) | (1 << 20)
-    jne boot_fail
+    jne boot_unable
 
     # First 4 GiB one to one, then 16 MiB of image, in 2 MiB pages.
     lea edi, [ebp + boot_pd - IMAGE_BASE]
@@ -124,10 +124,22 @@ fill:
     loop fill
     ret
 
+boot_unable:
+    lea esi, [ebp + boot_message - IMAGE_BASE]
+boot_say:
+    mov dx, 0x3fd                               # the first serial port, once it is ready
+    in al, dx
+    test al, 0x20
+    jz boot_say
+    mov dx, 0x3f8
+    outsb
+    cmp byte ptr [esi], 0
+    jne boot_say
 boot_fail:
-    cli
     hlt
     jmp boot_fail
+boot_message:
+    .asciz "Portico cannot start: the processor has no 64-bit mode, or no NX\r\n"
 
 .code64
 start64:

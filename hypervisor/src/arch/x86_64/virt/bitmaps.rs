@@ -45,13 +45,11 @@ pub(super) fn fill_msr(bitmap: &mut [u8], place: Place) {
 /// # Safety
 /// The pages begin runs of the platform's sizes that nobody else refers to.
 pub(super) unsafe fn fill(io: Page, msr: Page, place: Place) {
-    const fn bytes(order: u8) -> usize {
-        4096 << order
-    }
     // SAFETY: the caller gives the memory.
-    unsafe {
-        core::slice::from_raw_parts_mut(io.ptr().as_ptr(), bytes(Platform::IO_ORDER)).fill(0xff);
-        let msr = core::slice::from_raw_parts_mut(msr.ptr().as_ptr(), bytes(Platform::MSR_ORDER));
-        fill_msr(msr, place);
-    }
+    let [io, msr] = unsafe {
+        [(io, Platform::IO_ORDER), (msr, Platform::MSR_ORDER)]
+            .map(|(run, order)| core::slice::from_raw_parts_mut(run.ptr().as_ptr(), 4096 << order))
+    };
+    io.fill(0xff);
+    fill_msr(msr, place);
 }

@@ -36,8 +36,6 @@ pub(super) struct Common {
     pub(super) halted: bool,
     /// Groups that a VMM filled with values that are not allowed.
     pub(super) refused: Mtd,
-    /// The kernel refused the last entry: the processor has not seen the state.
-    intact: bool,
     pub(super) deadline: u64,
     pub(super) xcr0: u64,
     pub(super) tsc_aux: u64,
@@ -80,7 +78,9 @@ impl Common {
         space: impl Fn() -> u64,
         mut pause: impl FnMut() -> Option<T>,
     ) -> Result<Exit, T> {
-        if let Some(exit) = self.refuse(vcpu) {
+        if (self.unchecked || !self.refused.is_empty())
+            && let Some(exit) = self.check(vcpu)
+        {
             return Ok(exit);
         }
         vcpu.resume(cpu);
@@ -98,30 +98,23 @@ impl Common {
         left
     }
 
-    /// The exit of an entry that the kernel refuses by itself: whether it does.
-    #[inline(always)]
-    fn refuse<B: Backend>(&mut self, vcpu: &B) -> Option<Exit> {
-        if self.refused.is_empty() && !self.unchecked {
-            return None;
-        }
-        self.check(vcpu)
-    }
-
+    /// Whether the kernel refuses the entry by itself: what a VMM has set is not allowed.
     #[inline(never)]
     fn check<B: Backend>(&mut self, vcpu: &B) -> Option<Exit> {
-        let (groups, event) = (core::mem::take(&mut self.refused), self.inject.event());
-        let unchecked = core::mem::take(&mut self.unchecked) && event.is_valid();
-        let (groups, event) = if !groups.is_empty() {
-            (groups, 0)
-        } else if unchecked && !allow::event(event, &Mode::of(vcpu), vcpu.blocking()) {
-            self.set_event(Inject::NONE);
-            (Mtd::INJECT, event.0)
-        } else {
-            return None;
-        };
-        self.intact = true;
-        self.exit = ExitInfo { qualification: [u64::MAX, groups.bits(), event], length: 0 };
-        Some(Exit::EntryFailed)
+        let (mut groups, mut event) = (core::mem::take(&mut self.refused), Inject::NONE);
+        if groups.is_empty() {
+            self.unchecked = false;
+            event = self.inject.event();
+            if event.is_valid() && !allow::event(event, &Mode::of(vcpu), vcpu.blocking()) {
+                self.set_event(Inject::NONE);
+                groups = Mtd::INJECT;
+            }
+        }
+        (!groups.is_empty()).then(|| {
+            let qualification = [u64::MAX, groups.bits(), event.0];
+            self.exit = ExitInfo { qualification, length: 0 };
+            Exit::EntryFailed
+        })
     }
 }
 
@@ -185,7 +178,6 @@ impl Guest {
             unchecked: false,
             halted: false,
             refused: Mtd::empty(),
-            intact: false,
             deadline: 0,
             xcr0: 1,
             tsc_aux: 0,
@@ -279,7 +271,8 @@ impl Guest {
     /// host's state in place of the guest's, which is reset. The vCPU is not attached any more.
     #[cold]
     pub fn recover(&mut self) {
-        if !core::mem::take(&mut self.common.intact) {
+        let [code, groups, _] = self.common.exit.qualification;
+        if code != u64::MAX || groups == 0 {
             let state = UnsafeCell::new(reset::state(self.platform.signature));
             self.load(reset::GROUPS, &state);
         }
@@ -315,35 +308,25 @@ impl Guest {
     }
 
     /// The vCPU leaves the guest for a reason that is not the guest's: nothing qualifies the exit,
-    /// and a halt ends.
-    pub fn stop(&mut self) {
+    /// and a halt ends. With `passed` there is no deadline until the VMM sets another.
+    pub fn stop(&mut self, passed: bool) {
         self.common.exit = ExitInfo::default();
         self.common.halted = false;
+        self.common.deadline *= u64::from(!passed);
     }
 
-    /// Whether the guest waits for [`Self::stop`] or for new state.
+    /// Whether the guest waits for [`Self::stop`] or for new state; and the TSC value at which the
+    /// vCPU is to exit with [`Exit::Deadline`], 0 for none.
     #[inline]
     #[must_use]
-    pub const fn is_halted(&self) -> bool {
-        self.common.halted
+    pub const fn waits(&self) -> (bool, u64) {
+        (self.common.halted, self.common.deadline)
     }
 
     /// The groups that the next run would name.
     #[cfg(test)]
     pub(super) const fn refused(&self) -> Mtd {
         self.common.refused
-    }
-
-    /// TSC value at which the vCPU is to exit with [`Exit::Deadline`]; 0 for none.
-    #[inline]
-    #[must_use]
-    pub const fn deadline(&self) -> u64 {
-        self.common.deadline
-    }
-
-    /// The deadline has passed: there is none until the VMM sets another.
-    pub const fn clear_deadline(&mut self) {
-        self.common.deadline = 0;
     }
 }
 

@@ -75,7 +75,6 @@ pub(super) trait Backend {
 
     /// Makes the vCPU accessible; it is this CPU's, or has never been attached. Called before the
     /// accessors below.
-    #[inline(always)]
     fn select(&self) {}
     /// Reads a register.
     fn get(&self, reg: Reg) -> u64;
@@ -94,21 +93,16 @@ pub(super) trait Backend {
     /// The guest's address translation has changed by more than its own instructions.
     fn flush(&mut self);
     /// The guest will run on this CPU: remembers what of the host an entry overwrites.
-    #[inline(always)]
     fn attach(&mut self, _cpu: &mut Self::Cpu) {}
     /// The reverse.
-    #[inline(always)]
     fn detach(&mut self) {}
     /// The guest is about to run: puts into the CPU what cannot be there while anything else runs.
-    #[inline(always)]
     fn resume(&mut self, _cpu: &mut Self::Cpu) {}
     /// The reverse.
-    #[inline(always)]
     fn park(&mut self, _cpu: &mut Self::Cpu) {}
     /// One entry and exit. `space` is the flush generation of the guest's memory.
     fn run(&mut self, common: &mut Common, cpu: &mut Self::Cpu, space: u64) -> Outcome;
     /// Takes what this CPU holds of the vCPU out of it.
-    #[inline(always)]
     fn retire(&mut self) {}
     /// Qualification of the exit that was [`Exit::Io`] or [`Exit::Memory`]; raw for any other.
     fn describe(&self, exit: Exit) -> [u64; 3];

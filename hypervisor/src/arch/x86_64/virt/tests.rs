@@ -267,21 +267,21 @@ fn an_event_or_a_recall_ends_a_halt() {
         let mut s = State::new();
         s.activity = Activity::HALTED.bits();
         g.load(Mtd::ACTIVITY, &UnsafeCell::new(s.clone()));
-        assert!(g.is_halted());
+        assert!(g.waits().0);
         s.inject = Inject::NONE.with_interrupt_window().0;
         g.load(Mtd::INJECT, &UnsafeCell::new(s.clone()));
-        assert!(g.is_halted());
+        assert!(g.waits().0);
         s.inject = Inject::interrupt(0x30).0;
         g.load(Mtd::INJECT | Mtd::ACTIVITY, &UnsafeCell::new(s.clone()));
-        assert!(!g.is_halted());
+        assert!(!g.waits().0);
         // It is still to be delivered.
         g.load(Mtd::ACTIVITY, &UnsafeCell::new(s.clone()));
-        assert!(!g.is_halted());
+        assert!(!g.waits().0);
         s.inject = 0;
         g.load(Mtd::INJECT | Mtd::ACTIVITY, &UnsafeCell::new(s.clone()));
-        assert!(g.is_halted());
-        g.stop();
-        assert!(!g.is_halted());
+        assert!(g.waits().0);
+        g.stop(false);
+        assert!(!g.waits().0);
     }
 }
 

@@ -19,7 +19,7 @@ use x86_64::registers::control::{Cr4, Cr4Flags};
 
 use super::tag::Tags;
 use super::{Page, Platform, SWITCHED_OFF, Unavailable};
-use crate::arch::{msr, percpu};
+use crate::arch::msr;
 
 pub(super) use caps::Caps;
 pub(super) use vcpu::Vcpu;
@@ -39,7 +39,6 @@ pub(super) fn is_present() -> bool {
 /// What a CPU keeps for its guests.
 pub(super) struct Cpu {
     tags: Tags,
-    number: usize,
     /// Virtual-APIC page of the guest that is attached, of which only the task priority is in use.
     apic: Page,
     /// The host's values of [`SWITCHED`].
@@ -74,9 +73,8 @@ impl Cpu {
         if !begun {
             return Err(SWITCHED_OFF);
         }
-        let number = percpu::this().sched.id.into();
         let tags = Tags::new(region.phys(), 1 << 16);
-        Ok(Self { tags, number, apic, switched })
+        Ok(Self { tags, apic, switched })
     }
 
     /// Task priority of the attached guest, as CR8 has it in its upper half.

@@ -185,21 +185,17 @@ impl Vcpu {
     fn set_switched(&mut self, common: &mut Common) -> Meaning {
         let register = low32(common.gprs.rcx);
         let value = u64::from(low32(common.gprs.rax)) | common.gprs.rdx << 32;
-        let legal = match register {
-            msr::LSTAR => self.limits.canonical(value),
-            msr::SFMASK => value >> 32 == 0,
-            _ => true,
+        let (reg, legal) = match register {
+            msr::STAR => (Reg::Star, true),
+            msr::LSTAR => (Reg::Lstar, self.limits.canonical(value)),
+            _ => (Reg::Fmask, value >> 32 == 0),
         };
         if !legal {
             return self.refuse(common);
         }
         // SAFETY: the value is legal; `park` puts the host's back.
         unsafe { msr::write(register, value) };
-        for (own, switched) in self.own.iter_mut().zip(SWITCHED) {
-            if switched == register {
-                *own = value;
-            }
-        }
+        self.set(reg, value);
         let next = self.get(Reg::Rip).wrapping_add(self.read(field::LENGTH));
         set_rip(self, next, self.get(Reg::Rflags));
         Meaning::Own

@@ -13,7 +13,7 @@ use super::super::tag::Tag;
 use super::super::{Outcome, Page, Platform};
 use super::vmcs::{self, blocking, entry, field, processor, secondary};
 use super::{ATTACHED, Caps, Cpu, SWITCHED, enter, exit, instr};
-use crate::arch::layout::{in_window, window};
+use crate::arch::layout::window;
 use crate::arch::{descriptors, msr, percpu, tsc};
 use crate::num::{low8, low16, low32, u64_of};
 
@@ -49,7 +49,7 @@ pub(in super::super) struct Vcpu {
     cr4: Shared,
     /// Registers that the control structure has no place for: those of [`SWITCHED`], and, while they
     /// are not in the CPU, those of [`ATTACHED`], CR2, CR8, DR6.
-    pub(super) own: [u64; 8],
+    own: [u64; 8],
     pub(super) limits: &'static Limits,
     /// What the control structure holds as the host's CR3.
     host_cr3: u64,
@@ -163,6 +163,7 @@ impl Vcpu {
         unsafe { copy.write_bytes(0, 1) };
         // SAFETY: every 64-bit processor has the registers.
         let (pat, efer) = unsafe { (msr::read(msr::PAT), msr::read(msr::EFER)) };
+        let base = u64_of(core::ptr::from_ref(percpu::this()).addr());
         for (field, value) in [
             (field::VIRTUAL_APIC, cpu.apic.phys()),
             // A millisecond, from each entry on. Interrupts end guest mode by themselves, but Bochs
@@ -176,8 +177,8 @@ impl Vcpu {
             // The FPU is the guest's whenever it runs.
             (field::HOST_CR0, Cr0::read_raw()),
             (field::HOST_CR4, Cr4::read_raw()),
-            (field::HOST_GS_BASE, in_window(cpu.number, window::PERCPU)),
-            (field::HOST_TR_BASE, in_window(cpu.number, window::TSS)),
+            (field::HOST_GS_BASE, base),
+            (field::HOST_TR_BASE, base + (window::TSS - window::PERCPU)),
             (field::HOST_GDTR_BASE, sgdt().base.as_u64()),
             (field::HOST_IDTR_BASE, sidt().base.as_u64()),
             (field::HOST_RIP, u64_of(enter::exited as *const () as usize)),
