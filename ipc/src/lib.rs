@@ -11,6 +11,7 @@
 //! | [`utcb`] | the message buffer of an execution context |
 //! | [`event`] | event numbers of host execution contexts and of vCPUs |
 //! | [`state`] | architectural state in the UTCB and the MTD that selects groups of it |
+//! | [`guest`] | what a guest can ask its VMM |
 //! | [`exit`] | qualification of a vCPU exit in its vendor-neutral form |
 //! | [`info`] | the information page that the root task finds at start |
 //! | [`trace`] | counters and records of what each CPU does |
@@ -23,6 +24,7 @@ mod number;
 pub mod cap;
 pub mod event;
 pub mod exit;
+pub mod guest;
 pub mod info;
 pub mod proto;
 pub mod state;

@@ -5,7 +5,7 @@ use virtio::chain::Cursor;
 use virtio::ram::Ram;
 
 use crate::SECTOR;
-use crate::medium::{Medium, Remote, Tag};
+use crate::medium::{Medium, Remote, Sink, Source, Tag};
 use crate::overlay::{Overlay, Place};
 use crate::request::{Extent, Limits, SERIAL, Status};
 
@@ -72,7 +72,7 @@ impl Disk {
     ) -> Piece {
         match medium {
             Medium::Memory(bytes) => self.deliver(ram, to, piece, |sector, count| {
-                slice(bytes, self.part.sector + sector, count)
+                part(Source::Bytes(bytes), self.part.sector + sector, count)
             }),
             Medium::Remote(disk) => {
                 let all_new = self.overlay.as_ref().is_some_and(|o| is_new(o, piece));
@@ -85,8 +85,14 @@ impl Disk {
     }
 
     /// Delivers a piece that a remote medium has read.
-    pub fn arrived(&self, ram: &Ram, to: &mut Cursor<'_>, piece: Extent, data: &[u8]) -> Piece {
-        self.deliver(ram, to, piece, |sector, count| slice(data, sector - piece.sector, count))
+    pub fn arrived(
+        &self,
+        ram: &Ram,
+        to: &mut Cursor<'_>,
+        piece: Extent,
+        data: Source<'_>,
+    ) -> Piece {
+        self.deliver(ram, to, piece, |sector, count| part(data, sector - piece.sector, count))
     }
 
     /// Copies a piece to the guest: from the overlay what is new, from the medium the rest.
@@ -95,7 +101,7 @@ impl Disk {
         ram: &Ram,
         to: &mut Cursor<'_>,
         piece: Extent,
-        medium: impl Fn(u64, u64) -> Option<&'b [u8]>,
+        medium: impl Fn(u64, u64) -> Option<Source<'b>>,
     ) -> Piece {
         let (mut sector, mut left) = (piece.sector, piece.count);
         while left > 0 {
@@ -105,7 +111,8 @@ impl Disk {
                 Some((_, (Place::Medium, n))) => (copy_out(ram, to, medium(sector, n)), n),
                 Some((_, (Place::Zero, n))) => (to.take(n * SECTOR).fill_zero(ram).is_ok(), n),
                 Some((overlay, (Place::Slot(at), n))) => {
-                    (copy_out(ram, to, overlay.bytes(at, usize_of(n * SECTOR))), n)
+                    let bytes = overlay.bytes(at, usize_of(n * SECTOR)).map(Source::Bytes);
+                    (copy_out(ram, to, bytes), n)
                 }
             };
             if !outcome {
@@ -130,16 +137,20 @@ impl Disk {
             return Piece::Failed;
         }
         let mut failed = false;
-        let mut fill = |to: &mut [u8]| failed |= from.read(ram, to) != Ok(to.len());
+        let mut fill = |to: Sink<'_>| failed |= !to.fill(ram, from);
         let first = self.part.sector + piece.sector;
         let outcome = match (&mut self.overlay, medium) {
-            (Some(overlay), _) => match overlay.write(piece.sector, piece.count, fill) {
-                Ok(()) => Piece::Done,
-                Err(_) => Piece::Failed,
-            },
+            (Some(overlay), _) => {
+                match overlay
+                    .write(piece.sector, piece.count, |to: &mut [u8]| fill(Sink::Bytes(to)))
+                {
+                    Ok(()) => Piece::Done,
+                    Err(_) => Piece::Failed,
+                }
+            }
             (None, Medium::Memory(bytes)) => match slice_mut(bytes, first, piece.count) {
                 Some(to) => {
-                    fill(to);
+                    fill(Sink::Bytes(to));
                     Piece::Done
                 }
                 None => Piece::Failed,
@@ -168,7 +179,9 @@ impl Disk {
                 None => Piece::Failed,
             },
             (None, Medium::Remote(disk)) => {
-                started(disk.write(tag, first, piece.count, &mut |to| to.fill(0)))
+                let mut cleared = true;
+                let begun = disk.write(tag, first, piece.count, &mut |to| cleared &= to.clear());
+                if cleared { started(begun) } else { Piece::Failed }
             }
         }
     }
@@ -210,8 +223,8 @@ fn is_new(overlay: &Overlay<'_>, piece: Extent) -> bool {
     true
 }
 
-fn copy_out(ram: &Ram, to: &mut Cursor<'_>, from: Option<&[u8]>) -> bool {
-    from.is_some_and(|bytes| to.write(ram, bytes) == Ok(bytes.len()))
+fn copy_out(ram: &Ram, to: &mut Cursor<'_>, from: Option<Source<'_>>) -> bool {
+    from.is_some_and(|bytes| bytes.deliver(ram, to))
 }
 
 fn range(sector: u64, count: u64) -> Option<core::ops::Range<usize>> {
@@ -219,8 +232,9 @@ fn range(sector: u64, count: u64) -> Option<core::ops::Range<usize>> {
     Some(start..start.checked_add(usize::try_from(count.checked_mul(SECTOR)?).ok()?)?)
 }
 
-fn slice(bytes: &[u8], sector: u64, count: u64) -> Option<&[u8]> {
-    bytes.get(range(sector, count)?)
+fn part(bytes: Source<'_>, sector: u64, count: u64) -> Option<Source<'_>> {
+    let range = range(sector, count)?;
+    bytes.part(range.start, range.len())
 }
 
 fn slice_mut(bytes: &mut [u8], sector: u64, count: u64) -> Option<&mut [u8]> {

@@ -15,7 +15,7 @@ use virtio::host::ring::{Dma, Ring, Used};
 use virtio::ram::NotRam;
 
 use crate::SECTOR;
-use crate::medium::{Completion, PIECE, Remote, Tag};
+use crate::medium::{Completion, PIECE, Remote, Sink, Source, Tag};
 
 /// Features (virtio 1.2, 5.2.3).
 const RO: u64 = 1 << 5;
@@ -46,7 +46,7 @@ const _: () = assert!(HEADERS + HEADER * (QUEUE as u64) <= DATA);
 struct Op {
     tag: Tag,
     /// Bytes to deliver.
-    reads: u64,
+    reads: u32,
 }
 
 /// A disk of the machine.
@@ -63,7 +63,6 @@ pub struct HostDisk {
     ops: Vec<Option<Op>>,
     /// Flushes of a disk that has nothing to flush.
     idle: VecDeque<Tag>,
-    scratch: Vec<u8>,
 }
 
 impl HostDisk {
@@ -92,7 +91,6 @@ impl HostDisk {
             cached: features & FLUSH != 0,
             ops: alloc::vec![None; slots],
             idle: VecDeque::new(),
-            scratch: alloc::vec![0; usize_of(ROOM)],
         })
     }
 
@@ -127,7 +125,7 @@ impl HostDisk {
             _ => self.ring.add(slot, &[header], &[status])?,
         }
         if let Some(place) = self.ops.get_mut(usize::from(slot)) {
-            *place = Some(Op { tag, reads: if kind == IN { len } else { 0 } });
+            *place = Some(Op { tag, reads: if kind == IN { len32 } else { 0 } });
         }
         if self.ring.should_notify() {
             self.function.notify(0);
@@ -135,16 +133,15 @@ impl HostDisk {
         Ok(())
     }
 
-    /// The next operation that ended: what it was, whether it succeeded, and its data in `scratch`.
-    fn reap(&mut self) -> Option<(Op, bool)> {
+    /// The next operation that ended: what it was, whether it succeeded, and where its data is until
+    /// the slot is used again.
+    fn reap(&mut self) -> Option<(Op, bool, Segment)> {
         let Used { slot, .. } = self.ring.reap()?;
         let op = self.ops.get_mut(usize::from(slot)).and_then(Option::take)?;
         let status = HEADERS + HEADER * u64::from(slot) + 16;
-        let mut ok = self.dma.memory.read_word(status, 1) == Ok(0);
-        if let Some(to) = self.scratch.get_mut(..usize_of(op.reads)) {
-            ok &= self.dma.memory.read(data(slot), to).is_ok();
-        }
-        Some((op, ok))
+        let ok = self.dma.memory.read_word(status, 1) == Ok(0);
+        let data = Segment { gpa: data(slot), len: op.reads };
+        Some((op, ok, data))
     }
 }
 
@@ -167,19 +164,12 @@ impl Remote for HostDisk {
         self.submit(slot, tag, IN, sector, count.min(PIECE) * SECTOR).is_ok()
     }
 
-    fn write(
-        &mut self,
-        tag: Tag,
-        sector: u64,
-        count: u64,
-        fill: &mut dyn FnMut(&mut [u8]),
-    ) -> bool {
+    fn write(&mut self, tag: Tag, sector: u64, count: u64, fill: &mut dyn FnMut(Sink<'_>)) -> bool {
         let Some(slot) = self.slot() else { return false };
         let len = count.min(PIECE) * SECTOR;
-        let Some(bytes) = self.scratch.get_mut(..usize_of(len)) else { return false };
-        fill(bytes);
-        self.dma.memory.write(data(slot), bytes).is_ok()
-            && self.submit(slot, tag, OUT, sector, len).is_ok()
+        let Ok(room) = u32::try_from(len) else { return false };
+        fill(Sink::Memory(&self.dma.memory, Segment { gpa: data(slot), len: room }));
+        self.submit(slot, tag, OUT, sector, len).is_ok()
     }
 
     fn flush(&mut self, tag: Tag) -> bool {
@@ -196,11 +186,11 @@ impl Remote for HostDisk {
     fn finish(&mut self, done: &mut dyn FnMut(Completion<'_>)) -> bool {
         self.function.acknowledge();
         if let Some(tag) = self.idle.pop_front() {
-            done(Completion { tag, ok: true, data: &[] });
+            done(Completion { tag, ok: true, data: Source::Bytes(&[]) });
             return true;
         }
-        let Some((op, ok)) = self.reap() else { return false };
-        let data = self.scratch.get(..usize_of(op.reads)).unwrap_or(&[]);
+        let Some((op, ok, data)) = self.reap() else { return false };
+        let data = Source::Memory(&self.dma.memory, data);
         done(Completion { tag: op.tag, ok, data });
         true
     }
@@ -212,10 +202,9 @@ impl Remote for HostDisk {
         }
         let deadline = time::deadline_in_ms(PATIENCE_MS);
         loop {
-            if let Some((op, ok)) = self.reap() {
-                let from = self.scratch.get(..usize_of(op.reads));
-                let from = from.filter(|from| ok && from.len() == to.len());
-                return from.map(|from| to.copy_from_slice(from)).is_some();
+            if let Some((_, ok, data)) = self.reap() {
+                let whole = u64::from(data.len) == u64_of(to.len());
+                return ok && whole && self.dma.memory.read(data.gpa, to).is_ok();
             }
             if time::now() > deadline {
                 return false;

@@ -2,6 +2,9 @@
 
 use alloc::boxed::Box;
 
+use virtio::chain::{self, Cursor, Segment};
+use virtio::ram::Ram;
+
 /// Most sectors of a piece that a [`Remote`] is asked for.
 pub const PIECE: u64 = 256;
 
@@ -18,6 +21,80 @@ pub struct Tag {
     pub offset: u64,
 }
 
+/// Bytes that were read.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    /// Here.
+    Bytes(&'a [u8]),
+    /// In memory of a device.
+    Memory(&'a Ram, Segment),
+}
+
+impl Source<'_> {
+    /// `len` bytes from `at` on, where there are so many.
+    #[must_use]
+    pub fn part(self, at: usize, len: usize) -> Option<Self> {
+        match self {
+            Self::Bytes(bytes) => Some(Self::Bytes(bytes.get(at..)?.get(..len)?)),
+            Self::Memory(ram, Segment { gpa, len: all }) => {
+                let (at, len) = (u32::try_from(at).ok()?, u32::try_from(len).ok()?);
+                let fits = at.checked_add(len)? <= all;
+                let part = Segment { gpa: gpa + u64::from(at), len };
+                fits.then_some(Self::Memory(ram, part))
+            }
+        }
+    }
+
+    /// Copies it into a guest's memory. Whether there was room for all of it.
+    #[must_use]
+    pub fn deliver(self, ram: &Ram, to: &mut Cursor<'_>) -> bool {
+        match self {
+            Self::Bytes(bytes) => to.write(ram, bytes) == Ok(bytes.len()),
+            Self::Memory(from, segment) => {
+                let segments = [segment];
+                let copied = chain::copy(from, &mut Cursor::new(&segments), ram, to);
+                copied == Ok(segment.len.into())
+            }
+        }
+    }
+}
+
+/// Room for bytes that are to be written.
+#[derive(Debug)]
+pub enum Sink<'a> {
+    /// Here.
+    Bytes(&'a mut [u8]),
+    /// In memory of a device.
+    Memory(&'a Ram, Segment),
+}
+
+impl Sink<'_> {
+    /// Fills it from a guest's memory. Whether there was enough.
+    #[must_use]
+    pub fn fill(self, ram: &Ram, from: &mut Cursor<'_>) -> bool {
+        match self {
+            Self::Bytes(to) => from.read(ram, to) == Ok(to.len()),
+            Self::Memory(to, segment) => {
+                let segments = [segment];
+                let copied = chain::copy(ram, from, to, &mut Cursor::new(&segments));
+                copied == Ok(segment.len.into())
+            }
+        }
+    }
+
+    /// Fills it with zeroes. Whether the memory is there.
+    #[must_use]
+    pub fn clear(self) -> bool {
+        match self {
+            Self::Bytes(to) => {
+                to.fill(0);
+                true
+            }
+            Self::Memory(to, segment) => Cursor::new(&[segment]).fill_zero(to).is_ok(),
+        }
+    }
+}
+
 /// What came of an operation.
 #[derive(Clone, Copy, Debug)]
 pub struct Completion<'a> {
@@ -26,7 +103,7 @@ pub struct Completion<'a> {
     /// Whether it succeeded.
     pub ok: bool,
     /// What was read.
-    pub data: &'a [u8],
+    pub data: Source<'a>,
 }
 
 /// A disk that does several things at a time and answers later.
@@ -43,8 +120,7 @@ pub trait Remote {
 
     /// Starts to write up to [`PIECE`] sectors; `fill` provides them. `false`: it is busy, and
     /// `fill` was not called.
-    fn write(&mut self, tag: Tag, sector: u64, count: u64, fill: &mut dyn FnMut(&mut [u8]))
-    -> bool;
+    fn write(&mut self, tag: Tag, sector: u64, count: u64, fill: &mut dyn FnMut(Sink<'_>)) -> bool;
 
     /// Starts to make permanent what was written. `false`: it is busy.
     fn flush(&mut self, tag: Tag) -> bool;
@@ -108,3 +184,6 @@ impl Medium {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

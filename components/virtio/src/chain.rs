@@ -160,8 +160,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Copies between guests, or within one, through a small buffer: as much as both have. Returns how
-/// many bytes that was.
+/// Copies between guests, or within one: as much as both have. Returns how many bytes that was.
 ///
 /// # Errors
 /// As [`Cursor::read`].
@@ -171,14 +170,14 @@ pub fn copy(
     to_ram: &Ram,
     to: &mut Cursor<'_>,
 ) -> Result<u64, NotRam> {
-    let mut buffer = [0; 2048];
     let mut done = 0;
-    loop {
-        let count = usize_of(from.left().min(to.left()).min(u64_of(buffer.len())));
-        let Some(part) = buffer.get_mut(..count).filter(|p| !p.is_empty()) else { break };
-        from.read(from_ram, part)?;
-        to.write(to_ram, part)?;
-        done += u64_of(count);
+    // Each piece ends where one of them does.
+    while let Some(room) = { *to }.piece(from.left())
+        && let Some(source) = from.piece(room.len.into())
+        && let Some(place) = to.piece(source.len.into())
+    {
+        from_ram.copy(source.gpa, to_ram, place.gpa, source.len.into())?;
+        done += u64::from(source.len);
     }
     Ok(done)
 }

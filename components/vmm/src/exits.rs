@@ -10,7 +10,7 @@ use ipc::state::Mtd;
 
 use crate::cpu::{self, CR0_PG, CR4_OSXSAVE, EFER_LMA, EFER_LME, RFLAGS_IF};
 use crate::num::{high32, low32};
-use crate::policy::cpuid::{View, is_valid_xcr0};
+use crate::policy::cpuid::{Registers, View, is_valid_xcr0};
 use crate::report::{GuestFault, Stop};
 use crate::vcpu::{EVERYTHING, Handling, Run};
 
@@ -91,6 +91,9 @@ pub(crate) fn dispatch(h: &mut Handling<'_, '_>, exit: Exit) -> Result<bool, Sto
 impl Handling<'_, '_> {
     fn cpuid(&mut self) -> Result<(), Stop> {
         let (leaf, sub) = (low32(self.state.rax), low32(self.state.rcx));
+        if let Some(counted) = self.vm.counted(leaf, sub) {
+            return self.cpuid_is(counted);
+        }
         // Only leaf 1 shows CR4.
         let osxsave = leaf == 1 && {
             self.need(Mtd::CR)?;
@@ -102,7 +105,11 @@ impl Handling<'_, '_> {
             xcr0: self.cpu.xcr0,
             apic: self.cpu.lapic.address().enabled,
         };
-        let [a, b, c, d] = self.vm.cpuid().read(leaf, sub, &view).map(u64::from);
+        self.cpuid_is(self.vm.cpuid().read(leaf, sub, &view))
+    }
+
+    fn cpuid_is(&mut self, registers: Registers) -> Result<(), Stop> {
+        let [a, b, c, d] = registers.map(u64::from);
         (self.state.rax, self.state.rbx, self.state.rcx, self.state.rdx) = (a, b, c, d);
         self.reply |= Mtd::GPR_ACDB;
         self.advance(2)

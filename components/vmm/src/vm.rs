@@ -23,6 +23,7 @@ use crate::devices::virtio::slot::Slot;
 use crate::devices::virtio::{Link, MAX_DEVICES};
 use crate::host::Host;
 use crate::memory::Ram;
+use crate::num::{high32, low32};
 use crate::policy::cpuid;
 use crate::report::VmmError;
 
@@ -268,6 +269,24 @@ impl<'a> Vm<'a> {
         if let Some(counter) = self.counters.get(usize::from(exit.number())) {
             // Statistics order nothing.
             counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What CPUID shows of the exits so far; `None` for other leaves.
+    #[must_use]
+    pub fn counted(&self, leaf: u32, sub: u32) -> Option<cpuid::Registers> {
+        use ipc::guest::{EXITS, LEAF, SIGNATURE};
+        match leaf {
+            LEAF => {
+                let [b, c, d] = SIGNATURE;
+                Some([EXITS, b, c, d])
+            }
+            EXITS => {
+                let counter = usize::try_from(sub).ok().and_then(|n| self.counters.get(n));
+                let count = counter.map_or(0, |counter| counter.load(Ordering::Relaxed));
+                Some([low32(count), high32(count), 0, 0])
+            }
+            _ => None,
         }
     }
 

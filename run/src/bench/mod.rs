@@ -2,6 +2,7 @@
 
 mod aims;
 mod calls;
+mod devices;
 mod guest_boot;
 mod intel;
 mod kernel;
@@ -42,6 +43,7 @@ const BENCHMARKS: &[Benchmark] = &[
     ("kernel", kernel::run),
     ("exits", exits),
     ("guest-boot", guest_boot::run),
+    ("devices", devices::run),
 ];
 
 /// What the benchmarks work with.
@@ -95,12 +97,15 @@ fn exits(bench: &Bench) -> Result<Vec<Figure>> {
 
 /// The figures, with our aims and the figures of others beside them, where there are some.
 fn table(figures: &[Figure]) -> String {
-    let peers = |a: &aims::Aim| [a.most, a.nova, a.hedron, a.sel4];
+    let number = |n: Option<u32>| n.map_or(String::new(), |n| n.to_string());
+    let beside = |a: &aims::Aim| {
+        let bound = a.bound.map_or(String::new(), |b| b.to_string());
+        [bound, number(a.nova), number(a.hedron), number(a.sel4)]
+    };
     let mut rows =
         vec![["name", "value", "unit", "aim", "NOVA", "Hedron", "seL4"].map(str::to_owned)];
     for figure in figures {
-        let others = aims::of(&figure.name).map_or([None; 4], peers);
-        let [aim, nova, hedron, sel4] = others.map(|n| n.map_or(String::new(), |n| n.to_string()));
+        let [aim, nova, hedron, sel4] = aims::of(&figure.name).map(beside).unwrap_or_default();
         // Counts are whole.
         let decimals = if figure.value.fract() == 0.0 { 0 } else { 3 };
         let value = format!("{:.decimals$}", figure.value);
@@ -135,11 +140,16 @@ mod tests {
 
     #[test]
     fn table_is_aligned_and_has_the_figures_of_others() {
-        let figures = [Figure::new("boot", "s", 1.5), Figure::new("sm_up", "instructions", 98.0)];
+        let figures = [
+            Figure::new("boot", "s", 1.5),
+            Figure::new("sm_up", "instructions", 98.0),
+            Figure::new("outside/tcp-send/ratio", "x", 0.25),
+        ];
         let expected = "\
-            name       value unit             aim    NOVA  Hedron    seL4\n\
-            boot       1.500 s\n\
-            sm_up         98 instructions     120     142     173     372\n";
+            name                        value unit             aim    NOVA  Hedron    seL4\n\
+            boot                        1.500 s\n\
+            sm_up                          98 instructions     120     142     173     372\n\
+            outside/tcp-send/ratio      0.250 x              >=0.5\n";
         assert_eq!(table(&figures), expected);
     }
 }

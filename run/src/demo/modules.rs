@@ -5,9 +5,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// Drivers for the devices that a VM can have. The rest of what such a guest needs is built in.
-const WANTED: &[&str] = &["virtio_mmio", "virtio_blk", "virtio_net", "virtio_console"];
-
 /// A module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Module {
@@ -17,12 +14,11 @@ pub struct Module {
     pub contents: Vec<u8>,
 }
 
-/// The modules that the guest loads, each behind those that it needs, out of a kernel package's
-/// files.
+/// The wanted modules, each behind those that it needs, out of a kernel package's files.
 ///
 /// # Errors
 /// One is missing or cannot be read.
-pub fn collect(tree: &Path) -> Result<Vec<Module>> {
+pub fn collect(tree: &Path, wanted: &[&str]) -> Result<Vec<Module>> {
     let mut files = BTreeMap::new();
     find(&tree.join("lib/modules"), &mut files)?;
     let read = |name: &str| {
@@ -30,7 +26,7 @@ pub fn collect(tree: &Path) -> Result<Vec<Module>> {
         std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
     };
     let mut list = Vec::new();
-    for name in WANTED {
+    for name in wanted {
         add(name, &read, &mut list)?;
     }
     Ok(list)

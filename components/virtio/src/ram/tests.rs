@@ -15,6 +15,27 @@ fn reads_back_what_was_written_at_any_alignment() {
 }
 
 #[test]
+fn copies_at_any_alignment_and_touches_nothing_around() {
+    let (a, b) = (Ram::for_test(0x2000), Ram::for_test(0x2000));
+    let data: Vec<u8> = (0..4200).map(|n| n as u8 ^ 0x5a).collect();
+    a.write(0, &data).unwrap();
+    for (from, to) in [(0, 0), (3, 3), (8, 16), (1, 0), (5, 2), (7, 15)] {
+        for len in [0usize, 1, 5, 8, 63, 64, 65, 137, 2048, 4100] {
+            b.write(0, &[0xee; 0x2000]).unwrap();
+            a.copy(from, &b, to, len as u64).unwrap();
+            let mut back = vec![0; 0x2000];
+            b.read(0, &mut back).unwrap();
+            let (from, to) = (from as usize, to as usize);
+            assert_eq!(back[to..to + len], data[from..from + len]);
+            let around = back[..to].iter().chain(&back[to + len..]);
+            assert!(around.into_iter().all(|byte| *byte == 0xee));
+        }
+    }
+    assert!(a.copy(0x1fff, &b, 0, 2).is_err());
+    assert!(a.copy(0, &b, 0x1fff, 2).is_err());
+}
+
+#[test]
 fn a_write_touches_nothing_around_it() {
     let ram = Ram::for_test(0x1000);
     ram.write(0, &[0xaa; 64]).unwrap();

@@ -10,7 +10,7 @@ use super::world::{IoKind, World};
 use super::{SECTORS, whole};
 use crate::device::feature;
 use crate::disk::Disk;
-use crate::medium::{Completion, Medium, PIECE, Remote, Tag};
+use crate::medium::{Completion, Medium, PIECE, Remote, Sink, Source, Tag};
 use crate::overlay::{Layout, Overlay};
 use crate::request::Extent;
 
@@ -75,17 +75,11 @@ impl Remote for Late {
         self.start(tag, || Op::Read(sector, count))
     }
 
-    fn write(
-        &mut self,
-        tag: Tag,
-        sector: u64,
-        count: u64,
-        fill: &mut dyn FnMut(&mut [u8]),
-    ) -> bool {
+    fn write(&mut self, tag: Tag, sector: u64, count: u64, fill: &mut dyn FnMut(Sink<'_>)) -> bool {
         assert!((1..=PIECE).contains(&count));
         self.start(tag, || {
             let mut bytes = vec![0; count as usize * 512];
-            fill(&mut bytes);
+            fill(Sink::Bytes(&mut bytes));
             Op::Write(sector, bytes)
         })
     }
@@ -116,7 +110,7 @@ impl Remote for Late {
                 vec![]
             }
         };
-        done(Completion { tag, ok: !*fail, data: &data });
+        done(Completion { tag, ok: !*fail, data: Source::Bytes(&data) });
         true
     }
 

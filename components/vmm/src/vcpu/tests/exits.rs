@@ -30,6 +30,24 @@ fn cpuid() {
 }
 
 #[test]
+fn cpuid_tells_a_guest_its_exits() {
+    use ipc::guest::{EXITS, LEAF, SIGNATURE};
+    let mut b = Bench::running();
+    let mut read = |leaf: u32, sub: u64| {
+        (b.state().rax, b.state().rcx) = (leaf.into(), sub);
+        b.exit(Exit::Cpuid);
+        let s = b.state();
+        [s.rax, s.rbx, s.rcx, s.rdx]
+    };
+    let [x, y, z] = SIGNATURE.map(u64::from);
+    assert_eq!(read(LEAF, 0), [EXITS.into(), x, y, z]);
+    let before = read(EXITS, Exit::Cpuid.number().into());
+    // It counts itself.
+    assert_eq!(read(EXITS, Exit::Cpuid.number().into()), [before[0] + 1, 0, 0, 0]);
+    assert_eq!(read(EXITS, 1000), [0; 4], "no such reason");
+}
+
+#[test]
 fn serial_output_is_shown_when_the_guest_pauses() {
     let mut b = Bench::running();
     for byte in b"ok" {
