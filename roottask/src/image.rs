@@ -3,11 +3,14 @@
 use alloc::vec::Vec;
 
 use elf::ElfBytes;
-use elf::abi::{EM_X86_64, ET_EXEC, PF_R, PF_W, PF_X, PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_TLS};
+use elf::abi::{
+    EM_X86_64, ET_EXEC, PF_R, PF_W, PF_X, PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_NOTE, PT_TLS,
+};
 use elf::endian::LittleEndian;
 use elf::file::Class;
+use elf::note::Note;
 use ipc::cap::MemRights;
-use ipc::proto::start::Area;
+use ipc::proto::start::{Area, NOTE_NAME, NOTE_VERSION};
 
 use crate::memory::PAGE;
 
@@ -117,6 +120,20 @@ pub fn parse(file: &[u8], range: Area) -> Result<Image<'_>, Error> {
         return Err(Error::Entry);
     }
     Ok(Image { entry: header.e_entry, segments })
+}
+
+/// The ABI version that an image says it was built for.
+#[must_use]
+pub fn version(file: &[u8]) -> Option<u32> {
+    let elf = ElfBytes::<LittleEndian>::minimal_parse(file).ok()?;
+    let notes = elf.segments()?.into_iter().filter(|header| header.p_type == PT_NOTE);
+    let mut notes = notes.filter_map(|header| elf.segment_data_as_notes(&header).ok()).flatten();
+    notes.find_map(|note| match note {
+        Note::Unknown(note) if note.name == NOTE_NAME && note.n_type == NOTE_VERSION.into() => {
+            note.desc.try_into().map(u32::from_le_bytes).ok()
+        }
+        _ => None,
+    })
 }
 
 fn segment<'a>(

@@ -167,6 +167,14 @@ impl Host<'_> {
         let (_, file) = module(&component.image, "its image")?;
         let image = image::parse(file, layout::IMAGE)
             .map_err(|error| format!("image \"{}\": {error}", component.image))?;
+        let built_for = image::version(file).unwrap_or(0);
+        if built_for != ipc::ABI_VERSION {
+            return Err(format!(
+                "image \"{}\": built for version {built_for} of the ABI, this is version {}",
+                component.image,
+                ipc::ABI_VERSION
+            ));
+        }
         let mut given = Given { heap: component.memory.max(PAGE * 16), ..Given::default() };
         if let Some(vm) = &component.vm {
             let (base, bytes) = module(&vm.kernel, "kernel of its VM")?;

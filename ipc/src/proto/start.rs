@@ -15,6 +15,11 @@ pub const MAGIC: [u8; 4] = *b"PSTA";
 /// Pages that the block takes, used or not.
 pub const PAGES: usize = 4;
 
+/// Name of the ELF note in a component's image that tells the ABI version it was built for.
+pub const NOTE_NAME: &[u8; 8] = b"Portico\0";
+/// Type of that note; its content is the version, a word.
+pub const NOTE_VERSION: u32 = 1;
+
 /// Bytes of magic, ABI version and length before the encoded block.
 const HEADER: usize = 12;
 

@@ -13,7 +13,7 @@ use ipc::proto::start::{Area, layout};
 use proptest::collection;
 use proptest::prelude::{any, proptest};
 
-use super::{Error, Image, parse};
+use super::{Error, Image, parse, version};
 
 #[derive(Clone, Copy)]
 struct Seg {
@@ -124,6 +124,29 @@ fn other_kinds_of_file() {
 }
 
 #[test]
+fn the_version_is_in_a_note() {
+    const NOTE: Seg = Seg { kind: 4, flags: 4, offset: 0x1f00, address: 0, filesz: 24, memsz: 24 };
+    let noted = |words: [u32; 3], name: &[u8; 8], content: u32| {
+        let mut f = file(BASE, &[TEXT, NOTE]);
+        // Alignment, by which the parts of a note are padded.
+        f[64 + 56 + 48..64 + 56 + 56].copy_from_slice(&4u64.to_le_bytes());
+        let mut note = words.map(u32::to_le_bytes).concat();
+        note.extend_from_slice(name);
+        note.extend_from_slice(&content.to_le_bytes());
+        f[0x1f00..0x1f18].copy_from_slice(&note);
+        assert!(parse(&f, layout::IMAGE).is_ok());
+        version(&f)
+    };
+    assert_eq!(noted([8, 4, 1], b"Portico\0", 7), Some(7));
+    assert_eq!(noted([8, 4, 2], b"Portico\0", 7), None);
+    assert_eq!(noted([8, 4, 1], b"Picorto\0", 7), None);
+    assert_eq!(noted([8, 0, 1], b"Portico\0", 7), None);
+    assert_eq!(noted([8, 99, 1], b"Portico\0", 7), None);
+    assert_eq!(version(&file(BASE, &[TEXT])), None);
+    assert_eq!(version(b"no file at all"), None);
+}
+
+#[test]
 fn every_truncation_is_refused() {
     let f = file(BASE, &[TEXT, DATA]);
     for len in 0..0x1810 {
@@ -139,6 +162,7 @@ proptest! {
         for (at, value) in damage {
             f[at] = value;
         }
+        let _ = version(&f);
         if let Ok(image) = parse(&f, layout::IMAGE) {
             for s in &image.segments {
                 assert!(layout::IMAGE.contains(s.pages));

@@ -117,6 +117,14 @@ pub(super) const BOOTS: &[Boot] = &[
         )
     },
     Boot {
+        damage: |plan| of_another_version(plan, "vmm"),
+        ..Boot::new(
+            "image-for-another-abi-is-told",
+            "quiet",
+            &[Hear("not started: image \"vmm\": built for version 99 of the ABI")],
+        )
+    },
+    Boot {
         damage: |plan| remove(plan, "linux.kernel"),
         ..Boot::new(
             "missing-kernel-module-is-told",
@@ -150,6 +158,17 @@ fn halve(plan: &mut Plan, name: &str) -> Result<()> {
     let contents = contents(plan, name)?;
     let mut bytes = bytes(contents)?;
     bytes.truncate(bytes.len() / 2);
+    *contents = Contents::Bytes(bytes);
+    Ok(())
+}
+
+/// Changes the version in the note that tells it.
+fn of_another_version(plan: &mut Plan, name: &str) -> Result<()> {
+    let contents = contents(plan, name)?;
+    let mut bytes = bytes(contents)?;
+    let at = bytes.windows(8).position(|name| name == b"Portico\0");
+    let version = at.and_then(|at| bytes.get_mut(at + 8..at + 12));
+    version.context("the image has no note")?.copy_from_slice(&99_u32.to_le_bytes());
     *contents = Contents::Bytes(bytes);
     Ok(())
 }
