@@ -176,6 +176,9 @@ impl<C: Consoles> Backend for Turn<'_, C> {
             return false;
         };
         let more = device.output(link, at, &mut self.consoles);
+        // Linux waits for its output by looking, and takes an interrupt for what it has seen for one
+        // that nobody wants: after 100,000 of them it switches the line off.
+        link.linger(TRANSMIT);
         device.input(link, &mut self.consoles);
         more
     }

@@ -148,6 +148,13 @@ impl Link {
         Some((self.follow.epoch()?, index))
     }
 
+    /// [`Queue::linger`], for queues whose drivers look for themselves.
+    pub fn linger(&mut self, queue: usize) {
+        if let Some(queue) = self.queue(queue) {
+            queue.linger();
+        }
+    }
+
     /// The driver broke a rule of the device: it needs a reset.
     pub fn give_up(&mut self, reason: impl Display) {
         if self.is_active() {

@@ -425,6 +425,21 @@ impl Queue {
         Ok(self.load(self.available, Part::Available)? & NO_INTERRUPT == 0)
     }
 
+    /// Gives a driver that looks for used buffers by itself a little time to do so: it tells by the
+    /// event index how far it looked, and then needs no interrupt.
+    pub fn linger(&self) {
+        /// Looks at the event index: some ten microseconds.
+        const PATIENCE: u32 = 2000;
+        let place = self.available + 4 + 2 * u64::from(self.size);
+        let waits = |event| crosses(event, self.next_used, self.signalled);
+        for _ in 0..PATIENCE {
+            if !self.event_idx || !self.load(place, Part::Available).is_ok_and(waits) {
+                return;
+            }
+            core::hint::spin_loop();
+        }
+    }
+
     /// Asks the driver for notifications; returns whether chains wait already (2.7.10).
     fn listen(&mut self) -> Result<bool, QueueError> {
         if self.listening != Some(self.next_available) {
