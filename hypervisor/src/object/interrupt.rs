@@ -15,7 +15,7 @@ use crate::sync::rendezvous::{self, Request};
 use crate::syscall::{Caller, DONE, Handled, Outcome};
 
 /// Where an interrupt is delivered to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Binding {
     /// The semaphore to signal; it unbinds before it dies.
     pub sm: Obj<Sm>,

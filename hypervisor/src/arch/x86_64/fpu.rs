@@ -83,7 +83,8 @@ pub unsafe fn set_xcr0(value: u64) {
 
 /// Somebody's FPU state.
 pub struct Fpu {
-    page: NonNull<u8>,
+    /// Where it is while it is not in the FPU.
+    pub page: NonNull<u8>,
 }
 
 /// Offset and initial value of the x87 control word (SDM volume 1, 13.6).
@@ -103,11 +104,6 @@ impl Fpu {
             page.add(MXCSR.0).cast::<u32>().write(MXCSR.1);
         }
         Self { page }
-    }
-
-    /// The page.
-    pub const fn page(&self) -> NonNull<u8> {
-        self.page
     }
 
     /// Loads the state; CR0.TS is set all the same.
