@@ -66,6 +66,7 @@ fn device(cpu: &PerCpu, vector: u8) {
     {
         if let Some(gsi) = interrupt.gsi.filter(|_| binding.level) {
             ioapic::set_masked(gsi, true);
+            interrupt.masked.store(true, Ordering::Release);
         }
         // A full counter loses nothing: the badge is noted.
         if let Ok(signal) = binding.sm.up(binding.badge) {
@@ -112,6 +113,7 @@ pub fn bind(interrupt: Obj<Interrupt>, binding: Binding) -> Result<(u64, u64)> {
         .ok_or(Status::Quota)?;
     binding.sm.interrupts.push_back(interrupt);
     interrupt.binding.set(Some(binding));
+    interrupt.masked.store(false, Ordering::Relaxed);
     interrupt.vector.set(vector);
     // Release: pairs with the load in `device`.
     slot.store(interrupt.pointer().as_ptr(), Ordering::Release);
@@ -139,13 +141,14 @@ pub fn unbind(interrupt: Obj<Interrupt>) -> Result {
     Ok(())
 }
 
-/// Lets a level-triggered interrupt come again.
+/// Lets a level-triggered interrupt come again. Where it has not come since, this costs others
+/// nothing: no lock is taken.
 ///
 /// # Errors
 /// `BadState` where it is not bound.
 pub fn acknowledge(interrupt: &Interrupt) -> Result {
-    let binding = bound(interrupt)?;
-    if let Some(gsi) = interrupt.gsi.filter(|_| binding.level) {
+    bound(interrupt)?;
+    if let Some(gsi) = interrupt.gsi.filter(|_| interrupt.masked.swap(false, Ordering::Acquire)) {
         ioapic::set_masked(gsi, false);
     }
     Ok(())

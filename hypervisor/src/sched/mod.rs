@@ -23,7 +23,7 @@ use core::sync::atomic::Ordering;
 
 use crate::arch::percpu::PerCpu;
 use crate::arch::regs::flag;
-use crate::arch::{self, fpu, io_bitmap, tlb, virt};
+use crate::arch::{self, io_bitmap, tlb, virt};
 use crate::mem::frames::FREE;
 use crate::mem::pool;
 use crate::object::Obj;
@@ -361,7 +361,6 @@ fn switch_fpu(cpu: &PerCpu, ec: Obj<Ec>) {
         detach(cpu);
         // SAFETY: whoever had the FPU has saved it, just now.
         unsafe { fpu.restore() };
-        fpu::allow();
         ec.regs.clear(flag::FPU);
         cpu.sched.fpu.set(Some(ec));
         cpu.sched.unusual.set(cpu.sched.unusual.get() | unusual::FPU);

@@ -106,7 +106,7 @@ impl Fpu {
         Self { page }
     }
 
-    /// Loads the state; CR0.TS is set all the same.
+    /// Loads the state; CR0.TS is clear.
     ///
     /// # Safety
     /// XCR0 is the host's, and whoever had the FPU has saved it.
@@ -147,14 +147,8 @@ impl Fpu {
     }
 }
 
-/// Lets user code use the FPU.
-pub fn allow() {
-    // SAFETY: whatever state the FPU holds is that of whoever runs next.
-    unsafe { asm!("clts", options(nomem, nostack, preserves_flags)) };
-}
-
 /// Sets CR0.TS: user code cannot use the FPU. For a guest its own CR0 counts.
-fn deny() {
+pub fn deny() {
     let cr0 = Cr0::read_raw() | Cr0Flags::TASK_SWITCHED.bits();
     // SAFETY: the kernel uses no FPU.
     unsafe { asm!("mov cr0, {}", in(reg) cr0, options(nomem, nostack, preserves_flags)) };

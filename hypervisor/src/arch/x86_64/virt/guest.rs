@@ -202,6 +202,7 @@ impl Guest {
         let Self { common, fpu, backend, .. } = self;
         // SAFETY: the FPU holds nobody's state: whoever owned it has saved it.
         unsafe { fpu.restore() };
+        fpu::deny();
         if common.xcr0 != fpu::components() {
             // SAFETY: the value passed `Limits::xcr0`; nothing uses the FPU until `detach`.
             unsafe { fpu::set_xcr0(common.xcr0) };

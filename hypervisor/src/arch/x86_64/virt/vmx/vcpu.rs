@@ -177,7 +177,7 @@ impl Vcpu {
             (field::HOST_TR, descriptors::TASK_STATE.into()),
             (field::HOST_PAT, pat),
             (field::HOST_EFER, efer),
-            // The FPU is the guest's whenever it runs.
+            // With TS set: what is in the FPU is the guest's.
             (field::HOST_CR0, Cr0::read_raw()),
             (field::HOST_CR4, Cr4::read_raw()),
             (field::HOST_GS_BASE, base),
