@@ -1,12 +1,14 @@
 //! A guest that breaks the rules, and who must not notice.
 
 use super::Heard::Times;
-use super::Say::{Together, Type};
+use super::Say::{Answer, Together, Type};
 use super::{Boot, Say};
 
 /// Each back end says what the guest did; the guest finds that its devices work again each time, and
 /// the VM beside it works on.
 const RULES_BROKEN: &[Say] = &[
+    // Something comes in for each thing that it puts into the receive queue of its console.
+    Answer(9, "HOSTILE waits for a key", "k"),
     Together(&[
         Times(1, "hostile: device needs a reset (1): queue 0: buffer: "),
         Times(1, "hostile: device needs a reset (2): queue 0: descriptor chain longer"),
