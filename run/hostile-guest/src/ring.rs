@@ -108,9 +108,14 @@ impl Ring {
         read(self.base + USED + 2)
     }
 
-    /// Waits until everything that was made available is used.
+    /// Whether everything that was made available is used.
+    pub fn is_done(self) -> bool {
+        self.used() == self.next
+    }
+
+    /// Waits until that is so.
     #[must_use]
     pub fn done(self) -> bool {
-        eventually(|| self.used() == self.next)
+        eventually(|| self.is_done())
     }
 }
