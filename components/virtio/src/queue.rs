@@ -11,26 +11,16 @@ use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use ipc::proto::virtio;
+pub use virtio_numbers::feature::{EVENT_IDX, INDIRECT_DESC, VERSION_1};
+use virtio_numbers::flag::{INDIRECT, NEXT, WRITE};
 
 use crate::chain::{Chain, Segment};
 use crate::num::{low16, low32};
 use crate::ram::{NotRam, Ram};
 
-/// Feature: descriptors may refer to a table of descriptors (virtio 6).
-pub const INDIRECT_DESC: u64 = 1 << 28;
-/// Feature: each side says at which index it wants to hear of the other (virtio 6).
-pub const EVENT_IDX: u64 = 1 << 29;
-/// Feature: no legacy interface (virtio 6).
-pub const VERSION_1: u64 = 1 << 32;
 /// What every device here offers.
 pub const RING_FEATURES: u64 = INDIRECT_DESC | EVENT_IDX | VERSION_1;
 
-/// Descriptor flag: the chain goes on at `next`.
-const NEXT: u16 = 1;
-/// Descriptor flag: the device writes.
-const WRITE: u16 = 2;
-/// Descriptor flag: refers to a table.
-const INDIRECT: u16 = 4;
 /// Bytes of a descriptor.
 const DESCRIPTOR: u64 = 16;
 /// Flag of the available ring: the driver wants no interrupts.
