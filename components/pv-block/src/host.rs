@@ -15,7 +15,7 @@ use virtio::host::ring::{Dma, Ring, Used};
 use virtio::ram::NotRam;
 
 use crate::SECTOR;
-use crate::medium::{Completion, PIECE, Remote, Sink, Source, Tag};
+use crate::medium::{Begun, Completion, PIECE, Remote, Sink, Source, Tag};
 
 /// Features (virtio 1.2, 5.2.3).
 const RO: u64 = 1 << 5;
@@ -164,12 +164,24 @@ impl Remote for HostDisk {
         self.submit(slot, tag, IN, sector, count.min(PIECE) * SECTOR).is_ok()
     }
 
-    fn write(&mut self, tag: Tag, sector: u64, count: u64, fill: &mut dyn FnMut(Sink<'_>)) -> bool {
-        let Some(slot) = self.slot() else { return false };
+    fn write(
+        &mut self,
+        tag: Tag,
+        sector: u64,
+        count: u64,
+        fill: &mut dyn FnMut(Sink<'_>) -> bool,
+    ) -> Begun {
+        let Some(slot) = self.slot() else { return Begun::Busy };
         let len = count.min(PIECE) * SECTOR;
-        let Ok(room) = u32::try_from(len) else { return false };
-        fill(Sink::Memory(&self.dma.memory, Segment { gpa: data(slot), len: room }));
-        self.submit(slot, tag, OUT, sector, len).is_ok()
+        let Ok(room) = u32::try_from(len) else { return Begun::NoData };
+        // Where it is not filled, the slot still holds what somebody else read or wrote.
+        if !fill(Sink::Memory(&self.dma.memory, Segment { gpa: data(slot), len: room })) {
+            return Begun::NoData;
+        }
+        match self.submit(slot, tag, OUT, sector, len) {
+            Ok(()) => Begun::Yes,
+            Err(NotRam { .. }) => Begun::Busy,
+        }
     }
 
     fn flush(&mut self, tag: Tag) -> bool {

@@ -106,6 +106,17 @@ pub struct Completion<'a> {
     pub data: Source<'a>,
 }
 
+/// Whether an operation that takes data from a guest was begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// It was.
+    Yes,
+    /// There is no room for it; after a completion there is again.
+    Busy,
+    /// Its data could not be had.
+    NoData,
+}
+
 /// A disk that does several things at a time and answers later.
 pub trait Remote {
     /// Number of sectors.
@@ -118,9 +129,15 @@ pub trait Remote {
     /// room again.
     fn read(&mut self, tag: Tag, sector: u64, count: u64) -> bool;
 
-    /// Starts to write up to [`PIECE`] sectors; `fill` provides them. `false`: it is busy, and
-    /// `fill` was not called.
-    fn write(&mut self, tag: Tag, sector: u64, count: u64, fill: &mut dyn FnMut(Sink<'_>)) -> bool;
+    /// Starts to write up to [`PIECE`] sectors; `fill` provides them, or says that it cannot. It is
+    /// not called where the disk is busy.
+    fn write(
+        &mut self,
+        tag: Tag,
+        sector: u64,
+        count: u64,
+        fill: &mut dyn FnMut(Sink<'_>) -> bool,
+    ) -> Begun;
 
     /// Starts to make permanent what was written. `false`: it is busy.
     fn flush(&mut self, tag: Tag) -> bool;
