@@ -58,22 +58,21 @@ pub fn handle(cpu: &PerCpu, vector: u8) {
 
 fn device(cpu: &PerCpu, vector: u8) {
     // Acquire: the binding was written before the pointer.
-    if let Some(pointer) = slot(cpu.sched.id, vector).map(|slot| slot.load(Ordering::Acquire))
-        && let Some(pointer) = NonNull::new(pointer)
-        // SAFETY: interrupt objects are never freed.
-        && let interrupt = unsafe { pointer.as_ref() }
-        && let Some(binding) = interrupt.binding.get()
-    {
-        if let Some(gsi) = interrupt.gsi.filter(|_| binding.level) {
-            ioapic::set_masked(gsi, true);
-            interrupt.masked.store(true, Ordering::Release);
-        }
+    let pointer = slot(cpu.sched.id, vector).map(|slot| slot.load(Ordering::Acquire));
+    // SAFETY: interrupt objects are never freed.
+    let interrupt = pointer.and_then(NonNull::new).map(|pointer| unsafe { pointer.as_ref() });
+    let bound = interrupt.and_then(|interrupt| Some((interrupt, interrupt.binding.get()?)));
+    let level = bound.and_then(|(interrupt, binding)| interrupt.gsi.filter(|_| binding.level));
+    level.into_iter().for_each(|gsi| ioapic::set_masked(gsi, true));
+    // Before anybody can acknowledge it: it is not to come again before this CPU has moved on.
+    apic::eoi();
+    if let Some((interrupt, binding)) = bound {
+        interrupt.masked.store(level.is_some(), Ordering::Release);
         // A full counter loses nothing: the badge is noted.
         if let Ok(signal) = binding.sm.up(binding.badge) {
             deliver(cpu, signal);
         }
     }
-    apic::eoi();
 }
 
 /// Wakes whoever a signal took off a semaphore's queue.

@@ -92,8 +92,9 @@ static OFFER: AtomicU16 = AtomicU16::new(0);
 /// Root of the kernel's page tables. Ordered by the start-up interrupt.
 static ROOT: AtomicU64 = AtomicU64::new(0);
 
-/// How long a CPU may take from the start-up interrupt until it is up.
-const ARRIVAL_US: u64 = 1_000_000;
+/// How long a CPU may take from the start-up interrupt until it is up; a second is not always enough
+/// in an emulator on a busy machine.
+const ARRIVAL_US: u64 = 10_000_000;
 
 /// Copies the trampoline to its page.
 ///

@@ -223,6 +223,7 @@ impl Guest {
     }
 
     /// Takes the guest's state out of the CPU.
+    #[inline]
     pub fn detach(&mut self) {
         let common = &mut self.common;
         if common.xcr0 != fpu::components() {
@@ -285,6 +286,7 @@ impl Guest {
     }
 
     /// Copies groups of state into a message buffer.
+    #[inline]
     pub fn store(&self, mtd: Mtd, state: &UnsafeCell<State>) {
         with!(&self.backend, vcpu => state::store(vcpu, &self.common, mtd, state));
     }

@@ -23,6 +23,7 @@ const DR6_BREAKPOINTS: u64 = 0xf;
 
 impl Vcpu {
     /// [`Backend::run`].
+    #[inline]
     pub(super) fn enter_guest(
         &mut self,
         common: &mut Common,

@@ -22,6 +22,7 @@ const NMI_UNBLOCKED: u64 = 1 << 12;
 
 impl Vcpu {
     /// [`Backend::run`].
+    #[inline]
     pub(super) fn enter_guest(
         &mut self,
         common: &mut Common,
