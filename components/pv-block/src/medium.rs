@@ -95,9 +95,6 @@ impl Sink<'_> {
     }
 }
 
-/// Provides what is to be written, or says that it cannot.
-pub type Fill<'f> = dyn FnMut(Sink<'_>) -> bool + 'f;
-
 /// What came of an operation.
 #[derive(Clone, Copy, Debug)]
 pub struct Completion<'a> {
@@ -132,8 +129,15 @@ pub trait Remote {
     /// room again.
     fn read(&mut self, tag: Tag, sector: u64, count: u64) -> bool;
 
-    /// Starts to write up to [`PIECE`] sectors. `fill` is not called where the disk is busy.
-    fn write(&mut self, tag: Tag, sector: u64, count: u64, fill: &mut Fill<'_>) -> Begun;
+    /// Starts to write up to [`PIECE`] sectors; `fill` provides them, or says that it cannot. It is
+    /// not called where the disk is busy.
+    fn write(
+        &mut self,
+        tag: Tag,
+        sector: u64,
+        count: u64,
+        fill: &mut dyn FnMut(Sink<'_>) -> bool,
+    ) -> Begun;
 
     /// Starts to make permanent what was written. `false`: it is busy.
     fn flush(&mut self, tag: Tag) -> bool;

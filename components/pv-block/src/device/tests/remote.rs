@@ -12,7 +12,7 @@ use super::world::{IoKind, World};
 use super::{SECTORS, whole};
 use crate::device::feature;
 use crate::disk::{Disk, Piece};
-use crate::medium::{Begun, Completion, Fill, Medium, PIECE, Remote, Sink, Source, Tag};
+use crate::medium::{Begun, Completion, Medium, PIECE, Remote, Sink, Source, Tag};
 use crate::overlay::{Layout, Overlay};
 use crate::request::Extent;
 
@@ -81,7 +81,13 @@ impl Remote for Late {
         self.start(tag, || Op::Read(sector, count))
     }
 
-    fn write(&mut self, tag: Tag, sector: u64, count: u64, fill: &mut Fill<'_>) -> Begun {
+    fn write(
+        &mut self,
+        tag: Tag,
+        sector: u64,
+        count: u64,
+        fill: &mut dyn FnMut(Sink<'_>) -> bool,
+    ) -> Begun {
         assert!((1..=PIECE).contains(&count));
         let mut bytes = vec![0; count as usize * 512];
         if self.is_busy() {
