@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use config::{Device, Pci, Which};
 
 use super::lane::{Lane, with_model};
 use super::report::Report;
@@ -26,6 +27,17 @@ const COMPONENT: &str = "conformance";
 /// A processor without anything that the kernel uses only where it is there.
 const BARE: &str = "EPYC,-svm,-x2apic,-tsc-deadline,-smep,-smap,-umip,-pcid,-pdpe1gb,-rdtscp,\
                     -fsgsbase,-xsaveopt,-avx,-mce,-mca,check=off";
+
+/// A network card that is plugged into nothing, for its interrupts.
+const CARD: &[&str] =
+    &["-netdev", "user,id=card,restrict=on", "-device", "e1000e,netdev=card,romfile=,addr=0x3"];
+
+/// The card as a device of the component's. Only QEMU has it.
+fn card() -> Device {
+    let which = Which::Kind { vendor: 0x8086, device: 0x10d3 };
+    let pci = Some(Pci { which, dma: 0 });
+    Device { name: "card".to_owned(), ports: vec![], mmio: vec![], irqs: vec![], pci }
+}
 
 /// A machine that the suite runs on.
 #[derive(Clone, Copy)]
@@ -75,9 +87,10 @@ impl Suite {
             Some((_, model)) => with_model(model, self.smp, MEMORY)?,
             None => self.lane.machine(self.smp, MEMORY)?,
         };
-        if let (Machine::Qemu(machine), true) = (&mut machine, self.bare) {
+        if let Machine::Qemu(machine) = &mut machine {
             // The last one counts.
-            machine.extra = ["-cpu", BARE].map(str::to_owned).into();
+            let cpu: &[&str] = if self.bare { &["-cpu", BARE] } else { &[] };
+            machine.extra = cpu.iter().chain(CARD).map(|word| (*word).to_owned()).collect();
         }
         Ok(machine)
     }
@@ -130,11 +143,16 @@ fn run(context: &Context, report: &Report, suite: Suite) -> Result<()> {
     let gaps: Vec<&Gap> = GAPS.iter().filter(|gap| gap.lane == suite.lane).collect();
     let config = context.repo.config(if suite.stress { "stress" } else { COMPONENT });
     let mut compiled = system::check(&context.repo, &config, suite.smp, MEMORY)?;
+    let machine = suite.machine()?;
     let component = compiled.system.components.iter_mut().find(|c| c.name == COMPONENT);
-    let args = &mut component.context("the configuration has no component of the suite")?.args;
-    *args = arguments(args, suite.only, &gaps);
+    let component = component.context("the configuration has no component of the suite")?;
+    component.args = arguments(&component.args, suite.only, &gaps);
     if suite.sabotage {
-        args.push_str(" sabotage");
+        component.args.push_str(" sabotage");
+    }
+    if matches!(machine, Machine::Qemu(_)) {
+        component.devices.push(card());
+        component.trusted = true;
     }
     let mut plan = system::assemble(&context.repo, context.images()?, &compiled)?;
     if suite.sabotage {
@@ -144,7 +162,7 @@ fn run(context: &Context, report: &Report, suite: Suite) -> Result<()> {
     plan.pack(&iso)?;
 
     let session = Session { timeout: Some(TIMEOUT), to_the_end: true, ..Session::default() };
-    let finished = match suite.machine()? {
+    let finished = match machine {
         machine @ Machine::Qemu(_) => machine.run(&session, &iso, Vec::new())?,
         // It has no port to end through: the root task tells when the component is gone.
         machine @ Machine::Bochs(_) => {
