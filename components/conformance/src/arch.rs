@@ -237,6 +237,12 @@ core::arch::global_asm!(
     "movd eax, xmm7",
     "mov dword ptr [0x800], eax",
     "hlt",
+    // 0x700: lets interrupts in.
+    ".org portico_guest_code + 0x700",
+    "sti",
+    "nop",
+    "nop",
+    "hlt",
     ".org portico_guest_code + 0x1000",
     ".code64",
     ".text",
