@@ -75,15 +75,18 @@ pub(crate) enum Message {
 /// A network card whose causes of interrupts software can raise: an 82574.
 pub(crate) struct Card {
     config: Area,
-    registers: Area,
+    /// Its own registers.
+    pub(crate) registers: Area,
     /// Entries of 16 bytes: address, data, control.
     table: Area,
     msi: u32,
     msi_x: u32,
     /// What its messages are bound with.
-    pub(crate) vectors: &'static [u32],
+    vectors: &'static [u32],
 }
 
+/// Device status (82574L data sheet, 10.2.2).
+const STATUS: u32 = 8;
 /// Cause read and clear, cause set, mask set, mask clear, vectors (82574L data sheet, 10.2.4).
 const ICR: u32 = 0xc0;
 const ICS: u32 = 0xc8;
@@ -126,6 +129,11 @@ impl Card {
     pub(crate) fn vector(&self, n: usize) -> Result<Cap<Interrupt>, Failure> {
         let selector = self.vectors.get(n).ok_or(Failure::Skip("too few vectors"))?;
         Ok(Cap::new(Selector((*selector).into())))
+    }
+
+    /// The status register, where its registers are mapped at that address.
+    pub(crate) fn status_at(&self, base: u64) -> u32 {
+        read(Area { base, ..self.registers }, STATUS)
     }
 
     /// Lets it send a message.

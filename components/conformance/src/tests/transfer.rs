@@ -384,6 +384,17 @@ fn as_many_as_there_are_items() -> Outcome {
     let sm = ok!(own.semaphore(0));
     let items: [Item; ITEMS] = core::array::from_fn(|n| object(sm, Rights::SM_UP, n as u64));
     same!(ok!(send(portal, &items)).0, 32);
+    // More than there are count as all.
+    ok!(syscall::revoke_object(sm.selector(), Rights::FULL, false));
+    let count = utcb::call(
+        portal,
+        |area| {
+            *area.items = items;
+            Message(0xff << 16)
+        },
+        |_, area| area.words.first().copied(),
+    );
+    same!(ok!(count), Some(32));
     same!(held(&mut d, AT + 31)?.0, Some(ObjectType::Sm));
     Ok(())
 }
