@@ -27,12 +27,12 @@ numbered! {
         /// Reply to the current caller and wait for the next call: `rsi` message or MTD, `rsp` the
         /// stack for the next call. Does not return.
         Reply = 1,
-        /// Wait on a semaphore: `rdi` semaphore (`SM_DOWN`), `rsi` absolute TSC deadline (0:
-        /// none). Flag [`DOWN_ZERO`] sets the counter to zero instead of decrementing it. Out: `rsi` the
+        /// Wait on a semaphore: `rdi` semaphore (`SM_DOWN`), `rsi` absolute TSC deadline (0: none).
+        /// Flag [`DOWN_ZERO`] sets the counter to zero instead of decrementing it. Out: `rsi` the
         /// badges that came in since the last `Down`.
         Down = 2,
-        /// Signal a semaphore: `rdi` semaphore (`SM_UP`). The capability's badge is added to the pending
-        /// word.
+        /// Signal a semaphore: `rdi` semaphore (`SM_UP`). The capability's badge is added to the
+        /// pending word.
         Up = 3,
         /// Create a protection domain: `rdi` destination, `rsi` PD that gives the quota
         /// (`PD_CREATE`), `rdx` quota in pages, `r10` highest priority of scheduling contexts in
@@ -40,8 +40,8 @@ numbered! {
         CreatePd = 4,
         /// Create an execution context: `rdi` destination, `rsi` PD (`PD_CREATE`), `rdx` UTCB
         /// address, `r10` stack pointer, `r8` entry point (global only); CPU number; second
-        /// selector: event base. Flag [`EC_GLOBAL`] makes it one that gets a scheduling context of its own, otherwise it
-        /// serves portals; flag [`EC_FPU`] lets it use the FPU.
+        /// selector: event base. Flag [`EC_GLOBAL`] makes it one that gets a scheduling context of
+        /// its own, otherwise it serves portals; flag [`EC_FPU`] lets it use the FPU.
         CreateEc = 5,
         /// Create a vCPU: `rdi` destination, `rsi` PD (`PD_CREATE`), `rdx` guest space
         /// (`GUEST_BIND`); CPU number; second selector: event base.
@@ -58,8 +58,8 @@ numbered! {
         /// Create a guest space: `rdi` destination, `rsi` PD (`PD_CREATE`).
         CreateGuest = 10,
         /// Delegate capabilities: `rdi` destination PD (`PD_DELEGATE`) or, for memory, guest space
-        /// (`GUEST_MAP`), `rsi` [`crate::cap::Range`], `rdx` first unit in the caller's space, `r10` first unit in the
-        /// destination, `r8` badge for a semaphore capability.
+        /// (`GUEST_MAP`), `rsi` [`crate::cap::Range`], `rdx` first unit in the caller's space,
+        /// `r10` first unit in the destination, `r8` badge for a semaphore capability.
         Delegate = 11,
         /// Revoke what was delegated from a range of the caller's space: `rdi`
         /// [`crate::cap::Range`] whose rights are taken away, `rsi` first unit.

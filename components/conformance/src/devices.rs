@@ -54,12 +54,12 @@ fn register(area: Area, at: u32) -> *mut u32 {
 }
 
 fn read(area: Area, at: u32) -> u32 {
-    // SAFETY: callers name registers of the card, in what the root task mapped.
+    // SAFETY: callers name registers of the card where the root task, or a case, has mapped them.
     unsafe { register(area, at).read_volatile() }
 }
 
 fn write(area: Area, at: u32, value: u32) {
-    // SAFETY: as in `read`; the card has no memory to write to.
+    // SAFETY: as in `read`; nobody tells the card of memory that it could write to.
     unsafe { register(area, at).write_volatile(value) }
 }
 

@@ -28,7 +28,7 @@ const COMPONENT: &str = "conformance";
 const BARE: &str = "EPYC,-svm,-x2apic,-tsc-deadline,-smep,-smap,-umip,-pcid,-pdpe1gb,-rdtscp,\
                     -fsgsbase,-xsaveopt,-avx,-mce,-mca,check=off";
 
-/// A network card that is plugged into nothing, for its interrupts.
+/// A network card with nobody at the other end, for its interrupts.
 const CARD: &[&str] =
     &["-netdev", "user,id=card,restrict=on", "-device", "e1000e,netdev=card,romfile=,addr=0x3"];
 
