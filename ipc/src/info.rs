@@ -161,6 +161,12 @@ impl Info {
         self.magic == MAGIC && self.abi_version == crate::ABI_VERSION
     }
 
+    /// What machine and kernel can do, as far as this version of the interface knows it.
+    #[must_use]
+    pub const fn features(&self) -> Features {
+        Features::from_bits_truncate(self.features)
+    }
+
     /// The CPUs.
     #[must_use]
     pub fn cpus(&self) -> &[Cpu] {

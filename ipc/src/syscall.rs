@@ -19,45 +19,47 @@
 //! registers zero, except `rcx` and `r11`, which `sysret` uses.
 
 numbered! {
-    /// The system calls.
+    /// The system calls. Behind each capability stands the right that it needs.
     pub enum Call: u8 {
-        /// Call a portal: `rdi` portal, `rsi` message. Out: `rsi` message of the reply.
+        /// Call a portal: `rdi` portal (`PT_CALL`), `rsi` message. Out: `rsi` message of the
+        /// reply.
         Call = 0,
         /// Reply to the current caller and wait for the next call: `rsi` message or MTD, `rsp` the
         /// stack for the next call. Does not return.
         Reply = 1,
-        /// Wait on a semaphore: `rdi` semaphore, `rsi` absolute TSC deadline (0: none). Flag
-        /// [`DOWN_ZERO`] sets the counter to zero instead of decrementing it. Out: `rsi` the
+        /// Wait on a semaphore: `rdi` semaphore (`SM_DOWN`), `rsi` absolute TSC deadline (0: none).
+        /// Flag [`DOWN_ZERO`] sets the counter to zero instead of decrementing it. Out: `rsi` the
         /// badges that came in since the last `Down`.
         Down = 2,
-        /// Signal a semaphore: `rdi` semaphore. The capability's badge is added to the pending
-        /// word.
+        /// Signal a semaphore: `rdi` semaphore (`SM_UP`). The capability's badge is added to the
+        /// pending word.
         Up = 3,
-        /// Create a protection domain: `rdi` destination, `rsi` PD that gives the quota, `rdx`
-        /// quota in pages, `r10` highest priority of scheduling contexts in it, `r8` semaphore of
-        /// its supervisor (0: that of the PD in `rsi`).
+        /// Create a protection domain: `rdi` destination, `rsi` PD that gives the quota
+        /// (`PD_CREATE`), `rdx` quota in pages, `r10` highest priority of scheduling contexts in
+        /// it, `r8` semaphore of its supervisor (`SM_UP`; 0: that of the PD in `rsi`).
         CreatePd = 4,
-        /// Create an execution context: `rdi` destination, `rsi` PD, `rdx` UTCB address, `r10`
-        /// stack pointer, `r8` entry point (global only); CPU number; second selector: event base.
-        /// Flag [`EC_GLOBAL`] makes it one that gets a scheduling context of its own, otherwise it
-        /// serves portals; flag [`EC_FPU`] lets it use the FPU.
+        /// Create an execution context: `rdi` destination, `rsi` PD (`PD_CREATE`), `rdx` UTCB
+        /// address, `r10` stack pointer, `r8` entry point (global only); CPU number; second
+        /// selector: event base. Flag [`EC_GLOBAL`] makes it one that gets a scheduling context of
+        /// its own, otherwise it serves portals; flag [`EC_FPU`] lets it use the FPU.
         CreateEc = 5,
-        /// Create a vCPU: `rdi` destination, `rsi` PD, `rdx` guest space; CPU number; second
-        /// selector: event base.
+        /// Create a vCPU: `rdi` destination, `rsi` PD (`PD_CREATE`), `rdx` guest space
+        /// (`GUEST_BIND`); CPU number; second selector: event base.
         CreateVcpu = 6,
-        /// Create a scheduling context: `rdi` destination, `rsi` PD, `rdx` EC or vCPU, `r10`
-        /// priority (0 to 127), `r8` budget in TSC ticks. The EC becomes runnable.
+        /// Create a scheduling context: `rdi` destination, `rsi` PD (`PD_CREATE`), `rdx` EC or
+        /// vCPU (`EC_BIND_SC`), `r10` priority (0 to 127), `r8` budget in TSC ticks. The EC
+        /// becomes runnable.
         CreateSc = 7,
-        /// Create a portal: `rdi` destination, `rsi` PD, `rdx` EC that handles it, `r10` entry
-        /// point, `r8` id. Its MTD is empty.
+        /// Create a portal: `rdi` destination, `rsi` PD (`PD_CREATE`), `rdx` EC that handles it
+        /// (`EC_BIND_PT`), `r10` entry point, `r8` id. Its MTD is empty.
         CreatePt = 8,
-        /// Create a semaphore: `rdi` destination, `rsi` PD, `rdx` initial count.
+        /// Create a semaphore: `rdi` destination, `rsi` PD (`PD_CREATE`), `rdx` initial count.
         CreateSm = 9,
-        /// Create a guest space: `rdi` destination, `rsi` PD.
+        /// Create a guest space: `rdi` destination, `rsi` PD (`PD_CREATE`).
         CreateGuest = 10,
-        /// Delegate capabilities: `rdi` destination PD (or guest space for memory), `rsi`
-        /// [`crate::cap::Range`], `rdx` first unit in the caller's space, `r10` first unit in the
-        /// destination, `r8` badge for a semaphore capability.
+        /// Delegate capabilities: `rdi` destination PD (`PD_DELEGATE`) or, for memory, guest space
+        /// (`GUEST_MAP`), `rsi` [`crate::cap::Range`], `rdx` first unit in the caller's space,
+        /// `r10` first unit in the destination, `r8` badge for a semaphore capability.
         Delegate = 11,
         /// Revoke what was delegated from a range of the caller's space: `rdi`
         /// [`crate::cap::Range`] whose rights are taken away, `rsi` first unit.
@@ -65,17 +67,18 @@ numbered! {
         /// Ask what the caller holds: `rdi` [`crate::cap::Range`] (space only), `rsi` unit. Out:
         /// `rsi` [`crate::cap::Held`], `rdx` first unit of the range (badge for a semaphore).
         Query = 13,
-        /// Control an EC or vCPU: `rdi` EC, operation in flags ([`EcOp`]).
+        /// Control an EC or vCPU: `rdi` EC (`EC_CTRL`), operation in flags ([`EcOp`]).
         CtrlEc = 14,
-        /// Read a scheduling context's consumed time: `rdi` SC. Out: `rsi` TSC ticks.
+        /// Read a scheduling context's consumed time: `rdi` SC (`SC_CTRL`). Out: `rsi` TSC ticks.
         CtrlSc = 15,
-        /// Set id and MTD of a portal: `rdi` portal, `rsi` id, `rdx` MTD.
+        /// Set id and MTD of a portal: `rdi` portal (`PT_CTRL`), `rsi` id, `rdx` MTD.
         CtrlPt = 16,
-        /// Account of a PD: `rdi` PD, `rsi` pages to move to it, `rdx` PD they come from (0: none,
-        /// only read). Out: `rsi` pages in use, `rdx` limit.
+        /// Account of a PD: `rdi` PD (`PD_CTRL`), `rsi` pages to move to it, `rdx` PD they come
+        /// from (`PD_CREATE`; 0: none, only read). Out: `rsi` pages in use, `rdx` limit.
         CtrlPd = 17,
-        /// Interrupt: `rdi` interrupt, operation in flags ([`InterruptOp`]); bind: CPU number,
-        /// `rsi` semaphore, `rdx` badge, `r10` trigger ([`TRIGGER_LEVEL`], [`POLARITY_LOW`],
+        /// Interrupt: `rdi` interrupt (`INT_ACK` to acknowledge, else `INT_BIND`), operation in
+        /// flags ([`InterruptOp`]); bind: CPU number, `rsi` semaphore (`SM_BIND`), `rdx` badge,
+        /// `r10` trigger ([`TRIGGER_LEVEL`], [`POLARITY_LOW`],
         /// [`MESSAGE_SIGNALLED`]). Out for message-signalled: `rsi` address, `rdx` data.
         CtrlInterrupt = 18,
     }

@@ -9,7 +9,7 @@ use config::{Component, System};
 use ipc::PAGE_SIZE;
 use ipc::cap::{MemRights, Rights, Selector};
 use ipc::event::HOST_EVENTS;
-use ipc::info::{Info, MemoryKind, root};
+use ipc::info::{Features, Info, MemoryKind, root};
 use ipc::proto::board::Life;
 use ipc::proto::start::{Area, NOTIFY, PAGES, PARK_SELECTOR, Start, THREAD_BLOCK, layout};
 use ipc::state::Mtd;
@@ -174,6 +174,9 @@ impl Host<'_> {
                 component.image,
                 ipc::ABI_VERSION
             ));
+        }
+        if component.vm.is_some() && !self.info.features().contains(Features::VIRTUALIZATION) {
+            return Err("this machine runs no guests".into());
         }
         let mut given = Given { heap: component.memory.max(PAGE * 16), ..Given::default() };
         if let Some(vm) = &component.vm {

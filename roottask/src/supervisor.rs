@@ -86,6 +86,7 @@ fn load(info: &'static Info) -> Option<&'static System> {
     match config::decode(module) {
         Ok(system) => {
             log!("root: config \"{}\": {} components", system.name, system.components.len());
+            log!("root: {:?}", info.features());
             Some(Box::leak(Box::new(system)))
         }
         Err(error) => {

@@ -68,6 +68,8 @@ attempts! {
     control_register: "mov rdx, cr0";
     /// Switches interrupts off.
     interrupts_off: "cli";
+    /// Reads what UMIP keeps from user code.
+    machine_status: "smsw rdx";
 }
 
 /// Loads registers with numbers, raises an exception, and stores the registers in `to` afterwards:
@@ -221,6 +223,26 @@ core::arch::global_asm!(
     ".org portico_guest_code + 0x5f0",
     "inc dword ptr [0x820]",
     "hlt",
+    // 0x600: reads the clock.
+    ".org portico_guest_code + 0x600",
+    "rdtsc",
+    "mov dword ptr [0x800], eax",
+    "mov dword ptr [0x804], edx",
+    "hlt",
+    // 0x680: puts a number into a vector register, waits, and looks at it again.
+    ".org portico_guest_code + 0x680",
+    "mov eax, 0x1234abcd",
+    "movd xmm7, eax",
+    "hlt",
+    "movd eax, xmm7",
+    "mov dword ptr [0x800], eax",
+    "hlt",
+    // 0x700: lets interrupts in.
+    ".org portico_guest_code + 0x700",
+    "sti",
+    "nop",
+    "nop",
+    "hlt",
     ".org portico_guest_code + 0x1000",
     ".code64",
     ".text",
@@ -242,6 +264,11 @@ pub(crate) fn guest_code() -> u64 {
 #[cfg(not(target_os = "none"))]
 pub(crate) fn guest_code() -> u64 {
     0
+}
+
+/// Whether the processor can keep descriptor tables and machine status from user code.
+pub(crate) fn has_umip() -> bool {
+    core::arch::x86_64::__cpuid_count(7, 0).ecx & 1 << 2 != 0
 }
 
 /// As many null calls as a loop makes.

@@ -1,16 +1,18 @@
-//! Every call with every status that `docs/abi.md` lists for it has a case that shows it, so
-//! coverage cannot rot: a new call, status or row of the reference fails here until it has one.
+//! Every call with every status that `docs/abi.md` lists for it has a case that shows it, and every
+//! right that a call needs one in which it is missing, so coverage cannot rot: a new call, status,
+//! right or row of the reference fails here until it has one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use ipc::cap::Rights;
 use ipc::status::Status;
 use ipc::syscall::Call;
 
 mod table;
 
-use table::{SHOWN, UNSHOWN};
+use table::{NEEDED, SHOWN, UNSHOWN};
 
 type Pairs = BTreeSet<(String, String)>;
 
@@ -100,6 +102,23 @@ fn every_documented_status_is_shown_by_a_case() {
         assert!(missing.remove(&pair), "{call} {status} is not in docs/abi.md");
     }
     assert!(missing.is_empty(), "no case shows {missing:#?}");
+}
+
+/// What the descriptions of the calls say that they need.
+#[test]
+fn every_right_is_missing_in_a_case() {
+    let cases = cases();
+    let rights = |text| quoted(text).filter(|word| Rights::from_name(word).is_some());
+    let needed: Pairs = Call::ALL
+        .iter()
+        .flat_map(|(_, call, text)| rights(text).map(|r| ((*call).to_owned(), r.to_owned())))
+        .collect();
+    let shown: Pairs = NEEDED.iter().map(|(c, r, _)| ((*c).to_owned(), (*r).to_owned())).collect();
+    assert_eq!(needed, shown);
+    for (call, right, case) in NEEDED {
+        let body = cases.get(*case).unwrap_or_else(|| panic!("{call} {right}: no case {case}"));
+        assert!(body.contains("BadRight"), "{case} says nothing of a missing right");
+    }
 }
 
 /// A case that shows an error says its name.

@@ -16,6 +16,7 @@ use crate::session::{End, Finished, Session};
 use crate::system;
 
 const MEMORY: u64 = 2 << 30;
+const SMP: u16 = 2;
 const TIMEOUT: Duration = Duration::from_secs(400);
 /// The kernel's memory in an idle system with one VM: a promise.
 const KERNEL_MEMORY: u64 = 2 << 20;
@@ -32,7 +33,7 @@ pub fn jobs() -> Vec<Job> {
         })
     };
     vec![
-        Job::case("system/qemu-amd/no-page-is-open-that-should-not-be", page_tables),
+        Job::case("system/qemu-amd/idle-cpus-halt-and-no-page-is-open", page_tables),
         Job::case("system/qemu-amd/panic-names-its-place", panic_is_readable),
         cpus("8-cpus-start", 8, &[]),
         cpus("64-cpus-start", 64, &[]),
@@ -84,7 +85,7 @@ fn inspected<T: Send>(
     look: impl FnOnce(&mut Monitor, &str) -> Result<T> + Send,
     then: &[&str],
 ) -> Result<(T, Finished)> {
-    let compiled = system::check(&context.repo, &context.repo.config("quiet"), 2, MEMORY)?;
+    let compiled = system::check(&context.repo, &context.repo.config("quiet"), SMP, MEMORY)?;
     let iso = context.scratch(&format!("{name}.iso"))?;
     system::assemble(&context.repo, context.images()?, &compiled)?.pack(&iso)?;
     let (log, socket) = (iso.with_extension("log"), iso.with_extension("sock"));
@@ -92,7 +93,8 @@ fn inspected<T: Send>(
         let _ = std::fs::remove_file(old);
     }
     let monitor = format!("unix:{},server=on,wait=off", socket.display());
-    let machine = Machine { extra: vec!["-monitor".into(), monitor], ..Machine::plain(2, MEMORY) };
+    let machine =
+        Machine { extra: vec!["-monitor".into(), monitor], ..Machine::plain(SMP, MEMORY) };
     let symbols = images::symbols(&context.repo, HYPERVISOR);
     let session = Session {
         timeout: Some(TIMEOUT),
@@ -143,12 +145,49 @@ fn number(said: &str, before: &str) -> Result<u64> {
     u64::from_str_radix(digits, radix).with_context(|| format!("no number behind {before:?}"))
 }
 
+/// The registers of each CPU, once all of them halt at a time: nobody has anything to do, and the
+/// kernel does not spin.
+fn idle(monitor: &mut Monitor) -> Result<Vec<String>> {
+    let end = Instant::now() + TIMEOUT;
+    while Instant::now() < end {
+        let all = monitor.command("info registers -a")?;
+        let cpus: Vec<String> = all.split("CPU#").skip(1).map(str::to_owned).collect();
+        if cpus.len() == usize::from(SMP) && cpus.iter().all(|cpu| cpu.contains("HLT=1")) {
+            return Ok(cpus);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    bail!("the CPUs never halt together")
+}
+
+/// What the processor has against mistakes is switched on, on every CPU (APM 2, 3.1 and 3.2).
+fn protected(cpus: &[String]) -> Result<()> {
+    const BITS: [(&str, &str, u32); 5] = [
+        ("CR0=", "write protection", 16),
+        ("CR4=", "UMIP", 11),
+        ("CR4=", "SMEP", 20),
+        ("CR4=", "SMAP", 21),
+        ("EFER=", "NX", 11),
+    ];
+    for (n, cpu) in cpus.iter().enumerate() {
+        for (register, what, bit) in BITS {
+            let digits = cpu.split_once(register).map_or("", |(_, rest)| rest);
+            let digits = digits.split_whitespace().next().unwrap_or("");
+            let value =
+                u64::from_str_radix(digits, 16).with_context(|| format!("no {register}"))?;
+            ensure!(value >> bit & 1 == 1, "CPU {n}: {what} is off ({register}{digits})");
+        }
+    }
+    Ok(())
+}
+
 fn page_tables(context: &Context) -> Result<String> {
     let file = context.scratch("kernel-memory.dump")?;
     let look = |monitor: &mut Monitor, said: &str| {
         let size = number(said, "of which ")? << 20;
         let base = number(said, " MiB at ")?;
         let image = number(said, "loaded at ")?;
+        protected(&idle(monitor)?)?;
         monitor.command("stop")?;
         monitor.command(&format!("pmemsave {base:#x} {size:#x} \"{}\"", file.display()))?;
         let bytes = std::fs::read(&file).context("QEMU saved nothing")?;

@@ -53,6 +53,7 @@ const INTERRUPTS_OFF: u64 = 11;
 pub(super) const FLOAT: u64 = 12;
 const DEBUG: u64 = 13;
 const STACK: u64 = 14;
+const MACHINE_STATUS: u64 = 15;
 
 /// Does what its words say: kind, address, value. Answers with what came of it.
 struct Attempts;
@@ -78,6 +79,7 @@ impl Entry for Attempts {
             INTERRUPTS_OFF => arch::interrupts_off,
             DEBUG => arch::debug,
             STACK => arch::stack,
+            MACHINE_STATUS => arch::machine_status,
             _ => arch::float,
         };
         // SAFETY: exceptions are handled or meant; tests name addresses that may be accessed.
@@ -216,6 +218,7 @@ fn privileged_instructions_are_refused() -> Outcome {
     for kind in [PRIVILEGED, CONTROL_REGISTER, INTERRUPTS_OFF] {
         same!((kind, vector(&p, kind, 0)?), (kind, Some(13)));
     }
+    same!(vector(&p, MACHINE_STATUS, 0)?, arch::has_umip().then_some(13));
     Ok(())
 }
 

@@ -3,22 +3,25 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use ipc::cap::{Rights, Selector};
+use ipc::event::Exit;
 use ipc::exit::Exception;
 use ipc::state::Mtd;
 use ipc::syscall::EC_FPU;
 use sysroot::cap::{Cap, Semaphore};
 use sysroot::num::address;
-use sysroot::{process, time};
+use sysroot::{process, syscall, time, utcb};
 
 use super::{FAULT, Fixes, never};
 use crate::arch::{aligned_read, float_error, get_vector, set_vector, vector_error};
 use crate::check::{Outcome, patience};
 use crate::domain::{Domain, own};
+use crate::guest::{MONITOR, Machine, RESULT};
 use crate::runner::group;
 
 group!("fpu":
     threads_keep_their_registers,
     a_thread_keeps_them_across_preemption,
+    a_guest_and_a_thread_keep_theirs,
     an_unknown_flag_is_refused,
     errors_are_events,
 );
@@ -121,6 +124,41 @@ fn a_thread_keeps_them_across_preemption() -> Outcome {
     time::sleep_ms(30);
     check!(GOOD.load(Ordering::SeqCst) > 0);
     same!(BAD.load(Ordering::SeqCst), 0);
+    Ok(())
+}
+
+extern "sysv64" fn waits(_utcb: u64) -> ! {
+    let left = value(0xe, 3);
+    // SAFETY: as in `note`.
+    unsafe { set_vector(&left) };
+    let _ = bell(2).up();
+    let _ = bell(0).down();
+    note(&left);
+    let _ = bell(2).up();
+    never(0)
+}
+
+fn a_guest_and_a_thread_keep_theirs() -> Outcome {
+    let cpu = process::start().cpu;
+    let mut machine = Machine::new(cpu, 0x680)?;
+    // SSE is on (SDM vol. 3, 2.5: OSFXSR).
+    // SAFETY: no reference into the state area is held.
+    unsafe { ok!(syscall::get_state(machine.vcpu, Mtd::CR)) };
+    utcb::with_state(|s| s.cr4 |= 1 << 9);
+    ok!(syscall::set_state(machine.vcpu, Mtd::CR));
+    ok!(machine.start());
+    same!(MONITOR.exit(1).0, Some(Exit::Hlt));
+    let mut d = own();
+    prepare(&mut d)?;
+    let ec = ok!(d.thread_with(cpu, 0, waits, EC_FPU));
+    ok!(d.start(ec, crate::runner::priority() - 1));
+    ok!(bell(2).down_until(time::deadline_in_ms(5000)));
+    MONITOR.resume.store(1, Ordering::SeqCst);
+    ok!(syscall::recall(machine.vcpu));
+    same!(machine.word(RESULT), 0x1234_abcd);
+    ok!(bell(0).up());
+    ok!(bell(2).down_until(time::deadline_in_ms(5000)));
+    same!((GOOD.load(Ordering::SeqCst), BAD.load(Ordering::SeqCst)), (1, 0));
     Ok(())
 }
 

@@ -24,7 +24,9 @@ group!("ipc":
     a_handler_cannot_call_itself,
     handlers_cannot_call_in_a_circle,
     chains,
+    chains_far_deeper_than_a_stack,
     a_busy_handler_is_helped,
+    priority_is_inherited_along_a_chain,
     donated_time_is_charged_to_the_caller,
     global_contexts_cannot_reply,
     a_dead_handler_aborts,
@@ -263,6 +265,18 @@ fn chains() -> Outcome {
     Ok(())
 }
 
+/// More levels than the 16 KiB of a kernel stack could hold 64 bytes for.
+fn chains_far_deeper_than_a_stack() -> Outcome {
+    const LEVELS: u64 = 256;
+    let mut d = own();
+    let mut next = 0;
+    for _ in 0..=LEVELS {
+        next = ok!(d.serve::<Link>(cpu(), next)).raw();
+    }
+    same!(first_word(Cap::new(Selector(next)))?, LEVELS);
+    Ok(())
+}
+
 /// Rings the bell and waits at the gate: busy for as long as the test wants.
 struct Gated;
 
@@ -314,6 +328,49 @@ fn a_busy_handler_is_helped() -> Outcome {
     ok!(semaphore(&BELL).down());
     ok!(semaphore(&BELL).down_until(patience()));
     same!(SEEN.load(Ordering::SeqCst), 1);
+    Ok(())
+}
+
+/// Rings the bell and computes until [`GATE`] is not zero.
+struct Computes;
+
+impl Entry for Computes {
+    extern "sysv64" fn enter(_id: u64, _descriptor: u64) -> u64 {
+        let _ = semaphore(&BELL).up();
+        while GATE.load(Ordering::SeqCst) == 0 {
+            core::hint::spin_loop();
+        }
+        put(&[7])
+    }
+}
+
+static TURNS: AtomicU64 = AtomicU64::new(0);
+
+extern "sysv64" fn turns(_utcb: u64) -> ! {
+    loop {
+        TURNS.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Somebody of low priority is deep in a chain of calls, and somebody in between computes for ever.
+/// Whoever is above both gets through, and the one in between does not run meanwhile.
+fn priority_is_inherited_along_a_chain() -> Outcome {
+    let mut d = own();
+    BELL.store(ok!(d.semaphore(0)).raw(), Ordering::SeqCst);
+    GATE.store(0, Ordering::SeqCst);
+    TURNS.store(0, Ordering::SeqCst);
+    let mut top = ok!(d.serve::<Computes>(cpu(), 0));
+    for _ in 0..32 {
+        top = ok!(d.serve::<Pass>(cpu(), top.raw()));
+    }
+    TARGET.store(top.raw(), Ordering::SeqCst);
+    let priority = crate::runner::priority();
+    ok!(d.spawn(cpu(), priority - 4, caller));
+    ok!(semaphore(&BELL).down());
+    ok!(d.spawn(cpu(), priority - 2, turns));
+    GATE.store(1, Ordering::SeqCst);
+    same!(first_word(top)?, 7);
+    same!(TURNS.load(Ordering::SeqCst), 0);
     Ok(())
 }
 

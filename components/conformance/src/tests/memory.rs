@@ -14,6 +14,7 @@ use sysroot::{process, syscall};
 
 use super::event::{EXECUTE, Prober, READ, WRITE};
 use crate::check::{Failure, Outcome};
+use crate::devices::Card;
 use crate::domain::{Domain, with_rights};
 use crate::runner::group;
 
@@ -33,6 +34,7 @@ group!("memory":
     query_tells_what_is_held,
     aliases_in_the_own_domain,
     large_ranges,
+    device_memory_can_be_write_combining,
 );
 
 const AT: u64 = super::FREE_ADDRESSES;
@@ -91,6 +93,8 @@ fn what_is_not_held() -> Outcome {
     refused!(give(d.pd, range, page(AT), page(AT)), BadCap);
     // The UTCB is the kernel's.
     refused!(give(d.pd, range, page(layout::THREADS.base), page(AT)), BadCap);
+    // The largest range that there can be.
+    refused!(give(d.pd, Range::memory(18, MemRights::READ), 0, 1 << 18), BadCap);
     // More than one capability covers.
     let (held, first) = ok!(syscall::query(range, page(layout::IMAGE.base)));
     let more = Range::memory(held.order() + 9, MemRights::READ);
@@ -288,5 +292,19 @@ fn large_ranges() -> Outcome {
     check!(p.access(READ, end, 0)?.is_ok());
     same!(p.access(READ, end + 8, 0)?, fault(NOT_PRESENT));
     same!(p.access(WRITE, end, 0)?, fault(WRITE_PROTECTED));
+    Ok(())
+}
+
+fn device_memory_can_be_write_combining() -> Outcome {
+    let card = Card::find()?;
+    let alias = super::FREE_ADDRESSES + 0x50_0000;
+    let combining = Range::memory(0, MemRights::READ).write_combining();
+    ok!(give(process::pd(), combining, page(card.registers.base), page(alias)));
+    same!(card.status_at(alias), card.status_at(card.registers.base));
+    // What is derived from it is so as well.
+    let next = alias + 0x1000;
+    ok!(give(process::pd(), Range::memory(0, MemRights::READ), page(alias), page(next)));
+    same!(card.status_at(next), card.status_at(alias));
+    ok!(revoke(Range::memory(0, MemRights::all()).include_self(), page(alias)));
     Ok(())
 }

@@ -65,6 +65,11 @@ fn execution_context_addresses() -> Outcome {
     for entry in [0x8000_0000_0000, u64::MAX] {
         refused!(create(EcStart { entry: Some(entry), ..start() }), BadParam);
     }
+    // The first and the last of them.
+    for (utcb, entry) in [(0x1000, 0x1000), (0x7fff_ffff_e000, 0x7fff_ffff_efff)] {
+        let ec = ok!(create(EcStart { utcb, entry: Some(entry), ..start() }));
+        selector::delete(ec.selector());
+    }
     Ok(())
 }
 
@@ -86,8 +91,11 @@ fn execution_context_flags_and_events() -> Outcome {
         let pd = process::pd().raw();
         refused!(raw(number.0, [empty()?.0, pd, UTCB, UTCB, 0x1000]), BadParam);
     }
-    refused!(create(EcStart { events: 0x1_0000, ..start() }), BadParam);
-    refused!(create(EcStart { events: u32::MAX, ..start() }), BadParam);
+    for events in [0x1_0000 - 31, 0x1_0000, u32::MAX] {
+        refused!(create(EcStart { events, ..start() }), BadParam);
+    }
+    let ec = ok!(create(EcStart { events: 0x1_0000 - 32, ..start() }));
+    selector::delete(ec.selector());
     Ok(())
 }
 

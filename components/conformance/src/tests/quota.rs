@@ -4,6 +4,7 @@
 use ipc::cap::{MemRights, Range, Rights, Selector};
 use ipc::proto::start::layout;
 use ipc::status::{Result, Status};
+use ipc::syscall::EC_FPU;
 use ipc::utcb::{Item, Message, Window};
 use sysroot::arch::{Entry, portal_entry};
 use sysroot::cap::{Cap, Ec, Guest, Pd};
@@ -121,8 +122,12 @@ impl Scarce {
     }
 
     fn ec(&self, at: Selector, global: bool) -> Result<Cap<Ec>> {
+        self.ec_with(at, global, 0)
+    }
+
+    fn ec_with(&self, at: Selector, global: bool, flags: u8) -> Result<Cap<Ec>> {
         // SAFETY: it never runs.
-        unsafe { syscall::create_ec(at, self.charged.pd, Self::start(global)) }
+        unsafe { syscall::create_ec_with(at, self.charged.pd, Self::start(global), flags) }
     }
 }
 
@@ -145,7 +150,8 @@ fn create_pd() -> Outcome {
 fn create_ec() -> Outcome {
     let s = ok!(Scarce::new());
     s.creates(|at| s.ec(at, false).map(drop))?;
-    s.creates(|at| s.ec(at, true).map(drop))
+    s.creates(|at| s.ec(at, true).map(drop))?;
+    s.creates(|at| s.ec_with(at, true, EC_FPU).map(drop))
 }
 
 fn guest(s: &Scarce) -> core::result::Result<Cap<Guest>, Failure> {
@@ -291,8 +297,11 @@ fn delegate_ports() -> Outcome {
 fn delegate_to_a_guest() -> Outcome {
     let s = ok!(Scarce::new());
     let space = guest(&s)?;
-    let alias = ok!(Alias::new(0));
-    s.in_turn(s.charged.pd, room()?, || alias.delegate(space, 0x12_3456), || alias.revoke())?;
+    for order in [0, 3, 9] {
+        let alias = ok!(Alias::new(order));
+        let to = 0x1_0000 << order;
+        s.in_turn(s.charged.pd, room()?, || alias.delegate(space, to), || alias.revoke())?;
+    }
     ok!(delete(space.selector()));
     Ok(())
 }

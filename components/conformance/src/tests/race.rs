@@ -32,7 +32,7 @@ group!("race":
     memory_that_is_used,
     interrupts_that_are_acknowledged,
     time_of_callers,
-    time_of_waiters,
+    time_of_waiters_and_makers,
     guests_that_run,
 );
 
@@ -394,11 +394,28 @@ fn time_of_callers() -> Outcome {
     seen(&[Status::Ok])
 }
 
-fn time_of_waiters() -> Outcome {
+/// Where the thread below makes semaphores.
+static MADE: AtomicU64 = AtomicU64::new(0);
+
+extern "sysv64" fn makes(_utcb: u64) -> ! {
+    let at = Selector(MADE.load(Ordering::SeqCst));
+    loop {
+        let deadline = time::now() + time::ticks_of_ms(1) / 20;
+        note(target::<Semaphore>().down_until(deadline).map(drop));
+        note(syscall::create_sm(at, process::pd(), 0).map(drop));
+        note(syscall::revoke_object(at, Rights::FULL, true));
+    }
+}
+
+fn time_of_waiters_and_makers() -> Outcome {
     let mut here = own();
     let bell = ok!(here.semaphore(0));
-    time_of(waits, bell.raw())?;
-    seen(&[Status::Timeout])
+    let at = selector::alloc()?;
+    MADE.store(at.0, Ordering::SeqCst);
+    time_of(makes, bell.raw())?;
+    selector::delete(at);
+    // What it loses its time in comes to nothing.
+    seen(&[Status::Ok, Status::Timeout, Status::Aborted, Status::Exists])
 }
 
 fn guests_that_run() -> Outcome {

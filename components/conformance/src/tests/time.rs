@@ -2,8 +2,10 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use ipc::trace::Counter;
 use sysroot::{process, syscall, time};
 
+use super::trace::counter;
 use crate::check::Outcome;
 use crate::domain::own;
 use crate::runner::{group, own_sc};
@@ -16,6 +18,7 @@ group!("time":
     equal_priorities_share,
     a_higher_priority_is_never_kept_waiting,
     a_lower_priority_does_not_run,
+    an_idle_cpu_is_left_alone,
 );
 
 /// Tries again where a test measures time: the emulator shares its machine with others and
@@ -183,5 +186,15 @@ fn a_lower_priority_does_not_run() -> Outcome {
     STOP.store(true, Ordering::SeqCst);
     same!(none, 0);
     time::sleep_ms(5);
+    Ok(())
+}
+
+/// No tick: where nobody has anything to do, only the ends of waits interrupt.
+fn an_idle_cpu_is_left_alone() -> Outcome {
+    let (interrupts, idle) = (counter(Counter::Interrupt)?, counter(Counter::Idle)?);
+    time::sleep_ms(400);
+    check!(counter(Counter::Idle)? > idle);
+    // This wait, and the watchdog's on a machine with one CPU. A slow tick of 50 Hz would be 20.
+    check!(counter(Counter::Interrupt)? - interrupts < 12);
     Ok(())
 }

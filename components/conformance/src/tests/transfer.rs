@@ -25,8 +25,10 @@ group!("transfer":
     all_or_nothing,
     what_the_sender_does_not_hold,
     memory_arrives,
+    a_port_keeps_its_number,
     a_reply_carries_capabilities,
     translation_names_what_the_receiver_owns,
+    translation_across_domains,
     as_many_as_there_are_items,
     a_chain_that_is_too_long,
 );
@@ -39,15 +41,18 @@ const ORDER: u8 = 5;
 /// item and the number of items.
 struct Receiver;
 
-/// What [`Receiver`] is to open before its next call: object base and order word, memory likewise.
-static WINDOWS: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
+/// What [`Receiver`] is to open before its next call: object base and order word, memory and ports
+/// likewise.
+static WINDOWS: [AtomicU64; 6] = [const { AtomicU64::new(0) }; 6];
 
 impl Entry for Receiver {
     extern "sysv64" fn enter(_id: u64, descriptor: u64) -> u64 {
-        let [object_base, object_order, memory_base, memory_order] =
-            WINDOWS.each_ref().map(|w| w.load(Ordering::SeqCst));
-        utcb::set_window(Space::Object, Window { base: object_base, order: object_order });
-        utcb::set_window(Space::Memory, Window { base: memory_base, order: memory_order });
+        let words = WINDOWS.each_ref().map(|w| w.load(Ordering::SeqCst));
+        let spaces = [Space::Object, Space::Memory, Space::Port];
+        for (space, window) in spaces.into_iter().zip(words.as_chunks::<2>().0) {
+            let [base, order] = *window;
+            utcb::set_window(space, Window { base, order });
+        }
         utcb::with_message(|area| {
             let [first, ..] = *area.items;
             let answer =
@@ -62,7 +67,11 @@ impl Entry for Receiver {
 
 /// Sets the receiver's windows; they are open from the call after on.
 fn open(portal: Cap<Portal>, object: Window, memory: Window) -> Result<()> {
-    let words = [object.base, object.order, memory.base, memory.order];
+    open_all(portal, [object, memory, Window::CLOSED])
+}
+
+fn open_all(portal: Cap<Portal>, windows: [Window; 3]) -> Result<()> {
+    let words = windows.into_iter().flat_map(|w| [w.base, w.order]);
     for (to, from) in WINDOWS.iter().zip(words) {
         to.store(from, Ordering::SeqCst);
     }
@@ -234,6 +243,27 @@ fn memory_arrives() -> Outcome {
     Ok(())
 }
 
+fn a_port_keeps_its_number() -> Outcome {
+    let port = crate::devices::exit_ports().ok_or(Failure::Skip("no exit device"))?.first();
+    let mut d = ok!(Domain::new(300));
+    let portal = ok!(receiver(&mut d));
+    let open = |base: u16, order| {
+        let ports = Window::open(base.into(), order);
+        open_all(portal, [Window::CLOSED, Window::CLOSED, ports])
+    };
+    let item = |order| Item::delegate(Range::port(order), port.into(), 3);
+    for (base, order) in [(port + 4, 2), (port, 0)] {
+        ok!(open(base, order));
+        refused!(send(portal, &[item(1)]), NoWindow);
+    }
+    ok!(open(0, 16));
+    let (count, arrived) = ok!(send(portal, &[item(1)]));
+    same!((count, arrived.base, Range(arrived.range)), (1, port.into(), Range::port(1)));
+    refused!(send(portal, &[item(0)]), Exists);
+    ok!(syscall::revoke_ports(1, port, false));
+    Ok(())
+}
+
 /// Replies with a capability of its own: the one at its id.
 struct Gives;
 
@@ -290,12 +320,81 @@ fn translation_names_what_the_receiver_owns() -> Outcome {
     Ok(())
 }
 
+/// Replies with the names that its capabilities have where they came from: the semaphore at its id, a
+/// page, a port.
+struct Names;
+
+/// The page and the port.
+static NAMED: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
+impl Entry for Names {
+    extern "sysv64" fn enter(id: u64, _descriptor: u64) -> u64 {
+        let [page, port] = NAMED.each_ref().map(|n| n.load(Ordering::SeqCst));
+        utcb::with_message(|area| {
+            let [object, memory, ports, ..] = area.items;
+            *object = Item::delegate(Range::object(Rights::FULL).translate(), id, 0);
+            *memory = Item::delegate(Range::memory(0, MemRights::RW).translate(), page, 0);
+            *ports = Item::delegate(Range::port(0).translate(), port, 0);
+        });
+        Message::new(0, 3).0
+    }
+}
+
+fn translation_across_domains() -> Outcome {
+    let port = crate::devices::exit_ports().ok_or(Failure::Skip("no exit device"))?.first();
+    let (mut d, mut own) = (ok!(Domain::new(300)), own());
+    let (sm, memory, at) = (ok!(own.semaphore(0)), ok!(Pages::new(2)), page(super::FREE_ADDRESSES));
+    ok!(d.give(sm, 700, Rights::SM_UP | Rights::SM_BIND));
+    ok!(syscall::delegate_ports(d.pd, 1, port));
+    // SAFETY: nobody uses it.
+    unsafe {
+        let range = Range::memory(2, MemRights::READ);
+        ok!(syscall::delegate_memory(d.pd, range, memory.page(), at));
+    }
+    NAMED[0].store(at + 1, Ordering::SeqCst);
+    NAMED[1].store(u64::from(port) + 1, Ordering::SeqCst);
+    let portal = ok!(d.serve::<Names>(process::start().cpu, 700));
+    let names = || {
+        utcb::call(
+            portal,
+            |_| Message::EMPTY,
+            |_, area| {
+                let [a, b, c, ..] = *area.items;
+                [a, b, c].map(|item| (Range(item.range), item.base))
+            },
+        )
+    };
+    // Part of a range, and the rights that the other one has.
+    same!(
+        ok!(names()),
+        [
+            (Range::object(Rights::SM_UP | Rights::SM_BIND), sm.raw()),
+            (Range::memory(0, MemRights::READ), memory.page() + 1),
+            (Range::port(0), u64::from(port) + 1),
+        ]
+    );
+    ok!(syscall::revoke_ports(1, port, false));
+    refused!(names(), BadCap);
+    Ok(())
+}
+
 fn as_many_as_there_are_items() -> Outcome {
     let (mut d, mut own) = (ok!(Domain::new(300)), own());
     let portal = ok!(receiver(&mut d));
     let sm = ok!(own.semaphore(0));
     let items: [Item; ITEMS] = core::array::from_fn(|n| object(sm, Rights::SM_UP, n as u64));
     same!(ok!(send(portal, &items)).0, 32);
+    // More than there are count as all.
+    ok!(syscall::revoke_object(sm.selector(), Rights::FULL, false));
+    let count = utcb::call(
+        portal,
+        |area| {
+            *area.items = items;
+            Message(0xff << 16)
+        },
+        |_, area| area.words.first().copied(),
+    );
+    same!(ok!(count), Some(32));
     same!(held(&mut d, AT + 31)?.0, Some(ObjectType::Sm));
     Ok(())
 }

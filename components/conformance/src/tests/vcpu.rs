@@ -27,6 +27,10 @@ group!("vcpu":
     a_deadline_ends_a_loop,
     a_deadline_ends_a_loop_with_interrupts_off,
     an_interrupt_is_injected,
+    a_window_for_interrupts_is_an_exit,
+    a_window_that_is_open_is_an_exit_at_once,
+    a_window_for_nmis_is_an_exit,
+    the_offset_of_its_clock,
     a_triple_fault_is_a_shutdown,
     state_that_makes_no_sense_is_an_exit,
     each_group_that_makes_no_sense_is_named,
@@ -41,6 +45,7 @@ group!("vcpu":
     without_virtualization,
     only_memory_goes_into_a_guest_space,
     revoked_memory_is_gone_for_the_guest,
+    revoked_memory_is_gone_for_a_guest_elsewhere,
     destroyed_while_it_runs,
     destroyed_while_it_runs_elsewhere,
     a_vcpu_elsewhere,
@@ -173,6 +178,72 @@ fn an_interrupt_is_injected() -> Outcome {
     same!(machine.word(0x820), 1);
     // It went on behind the first HLT, to the second.
     same!(MONITOR.exit(3).0, Some(Exit::Hlt));
+    Ok(())
+}
+
+const WINDOW: u64 = Inject::NONE.with_interrupt_window().0;
+
+fn a_window_for_interrupts_is_an_exit() -> Outcome {
+    // Interrupts are never let in here, so there is none before the deadline.
+    let mut closed = Machine::new(cpu(), 0x280)?;
+    MONITOR.inject.store(WINDOW, SeqCst);
+    MONITOR.deadline.store(time::deadline_in_ms(5), SeqCst);
+    ok!(closed.start());
+    same!(MONITOR.exit(1).0, Some(Exit::Deadline));
+    drop(closed);
+    let mut opens = Machine::new(cpu(), 0x700)?;
+    MONITOR.inject.store(WINDOW, SeqCst);
+    ok!(opens.start());
+    same!((MONITOR.exit(1).0, MONITOR.count.load(SeqCst)), (Some(Exit::InterruptWindow), 2));
+    // Behind the instruction after STI.
+    // SAFETY: no reference into the state area is held.
+    unsafe { ok!(syscall::get_state(opens.vcpu, Mtd::RIP)) };
+    same!(utcb::with_state(|s| s.rip), CODE + 0x702);
+    // It was asked for once.
+    MONITOR.resume.store(1, SeqCst);
+    ok!(syscall::recall(opens.vcpu));
+    same!((MONITOR.exit(2).0, MONITOR.exit(3).0), (Some(Exit::Recall), Some(Exit::Hlt)));
+    Ok(())
+}
+
+fn a_window_that_is_open_is_an_exit_at_once() -> Outcome {
+    let machine = run(0x380)?;
+    MONITOR.inject.store(WINDOW, SeqCst);
+    MONITOR.resume.store(1, SeqCst);
+    ok!(syscall::recall(machine.vcpu));
+    same!((MONITOR.exit(3).0, MONITOR.count.load(SeqCst)), (Some(Exit::InterruptWindow), 4));
+    Ok(())
+}
+
+fn a_window_for_nmis_is_an_exit() -> Outcome {
+    let machine = run(0x380)?;
+    // As the handler of NMIs, which counts and returns.
+    machine.set_word(2 * 4, 0x13c0);
+    MONITOR.inject.store(Inject::nmi().with_nmi_window().0, SeqCst);
+    MONITOR.resume.store(1, SeqCst);
+    ok!(syscall::recall(machine.vcpu));
+    // Not before it has returned, and before anything else.
+    same!((MONITOR.exit(3).0, machine.word(0x820)), (Some(Exit::NmiWindow), 1));
+    ok!(syscall::recall(machine.vcpu));
+    same!((MONITOR.exit(4).0, MONITOR.exit(5).0), (Some(Exit::Recall), Some(Exit::Hlt)));
+    Ok(())
+}
+
+fn the_offset_of_its_clock() -> Outcome {
+    const OFFSET: u64 = 1 << 50;
+    for offset in [0, OFFSET, OFFSET.wrapping_neg()] {
+        let mut machine = Machine::new(cpu(), 0x600)?;
+        // SAFETY: no reference into the state area is held.
+        unsafe { ok!(syscall::get_state(machine.vcpu, Mtd::TSC)) };
+        utcb::with_state(|s| s.tsc_offset = offset);
+        ok!(syscall::set_state(machine.vcpu, Mtd::TSC));
+        let before = time::now().wrapping_add(offset);
+        ok!(machine.start());
+        same!(MONITOR.exit(1).0, Some(Exit::Hlt));
+        let [low, high] = [RESULT, RESULT + 4].map(|at| u64::from(machine.word(at)));
+        let passed = (high << 32 | low).wrapping_sub(before);
+        check!(passed <= time::now().wrapping_add(offset).wrapping_sub(before));
+    }
     Ok(())
 }
 
@@ -467,6 +538,21 @@ fn revoked_memory_is_gone_for_the_guest() -> Outcome {
     MONITOR.resume.store(1, SeqCst);
     ok!(syscall::recall(machine.vcpu));
     same!((MONITOR.exit(3).0, MONITOR.exit(3).2), (Some(Exit::Memory), RESULT as u64));
+    Ok(())
+}
+
+/// The guest writes to the page all the time; once the call has returned it cannot any more.
+fn revoked_memory_is_gone_for_a_guest_elsewhere() -> Outcome {
+    let other = other_cpu().ok_or(Failure::Skip("one CPU"))?;
+    for _ in 0..10 {
+        let machine = endless(other)?;
+        let range = Range::memory(0, MemRights::all());
+        // SAFETY: only the guest loses it.
+        unsafe { ok!(syscall::revoke_memory(range, machine.data.page())) };
+        let turns = machine.word(RESULT);
+        eventually!(MONITOR.exit(1).0 == Some(Exit::Memory));
+        same!((MONITOR.exit(1).2, machine.word(RESULT)), (RESULT as u64, turns));
+    }
     Ok(())
 }
 

@@ -114,3 +114,31 @@ pub(super) const UNSHOWN: &[(&str, &str, &str)] = &[(
     "Quota",
     "needs more interrupts than there are vectors; emulated machines have half as many",
 )];
+
+/// Call, right that it needs, and the case in which it is missing.
+pub(super) const NEEDED: &[(&str, &str, &str)] = &[
+    ("Call", "PT_CALL", "ipc::rights"),
+    ("Down", "SM_DOWN", "semaphore::rights"),
+    ("Up", "SM_UP", "semaphore::rights"),
+    ("CreatePd", "PD_CREATE", "object::every_creation_needs_a_domain_and_the_right"),
+    ("CreateEc", "PD_CREATE", "object::every_creation_needs_a_domain_and_the_right"),
+    ("CreateVcpu", "PD_CREATE", "object::every_creation_needs_a_domain_and_the_right"),
+    ("CreateSc", "PD_CREATE", "object::every_creation_needs_a_domain_and_the_right"),
+    ("CreatePt", "PD_CREATE", "object::every_creation_needs_a_domain_and_the_right"),
+    ("CreateSm", "PD_CREATE", "object::every_creation_needs_a_domain_and_the_right"),
+    ("CreateGuest", "PD_CREATE", "object::every_creation_needs_a_domain_and_the_right"),
+    ("CreatePd", "SM_UP", "supervision::the_semaphore_must_be_one_to_signal"),
+    ("CreateVcpu", "GUEST_BIND", "vcpu::rights"),
+    ("CreateSc", "EC_BIND_SC", "object::rights_to_bind"),
+    ("CreatePt", "EC_BIND_PT", "object::rights_to_bind"),
+    ("Delegate", "PD_DELEGATE", "memory::the_right_to_delegate"),
+    ("Delegate", "GUEST_MAP", "vcpu::rights"),
+    ("CtrlEc", "EC_CTRL", "object::rights_to_bind"),
+    ("CtrlSc", "SC_CTRL", "object::rights_to_bind"),
+    ("CtrlPt", "PT_CTRL", "object::rights_to_bind"),
+    ("CtrlPd", "PD_CTRL", "pd::rights_are_checked"),
+    ("CtrlPd", "PD_CREATE", "pd::rights_are_checked"),
+    ("CtrlInterrupt", "INT_ACK", "interrupt::rights_and_parameters"),
+    ("CtrlInterrupt", "INT_BIND", "interrupt::rights_and_parameters"),
+    ("CtrlInterrupt", "SM_BIND", "interrupt::rights_and_parameters"),
+];

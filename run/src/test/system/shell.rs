@@ -171,6 +171,14 @@ pub(super) const BOOTS: &[Boot] = &[
         )
     },
     Boot {
+        cpu: Some("EPYC,-svm,check=off"),
+        ..Boot::new(
+            "processor-that-runs-no-guests-is-told",
+            "quiet",
+            &[Hear("component \"linux\" not started: this machine runs no guests")],
+        )
+    },
+    Boot {
         cpu: Some("EPYC,-xsave,check=off"),
         ..Boot::new("processor-without-xsave-is-told", "quiet", &[Hear("processor has no XSAVE")])
     },
