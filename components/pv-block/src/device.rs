@@ -379,6 +379,12 @@ impl Backend for Block {
         }
     }
 
+    fn rest(&mut self) -> bool {
+        // All of them are to tell.
+        let ended = self.media.iter_mut().filter_map(remote).filter_map(|d| d.rest().then_some(()));
+        ended.count() > 0
+    }
+
     fn turn(&mut self, links: &mut Links, at: usize) -> bool {
         let Some(link) = links.get_mut(at) else { return false };
         let Some(drive) = self.drives.get_mut(link.client()).and_then(Option::as_mut) else {

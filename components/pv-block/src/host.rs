@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use ipc::proto::start::Device;
 use sysroot::num::{u64_of, usize_of};
-use sysroot::{process, time};
+use sysroot::time;
 use virtio::chain::Segment;
 use virtio::host::pci::{Function, FunctionError};
 use virtio::host::ring::{Dma, Ring, Used};
@@ -175,8 +175,6 @@ impl Remote for HostDisk {
     fn flush(&mut self, tag: Tag) -> bool {
         if !self.cached {
             self.idle.push_back(tag);
-            // The loop is to look at it.
-            let _ = process::semaphore().up();
             return true;
         }
         let Some(slot) = self.slot() else { return false };
@@ -185,6 +183,7 @@ impl Remote for HostDisk {
 
     fn finish(&mut self, done: &mut dyn FnMut(Completion<'_>)) -> bool {
         self.function.acknowledge();
+        self.ring.ignore();
         if let Some(tag) = self.idle.pop_front() {
             done(Completion { tag, ok: true, data: Source::Bytes(&[]) });
             return true;
@@ -193,6 +192,10 @@ impl Remote for HostDisk {
         let data = Source::Memory(&self.dma.memory, data);
         done(Completion { tag: op.tag, ok, data });
         true
+    }
+
+    fn rest(&mut self) -> bool {
+        self.ring.listen() || !self.idle.is_empty()
     }
 
     fn read_now(&mut self, sector: u64, to: &mut [u8]) -> bool {

@@ -128,6 +128,10 @@ pub trait Remote {
     /// Hands an operation that has ended to `done`; `false` where there is none.
     fn finish(&mut self, done: &mut dyn FnMut(Completion<'_>)) -> bool;
 
+    /// Has the disk tell when an operation ends, by a signal, until [`Self::finish`] is called.
+    /// Returns whether one has ended already.
+    fn rest(&mut self) -> bool;
+
     /// Reads up to [`PIECE`] sectors and waits for them: for when nothing else goes on.
     fn read_now(&mut self, sector: u64, to: &mut [u8]) -> bool;
 }

@@ -1,6 +1,7 @@
 //! Checksums and TCP segments for receivers that leave neither to others. Pure.
 
 use alloc::vec::Vec;
+use core::ops::ControlFlow;
 
 use crate::frame::HEADER;
 use crate::header::{Checksum, Invalid, Segmentation, Todo};
@@ -17,18 +18,31 @@ const TCP_PROTOCOL: u32 = 6;
 const LAST_ONLY: u8 = 0x09;
 const FIRST_ONLY: u8 = 0x80;
 
-/// Does what is left to do for a frame, and passes the results on.
+/// Where the frames go that [`finish`] makes. Behind a break it makes no more.
+pub type Out<'a> = dyn FnMut(&[u8]) -> ControlFlow<()> + 'a;
+
+/// Does what is left to do for a frame, and passes the results on, but for the first `skip`.
 ///
 /// # Errors
 /// The frame is not what it is said to be.
-pub fn finish(frame: &mut [u8], todo: Todo, out: &mut dyn FnMut(&[u8])) -> Result<(), Invalid> {
-    match todo {
-        Todo { segmentation: Some(how), checksum: Some(sum) } => segment(frame, how, sum, out)?,
+pub fn finish(
+    frame: &mut [u8],
+    todo: Todo,
+    skip: usize,
+    out: &mut Out<'_>,
+) -> Result<(), Invalid> {
+    let whole = match todo {
+        Todo { segmentation: Some(how), checksum: Some(sum) } => {
+            return segment(frame, how, sum, skip, out);
+        }
         Todo { checksum: Some(sum), .. } => {
             complete(frame, sum)?;
-            out(frame);
+            frame
         }
-        Todo { .. } => out(frame),
+        Todo { .. } => frame,
+    };
+    if skip == 0 {
+        let _ = out(whole);
     }
     Ok(())
 }
@@ -78,7 +92,8 @@ fn segment(
     frame: &[u8],
     Segmentation { v6, size }: Segmentation,
     sum: Checksum,
-    out: &mut dyn FnMut(&[u8]),
+    skip: usize,
+    out: &mut Out<'_>,
 ) -> Result<(), Invalid> {
     let tcp = usize::from(sum.start);
     let smallest = HEADER + if v6 { IPV6 } else { IPV4 };
@@ -99,7 +114,7 @@ fn segment(
     let size = usize::from(size);
     let count = payload.len().div_ceil(size);
     let mut segment = Vec::with_capacity(headers.len() + size);
-    for (n, part) in payload.chunks(size).enumerate() {
+    for (n, part) in payload.chunks(size).enumerate().skip(skip) {
         segment.clear();
         segment.extend_from_slice(headers);
         segment.extend_from_slice(part);
@@ -129,7 +144,9 @@ fn segment(
         put(&mut segment, tcp + TCP_CHECKSUM, [0, 0])?;
         let sum = add(pseudo, segment.get(tcp..).ok_or(Invalid)?);
         put(&mut segment, tcp + TCP_CHECKSUM, fold(sum))?;
-        out(&segment);
+        if out(&segment).is_break() {
+            break;
+        }
     }
     Ok(())
 }

@@ -114,6 +114,10 @@ impl Remote for Late {
         true
     }
 
+    fn rest(&mut self) -> bool {
+        !self.0.borrow().ops.is_empty()
+    }
+
     fn read_now(&mut self, sector: u64, to: &mut [u8]) -> bool {
         to.copy_from_slice(&self.0.borrow().content[sector as usize * 512..][..to.len()]);
         true
