@@ -14,8 +14,8 @@ use crate::request::{Extent, Limits, SERIAL, Status};
 pub enum Piece {
     /// It is done.
     Done,
-    /// The medium works on it.
-    Started,
+    /// The medium works on so many sectors of it; the rest is another piece.
+    Started(u64),
     /// The medium is busy; nothing was done.
     Busy,
     /// It failed.
@@ -189,7 +189,7 @@ impl Disk {
     /// Makes permanent what was acknowledged. Memory is as permanent as it gets.
     pub fn flush(&self, medium: &mut Medium, tag: Tag) -> Piece {
         match medium {
-            Medium::Remote(disk) if self.writes_medium() => started(disk.flush(tag)),
+            Medium::Remote(disk) if self.writes_medium() => started(disk.flush(tag).into()),
             _ => Piece::Done,
         }
     }
@@ -204,8 +204,8 @@ impl From<Piece> for Status {
     }
 }
 
-const fn started(started: bool) -> Piece {
-    if started { Piece::Started } else { Piece::Busy }
+const fn started(sectors: u64) -> Piece {
+    if sectors > 0 { Piece::Started(sectors) } else { Piece::Busy }
 }
 
 /// Whether nothing of a piece comes from the medium.

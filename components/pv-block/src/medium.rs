@@ -5,8 +5,9 @@ use alloc::boxed::Box;
 use virtio::chain::{self, Cursor, Segment};
 use virtio::ram::Ram;
 
-/// Most sectors of a piece that a [`Remote`] is asked for.
-pub const PIECE: u64 = 256;
+/// Most sectors of a piece that a [`Remote`] is asked for: 512 KiB. Each piece costs a way to the
+/// disk and back; of a large request one is copied while the disk works on the next.
+pub const PIECE: u64 = 1024;
 
 /// Names an operation: what it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,15 @@ pub enum Source<'a> {
 }
 
 impl Source<'_> {
+    /// How many bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => sysroot::num::u64_of(bytes.len()),
+            Self::Memory(_, segment) => segment.len.into(),
+        }
+    }
+
     /// `len` bytes from `at` on, where there are so many.
     #[must_use]
     pub fn part(self, at: usize, len: usize) -> Option<Self> {
@@ -102,7 +112,7 @@ pub struct Completion<'a> {
     pub tag: Tag,
     /// Whether it succeeded.
     pub ok: bool,
-    /// What was read.
+    /// What was read, or was to be.
     pub data: Source<'a>,
 }
 
@@ -114,13 +124,13 @@ pub trait Remote {
     /// Whether it can only be read.
     fn is_read_only(&self) -> bool;
 
-    /// Starts to read up to [`PIECE`] sectors. `false`: it is busy; after a completion there is
-    /// room again.
-    fn read(&mut self, tag: Tag, sector: u64, count: u64) -> bool;
+    /// Starts to read up to [`PIECE`] sectors; returns how many, as it has room for. 0: it is busy;
+    /// after a completion there is room again.
+    fn read(&mut self, tag: Tag, sector: u64, count: u64) -> u64;
 
-    /// Starts to write up to [`PIECE`] sectors; `fill` provides them. `false`: it is busy, and
-    /// `fill` was not called.
-    fn write(&mut self, tag: Tag, sector: u64, count: u64, fill: &mut dyn FnMut(Sink<'_>)) -> bool;
+    /// Starts to write up to [`PIECE`] sectors, which `fill` provides; returns how many, as it has
+    /// room for. 0: it is busy, and `fill` was not called.
+    fn write(&mut self, tag: Tag, sector: u64, count: u64, fill: &mut dyn FnMut(Sink<'_>)) -> u64;
 
     /// Starts to make permanent what was written. `false`: it is busy.
     fn flush(&mut self, tag: Tag) -> bool;

@@ -25,12 +25,7 @@ pub type Out<'a> = dyn FnMut(&[u8]) -> ControlFlow<()> + 'a;
 ///
 /// # Errors
 /// The frame is not what it is said to be.
-pub fn finish(
-    frame: &mut [u8],
-    todo: Todo,
-    skip: usize,
-    out: &mut Out<'_>,
-) -> Result<(), Invalid> {
+pub fn finish(frame: &mut [u8], todo: Todo, skip: usize, out: &mut Out<'_>) -> Result<(), Invalid> {
     let whole = match todo {
         Todo { segmentation: Some(how), checksum: Some(sum) } => {
             return segment(frame, how, sum, skip, out);
