@@ -24,12 +24,9 @@ pub struct Conversation {
     text: String,
     /// Bytes of a character that is not complete yet.
     rest: Vec<u8>,
-    /// Where the next expected text may begin.
-    from: usize,
+    next: Search,
     /// The same for each list of a step that has several, while it is awaited.
-    side_by_side: Vec<usize>,
-    /// Up to where it was looked for: a machine that says much is not read again and again.
-    sought: usize,
+    side_by_side: Vec<Search>,
     /// Up to where panics were looked for; none where the script waits for one.
     looked: Option<usize>,
     panicked: bool,
@@ -45,9 +42,8 @@ impl Conversation {
             steps,
             text: String::new(),
             rest: Vec::new(),
-            from: 0,
+            next: Search::default(),
             side_by_side: Vec::new(),
-            sought: 0,
             looked: (!awaited).then_some(0),
             panicked: false,
         }
@@ -62,30 +58,22 @@ impl Conversation {
             match self.steps.front_mut() {
                 Some(Step::Send(text)) => send += text,
                 Some(Step::Expect(text)) => {
-                    // The end of what was sought can be its beginning.
-                    let again = self.sought.saturating_sub(text.len()).max(self.from);
-                    let start = (self.from..=again).rev().find(|&n| self.text.is_char_boundary(n));
-                    let Some(end) = behind(&self.text, start.unwrap_or(self.from), text) else {
-                        self.sought = self.text.len();
+                    if !self.next.find(&self.text, text) {
                         break;
-                    };
-                    (self.from, self.sought) = (end, end);
+                    }
                 }
                 Some(Step::Together(lists)) => {
-                    self.side_by_side.resize(lists.len(), self.from);
-                    for (list, from) in lists.iter_mut().zip(&mut self.side_by_side) {
-                        while let Some(text) = list.front()
-                            && let Some(end) = behind(&self.text, *from, text)
-                        {
-                            *from = end;
+                    self.side_by_side.resize(lists.len(), self.next);
+                    for (list, search) in lists.iter_mut().zip(&mut self.side_by_side) {
+                        while list.front().is_some_and(|text| search.find(&self.text, text)) {
                             list.pop_front();
                         }
                     }
                     if lists.iter().any(|list| !list.is_empty()) {
                         break;
                     }
-                    self.from = self.side_by_side.drain(..).max().unwrap_or(self.from);
-                    self.sought = self.from;
+                    let last = self.side_by_side.drain(..).max_by_key(|search| search.from);
+                    self.next = last.map_or(self.next, |last| Search::at(last.from));
                 }
                 None => break,
             }
@@ -153,9 +141,33 @@ impl Conversation {
     }
 }
 
-/// Where the first occurrence of `what` ends that begins at `from` or later.
-fn behind(text: &str, from: usize, what: &str) -> Option<usize> {
-    text.get(from..)?.find(what).map(|found| from + found + what.len())
+/// How far a text was searched for what comes next.
+#[derive(Clone, Copy, Default)]
+struct Search {
+    /// Where the next occurrence may begin.
+    from: usize,
+    /// Up to where it was looked for: a machine that says much is not read again and again.
+    sought: usize,
+}
+
+impl Search {
+    const fn at(from: usize) -> Self {
+        Self { from, sought: from }
+    }
+
+    /// Whether there is another occurrence; the search goes on behind it.
+    fn find(&mut self, text: &str, what: &str) -> bool {
+        // The end of what was sought can be its beginning.
+        let again = self.sought.saturating_sub(what.len()).max(self.from);
+        let start = (self.from..=again).rev().find(|&n| text.is_char_boundary(n));
+        let start = start.unwrap_or(self.from);
+        let found = text.get(start..).and_then(|rest| rest.find(what));
+        match found {
+            Some(at) => *self = Self::at(start + at + what.len()),
+            None => self.sought = text.len(),
+        }
+        found.is_some()
+    }
 }
 
 /// Reads the escapes of `--send` and `--expect`: `\n`, `\r`, `\t`, `\e`, `\\` and `\xNN`.

@@ -18,6 +18,8 @@ use crate::ui::seconds;
 const AFTERMATH: Duration = Duration::from_secs(1);
 /// How long an emulator may take until it connects its serial port.
 const CONNECT: Duration = Duration::from_secs(60);
+/// Bytes that are looked at together.
+const AT_ONCE: usize = 64 << 10;
 /// Lines shown of a run that failed.
 const TAIL: usize = 40;
 
@@ -217,17 +219,25 @@ impl Running {
         Ok(Self { child, start, input: None, output: channel().1 })
     }
 
-    /// What the machine says next, or that it says nothing until the deadline, or no more.
+    /// What the machine has said since the last time, or that the deadline is past, or that it
+    /// says no more.
     ///
     /// # Errors
-    /// These two.
+    /// The last two.
     pub fn receive(&self, deadline: Option<Instant>) -> Result<Vec<u8>, RecvTimeoutError> {
-        match deadline {
-            Some(deadline) => {
-                self.output.recv_timeout(deadline.saturating_duration_since(Instant::now()))
-            }
-            None => self.output.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        let mut heard = match deadline.map(|d| d.saturating_duration_since(Instant::now())) {
+            // Also for a machine that never stops talking.
+            Some(Duration::ZERO) => return Err(RecvTimeoutError::Timeout),
+            Some(left) => self.output.recv_timeout(left)?,
+            None => self.output.recv()?,
+        };
+        // An emulator writes the bytes of its serial port one by one.
+        while heard.len() < AT_ONCE
+            && let Ok(more) = self.output.try_recv()
+        {
+            heard.extend(more);
         }
+        Ok(heard)
     }
 
     fn send(&mut self, text: &str) {
@@ -335,6 +345,12 @@ mod tests {
         let done = run("exec sleep 60", vec![expect("never")], 100);
         assert_eq!(done.end, End::Timeout);
         assert!(done.require_done().is_err());
+    }
+
+    #[test]
+    fn machine_that_never_stops_talking_runs_out_of_time() {
+        let done = run("while :; do echo word; done", vec![expect("never")], 100);
+        assert_eq!(done.end, End::Timeout);
     }
 
     #[test]
