@@ -78,6 +78,8 @@ pub struct HostDisk {
     /// By slot.
     ops: Vec<Option<Op>>,
     pool: Pool,
+    /// The disk was not told of all requests.
+    untold: bool,
     /// Flushes of a disk that has nothing to flush.
     idle: VecDeque<Tag>,
 }
@@ -108,6 +110,7 @@ impl HostDisk {
             cached: features & FLUSH != 0,
             ops: alloc::vec![None; slots],
             pool: Pool::new(u32::try_from(units).unwrap_or(u32::MAX)),
+            untold: false,
             idle: VecDeque::new(),
         })
     }
@@ -163,10 +166,15 @@ impl HostDisk {
         if let Some(place) = self.ops.get_mut(usize::from(slot)) {
             *place = Some(Op { tag, room, reads: if kind == IN { data.len } else { 0 } });
         }
-        if self.ring.should_notify() {
+        self.untold = true;
+        Ok(())
+    }
+
+    /// Tells the disk of requests: of all at a time, as that takes longer than adding one.
+    fn tell(&mut self) {
+        if core::mem::take(&mut self.untold) && self.ring.should_notify() {
             self.function.notify(0);
         }
-        Ok(())
     }
 
     /// The next operation that ended: what it was, and whether it succeeded. Its room is to be given
@@ -214,6 +222,7 @@ impl Remote for HostDisk {
     }
 
     fn finish(&mut self, done: &mut dyn FnMut(Completion<'_>)) -> bool {
+        self.tell();
         self.function.acknowledge();
         self.ring.ignore();
         if let Some(tag) = self.idle.pop_front() {
@@ -227,6 +236,7 @@ impl Remote for HostDisk {
     }
 
     fn rest(&mut self) -> bool {
+        self.tell();
         self.ring.listen() || !self.idle.is_empty()
     }
 
@@ -236,6 +246,7 @@ impl Remote for HostDisk {
         if count == 0 || self.read(tag, sector, count) != count {
             return false;
         }
+        self.tell();
         let deadline = time::deadline_in_ms(PATIENCE_MS);
         loop {
             if let Some((op, ok)) = self.reap() {

@@ -116,7 +116,8 @@ pub struct Completion<'a> {
     pub data: Source<'a>,
 }
 
-/// A disk that does several things at a time and answers later.
+/// A disk that does several things at a time and answers later. It begins with them at the next
+/// [`Self::finish`] or [`Self::rest`] at the latest.
 pub trait Remote {
     /// Number of sectors.
     fn sectors(&self) -> u64;

@@ -42,19 +42,21 @@ pub fn finish(frame: &mut [u8], todo: Todo, skip: usize, out: &mut Out<'_>) -> R
     Ok(())
 }
 
-/// Adds 16-bit words, as the Internet checksum does (RFC 1071).
+/// Adds 16-bit words, as the Internet checksum does (RFC 1071): four at a time, as carries may be
+/// added at the end.
 fn add(sum: u32, bytes: &[u8]) -> u32 {
     let mut total = u64::from(sum);
-    let mut words = bytes.chunks_exact(2);
-    for word in words.by_ref() {
-        total += u64::from(u16::from_be_bytes([
-            word.first().copied().unwrap_or(0),
-            word.get(1).copied().unwrap_or(0),
-        ]));
+    let (chunks, rest) = bytes.as_chunks();
+    for chunk in chunks {
+        let words = u64::from_be_bytes(*chunk);
+        total += (words >> 32) + (words & 0xffff_ffff);
     }
-    if let [last] = words.remainder() {
-        total += u64::from(*last) << 8;
+    let mut last = [0; 8];
+    for (to, from) in last.iter_mut().zip(rest) {
+        *to = *from;
     }
+    let words = u64::from_be_bytes(last);
+    total += (words >> 32) + (words & 0xffff_ffff);
     while total > 0xffff {
         total = (total & 0xffff) + (total >> 16);
     }

@@ -18,7 +18,7 @@ pub trait Uplink: Debug {
     /// Features as those of a receiver, for [`Todo::suits`].
     fn features(&self) -> u64;
 
-    /// Sends a frame.
+    /// Sends a frame; it leaves with the next [`Self::receive`] or [`Self::rest`] at the latest.
     fn send(&mut self, todo: Todo, payload: Payload<'_>) -> Delivery;
 
     /// The next frame that came in; it is put into `frame`.
@@ -72,6 +72,8 @@ pub struct Card {
     sends: Slots,
     /// A frame found no room.
     full: bool,
+    /// The card was not told of all frames.
+    untold: bool,
     features: u64,
 }
 
@@ -94,7 +96,8 @@ impl Card {
         let mut send = function.queue(&dma, SEND_RING, sends.count, 1)?;
         // Room is looked for when it is needed.
         send.ignore();
-        let mut card = Self { function, dma, receive, send, sends, full: false, features };
+        let mut card =
+            Self { function, dma, receive, send, sends, full: false, untold: false, features };
         card.function.start();
         for slot in 0..Slots::PLAIN.count {
             card.refill(slot);
@@ -110,6 +113,13 @@ impl Card {
         let len = u32::try_from(room).unwrap_or(0);
         // The slot is free and its place lies in the memory.
         let _ = self.receive.add(slot, &[], &[Segment { gpa, len }]);
+    }
+
+    /// Tells the card of frames to send: of all at a time, as that takes longer than adding one.
+    fn tell(&mut self) {
+        if core::mem::take(&mut self.untold) && self.send.should_notify() {
+            self.function.notify(SEND);
+        }
     }
 
     /// Lets the next interrupt come.
@@ -147,13 +157,12 @@ impl Uplink for Card {
         }
         let Some(slot) = self.send.free() else {
             self.full = true;
+            self.tell();
             return Delivery::Full;
         };
         match self.put(slot, todo, payload) {
             Some(()) => {
-                if self.send.should_notify() {
-                    self.function.notify(SEND);
-                }
+                self.untold = true;
                 Delivery::Done
             }
             None => Delivery::Lost,
@@ -161,6 +170,7 @@ impl Uplink for Card {
     }
 
     fn receive(&mut self, frame: &mut Vec<u8>) -> Option<Todo> {
+        self.tell();
         self.acknowledge();
         self.receive.ignore();
         self.send.ignore();
@@ -189,6 +199,7 @@ impl Uplink for Card {
     }
 
     fn rest(&mut self) -> bool {
+        self.tell();
         let room = core::mem::take(&mut self.full) && self.send.listen();
         self.receive.listen() || room
     }

@@ -94,6 +94,16 @@ fn what_is_no_tcp_packet_is_refused() {
 }
 
 proptest! {
+    /// Word by word, as RFC 1071 says it.
+    #[test]
+    fn sums(sum in 0u32..0x2_0000, bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let words = bytes.chunks(2).map(|w| u32::from(w[0]) << 8 | w.get(1).map_or(0, |b| u32::from(*b)));
+        let expected = words.fold(sum, |sum, word| sum + word);
+        let mut expected = (expected & 0xffff) + (expected >> 16);
+        expected = (expected & 0xffff) + (expected >> 16);
+        prop_assert_eq!(add(sum, &bytes), expected);
+    }
+
     #[test]
     fn segments_make_up_the_packet(
         v6: bool,
