@@ -99,7 +99,7 @@ impl Card {
         let mut card =
             Self { function, dma, receive, send, sends, full: false, untold: false, features };
         card.function.start();
-        for slot in 0..Slots::PLAIN.count {
+        for slot in (0..).take(card.receive.slots()) {
             card.refill(slot);
         }
         card.function.notify(RECEIVE);
