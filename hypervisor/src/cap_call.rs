@@ -5,7 +5,7 @@ use ipc::status::Status;
 
 use crate::arch::percpu::PerCpu;
 use crate::arch::serial;
-use crate::cap::{self, Delegation, Owner, Progress};
+use crate::cap::{self, Delegation, Owner};
 use crate::destroy;
 use crate::object::pd::Pd;
 use crate::object::vcpu::GuestSpace;
@@ -67,7 +67,7 @@ pub fn revoke(c: &Caller<'_>) -> Handled {
         BUDGET,
     )?;
     c.ec.ticket.set(ticket);
-    let more = outcome.progress == Progress::More;
+    let more = outcome.more;
     destroy::conclude(&mut kernel, c.cpu, outcome);
     if destroy::dissolve(&mut kernel, c.cpu, BUDGET) || more { Ok(Outcome::Again) } else { DONE }
 }

@@ -11,7 +11,7 @@ use ipc::status::Status;
 
 use crate::arch::percpu::PerCpu;
 use crate::arch::regs::flag;
-use crate::cap::{self, ObjectHeader, ObjectList, Owner, Progress};
+use crate::cap::{self, ObjectHeader, ObjectList, Owner};
 use crate::mem::account::Account;
 use crate::mem::frames::PageList;
 use crate::object::Obj;
@@ -32,7 +32,7 @@ fn typed<T>(header: Obj<ObjectHeader>) -> Obj<T> {
 
 /// Draws the consequences of a revocation. Kernel lock.
 pub fn conclude(kernel: &mut Guard, cpu: &PerCpu, mut outcome: cap::Outcome) {
-    if outcome.is_empty() {
+    if !outcome.taken {
         return;
     }
     let dead = ObjectList::default();
@@ -41,7 +41,7 @@ pub fn conclude(kernel: &mut Guard, cpu: &PerCpu, mut outcome: cap::Outcome) {
     }
     rendezvous::all(kernel, cpu, Request { host_tlb: outcome.flush, ..Request::default() });
     // SAFETY: every CPU has left the kernel and flushed since the pages were unlinked.
-    unsafe { outcome.free_pages(&mut kernel.frames) };
+    unsafe { outcome.pages.free(&mut kernel.frames) };
     reap(kernel, cpu, &dead);
 }
 
@@ -87,7 +87,7 @@ pub fn dissolve(kernel: &mut Guard, cpu: &PerCpu, budget: u32) -> bool {
     let Some(object) = kernel.dying.pop() else { return false };
     let (pd, guest) = (typed::<Pd>(object), typed::<GuestSpace>(object));
     let owner = if object.ty == ObjectType::Pd {
-        if !pd.spaces.is_closed() {
+        if !pd.spaces.memory.closed.get() {
             rendezvous::all(kernel, cpu, Request { dying: Some(pd), ..Request::default() });
         }
         Owner::Pd(&pd.spaces)
@@ -96,7 +96,7 @@ pub fn dissolve(kernel: &mut Guard, cpu: &PerCpu, budget: u32) -> bool {
     };
     let state = &mut **kernel;
     let outcome = cap::destroy(&mut state.frames, &mut state.revocations, owner, budget);
-    let more = outcome.progress == Progress::More;
+    let more = outcome.more;
     if more {
         kernel.dying.push(object);
     }
@@ -158,7 +158,7 @@ fn free(kernel: &mut Guard, object: Obj<ObjectHeader>, dead: &ObjectList, pages:
                 pages.push(utcb.cast(), account);
             }
             if let Some(fpu) = &ec.fpu {
-                pages.push(fpu.page().cast(), account);
+                pages.push(fpu.page.cast(), account);
             }
         }
         ObjectType::Vcpu => {
@@ -167,7 +167,7 @@ fn free(kernel: &mut Guard, object: Obj<ObjectHeader>, dead: &ObjectList, pages:
             pd.ecs.remove(Obj::of(&vcpu.ec));
             // SAFETY: it was detached, and no CPU runs it.
             for page in unsafe { vcpu.guest() }.pages() {
-                pages.push(page.cast(), &pd.spaces.account);
+                pages.push(page, &pd.spaces.account);
             }
             release(Obj::of(&vcpu.space.header));
         }

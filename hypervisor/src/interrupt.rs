@@ -41,40 +41,32 @@ static VECTORS: [[AtomicPtr<Interrupt>; DEVICES]; MAX_CPUS] =
 pub fn handle(cpu: &PerCpu, vector: u8) {
     trace::count(cpu, Counter::Interrupt);
     trace::note(cpu, Kind::Interrupt, || [vector.into(), 0]);
-    match vector {
-        TIMER => {
-            apic::eoi();
-            sched::timer(cpu);
-        }
-        IPI_INBOX => {
-            apic::eoi();
-            sched::drain(cpu);
-        }
-        IPI_RENDEZVOUS => {
-            apic::eoi();
-            sync::rendezvous::respond(cpu);
-        }
-        APIC_ERROR => {
+    let work: fn(&PerCpu) = match vector {
+        TIMER => sched::timer,
+        IPI_INBOX => sched::drain,
+        IPI_RENDEZVOUS => sync::rendezvous::respond,
+        APIC_ERROR => |cpu| {
             crate::log!("CPU {}: local APIC error {:#x}", cpu.sched.id, apic::take_errors());
-            apic::eoi();
-        }
-        FIRST_DEVICE..=LAST_DEVICE => device(cpu, vector),
+        },
+        FIRST_DEVICE..=LAST_DEVICE => return device(cpu, vector),
         // Spurious, or from the masked legacy controller: nothing to acknowledge.
-        _ => {}
-    }
+        _ => return,
+    };
+    apic::eoi();
+    work(cpu);
 }
 
 fn device(cpu: &PerCpu, vector: u8) {
-    let slots = VECTORS.get(usize::from(cpu.sched.id));
-    let slot = slots.and_then(|slots| slots.get(usize::from(vector - FIRST_DEVICE)));
     // Acquire: the binding was written before the pointer.
-    if let Some(pointer) = slot.and_then(|slot| NonNull::new(slot.load(Ordering::Acquire)))
+    if let Some(pointer) = slot(cpu.sched.id, vector).map(|slot| slot.load(Ordering::Acquire))
+        && let Some(pointer) = NonNull::new(pointer)
         // SAFETY: interrupt objects are never freed.
         && let interrupt = unsafe { pointer.as_ref() }
         && let Some(binding) = interrupt.binding.get()
     {
         if let Some(gsi) = interrupt.gsi.filter(|_| binding.level) {
             ioapic::set_masked(gsi, true);
+            interrupt.masked.store(true, Ordering::Release);
         }
         // A full counter loses nothing: the badge is noted.
         if let Ok(signal) = binding.sm.up(binding.badge) {
@@ -85,7 +77,6 @@ fn device(cpu: &PerCpu, vector: u8) {
 }
 
 /// Wakes whoever a signal took off a semaphore's queue.
-#[inline]
 pub fn deliver(cpu: &PerCpu, signal: Signal) {
     if let Some((ec, badges)) = signal {
         wake_with(cpu, ec, Status::Ok, badges);
@@ -122,6 +113,7 @@ pub fn bind(interrupt: Obj<Interrupt>, binding: Binding) -> Result<(u64, u64)> {
         .ok_or(Status::Quota)?;
     binding.sm.interrupts.push_back(interrupt);
     interrupt.binding.set(Some(binding));
+    interrupt.masked.store(false, Ordering::Relaxed);
     interrupt.vector.set(vector);
     // Release: pairs with the load in `device`.
     slot.store(interrupt.pointer().as_ptr(), Ordering::Release);
@@ -140,30 +132,34 @@ pub fn bind(interrupt: Obj<Interrupt>, binding: Binding) -> Result<(u64, u64)> {
 /// # Errors
 /// `BadState` where it is not bound.
 pub fn unbind(interrupt: Obj<Interrupt>) -> Result {
-    let (index, binding) = bound(&interrupt)?;
+    let binding = bound(&interrupt)?;
     interrupt.gsi.into_iter().for_each(ioapic::release);
     binding.sm.interrupts.remove(interrupt);
-    interrupt.vector.set(0);
-    if let Some(slot) = VECTORS.get(usize::from(binding.cpu)).and_then(|slots| slots.get(index)) {
+    if let Some(slot) = slot(binding.cpu, interrupt.vector.take()) {
         slot.store(null_mut(), Ordering::Release);
     }
     Ok(())
 }
 
-/// Lets a level-triggered interrupt come again.
+/// Lets a level-triggered interrupt come again. Where it has not come since, this costs others
+/// nothing: no lock is taken.
 ///
 /// # Errors
 /// `BadState` where it is not bound.
 pub fn acknowledge(interrupt: &Interrupt) -> Result {
-    let (_, binding) = bound(interrupt)?;
-    if let Some(gsi) = interrupt.gsi.filter(|_| binding.level) {
+    bound(interrupt)?;
+    if let Some(gsi) = interrupt.gsi.filter(|_| interrupt.masked.swap(false, Ordering::Acquire)) {
         ioapic::set_masked(gsi, false);
     }
     Ok(())
 }
 
-/// Index of an interrupt's vector, and its binding, where it has one.
-fn bound(interrupt: &Interrupt) -> Result<(usize, Binding)> {
-    let index = interrupt.vector.get().checked_sub(FIRST_DEVICE).map(usize::from);
-    index.zip(interrupt.binding.get()).ok_or(Status::BadState)
+/// An interrupt's binding, where it has one.
+fn bound(interrupt: &Interrupt) -> Result<Binding> {
+    interrupt.binding.get().filter(|_| interrupt.vector.get() != 0).ok_or(Status::BadState)
+}
+
+/// The place of a device's vector in the table.
+fn slot(cpu: u16, vector: u8) -> Option<&'static AtomicPtr<Interrupt>> {
+    VECTORS.get(usize::from(cpu))?.get(usize::from(vector.checked_sub(FIRST_DEVICE)?))
 }

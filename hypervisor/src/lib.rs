@@ -11,17 +11,7 @@
 //! * every byte the kernel allocates is charged to a protection domain.
 #![cfg_attr(not(test), no_std)]
 // A test may break its promises by failing.
-#![cfg_attr(
-    test,
-    allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::panic,
-        clippy::unwrap_used
-    )
-)]
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_sign_loss))]
 
 pub mod arch;
 pub mod boot;

@@ -65,12 +65,6 @@ impl<T> Deref for Obj<T> {
     }
 }
 
-impl<T> core::fmt::Debug for Obj<T> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{:p}", self.0)
-    }
-}
-
 /// Neighbours in a list.
 pub struct Link<T> {
     next: Cell<Option<Obj<T>>>,

@@ -10,7 +10,7 @@ use ipc::status::{Result, Status};
 use ipc::utcb::{ITEMS, Item, Utcb, Window};
 
 use crate::arch::percpu::PerCpu;
-use crate::cap::{self, Delegation, Owner, PdSpaces, Translation};
+use crate::cap::{self, Delegation, Owner, PdSpaces};
 use crate::cap_call::ports_given;
 use crate::destroy;
 use crate::num::usize_of;
@@ -34,12 +34,12 @@ pub fn items(kernel: &mut Guard, cpu: &PerCpu, from: Obj<Ec>, to: Obj<Ec>, count
     for delegation in plans.iter().filter_map(|(delegation, _)| delegation.as_ref()) {
         match delegation.commit(&mut kernel.frames) {
             // As many places as plans.
-            Ok(delegated) => drop(done.push(delegated)),
+            Ok(node) => drop(done.push(node)),
             Err(status) => {
                 let mut outcome = cap::Outcome::default();
                 let state = &mut **kernel;
-                for delegated in done {
-                    cap::undo(&mut state.frames, &mut state.revocations, delegated, &mut outcome);
+                for node in done {
+                    cap::remove(&mut state.frames, &mut state.revocations, node, &mut outcome);
                 }
                 destroy::conclude(kernel, cpu, outcome);
                 return Err(status);
@@ -66,10 +66,7 @@ fn plan<'a>(
     let range = Range(item.range);
     let space = range.space().ok_or(Status::BadParam)?;
     if range.is_translate() {
-        let found = cap::translate(from, to, range, item.base)?;
-        let item =
-            |t: Translation| Item { range: t.range.0, base: t.base, offset: t.badge, badge: 0 };
-        return Ok((None, found.map_or(Item::default(), item)));
+        return Ok((None, cap::translate(from, to, range, item.base)?));
     }
     let (base, order) = read_window(receiver, space).get().ok_or(Status::NoWindow)?;
     if range.order() > order {

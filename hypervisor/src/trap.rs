@@ -39,8 +39,3 @@ extern "sysv64" fn portico_kernel_fault(frame: *const KernelFrame) -> ! {
     }
     log::stop(frame.rbp())
 }
-
-/// A machine check: nothing that the processor did can be trusted.
-pub fn machine_check() -> ! {
-    log::fatal(format_args!("PANIC: machine check in a guest"))
-}

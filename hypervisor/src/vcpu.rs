@@ -107,7 +107,6 @@ fn interrupted(cpu: &PerCpu, vcpu: Obj<Vcpu>) {
 }
 
 /// What `CtrlEc` is to do with the state of a vCPU, on the vCPU's CPU.
-#[derive(Clone, Copy, Debug)]
 pub struct StateTransfer {
     /// The vCPU.
     pub vcpu: Obj<Vcpu>,
@@ -121,8 +120,8 @@ pub struct StateTransfer {
 
 impl StateTransfer {
     /// Does it. This is the vCPU's CPU, on which no guest runs right now.
-    pub fn carry_out(self, cpu: &PerCpu) {
-        let Self { vcpu, mtd, utcb, set } = self;
+    pub fn carry_out(&self, cpu: &PerCpu) {
+        let Self { vcpu, mtd, utcb, set } = *self;
         if set {
             load(cpu, vcpu, mtd, utcb);
             sched::wake(cpu, Obj::of(&vcpu.ec));

@@ -144,7 +144,10 @@ impl Range {
     /// Bits with a meaning.
     pub const VALID: u64 = (1 << 19) - 1;
 
-    const fn pack(space: Space, order: u8, rights: u8) -> Self {
+    /// `2^order` units of a space, with rights to be read as [`Rights`] or [`MemRights`].
+    #[inline]
+    #[must_use]
+    pub const fn new(space: Space, order: u8, rights: u8) -> Self {
         Self(space as u64 | ((order as u64 & 0x3f) << 2) | ((rights as u64) << 8))
     }
 
@@ -152,21 +155,21 @@ impl Range {
     #[inline]
     #[must_use]
     pub const fn object(rights: Rights) -> Self {
-        Self::pack(Space::Object, 0, rights.bits())
+        Self::new(Space::Object, 0, rights.bits())
     }
 
     /// `2^order` pages of memory.
     #[inline]
     #[must_use]
     pub const fn memory(order: u8, rights: MemRights) -> Self {
-        Self::pack(Space::Memory, order, rights.bits())
+        Self::new(Space::Memory, order, rights.bits())
     }
 
     /// `2^order` ports.
     #[inline]
     #[must_use]
     pub const fn port(order: u8) -> Self {
-        Self::pack(Space::Port, order, 1)
+        Self::new(Space::Port, order, 1)
     }
 
     /// The same range, to be translated instead of delegated.

@@ -165,15 +165,25 @@ impl Life {
     }
 }
 
-/// Whether the last VM is off: none of these lives goes on, and one of them was lived.
-#[must_use]
-pub fn last_vm_is_off<'a>(vms: impl Iterator<Item = &'a Life>) -> bool {
-    let (mut ran, mut over) = (false, true);
-    for vm in vms {
-        ran |= vm.ran;
-        over &= vm.is_over();
+/// Notices when the last VM goes off, each time that this happens.
+#[derive(Debug, Default)]
+pub struct LastVm {
+    off: bool,
+}
+
+impl LastVm {
+    /// Looks at the lives of all VMs: whether none of them goes on any more, one of them was lived,
+    /// and that was not so at the last look.
+    #[must_use]
+    pub fn goes_off<'a>(&mut self, vms: impl Iterator<Item = &'a Life>) -> bool {
+        let (mut ran, mut over) = (false, true);
+        for vm in vms {
+            ran |= vm.ran;
+            over &= vm.is_over();
+        }
+        let before = core::mem::replace(&mut self.off, ran && over);
+        self.off && !before
     }
-    ran && over
 }
 
 #[cfg(test)]

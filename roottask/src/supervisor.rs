@@ -20,7 +20,7 @@ use crate::functions::{self, Grant};
 use crate::grant::{copy, shared, zero};
 use crate::memory::{Memory, PAGE, Span};
 use crate::place::{Command, Place, Wire};
-use crate::policy::{Life, Report, State, Verdict, last_vm_is_off};
+use crate::policy::{LastVm, Life, Report, State, Verdict};
 use crate::ram::{Ram, Step};
 use crate::spawn::{Child, Doors, Host, find_module};
 use crate::{output, plan, power};
@@ -55,8 +55,7 @@ struct Supervisor {
     rings: (u64, u64),
     /// Index of the component that provides the console.
     console: Option<usize>,
-    /// Whether the machine was told to stop.
-    over: bool,
+    last_vm: LastVm,
 }
 
 /// Runs for good.
@@ -198,7 +197,7 @@ impl Supervisor {
             park: park.base,
             rings: (rings.base, rings.size),
             console: system.components.iter().position(console),
-            over: false,
+            last_vm: LastVm::default(),
         })
     }
 
@@ -480,15 +479,11 @@ impl Supervisor {
 
     /// What is to happen when the last VM is off.
     fn finish(&mut self) {
-        if self.over {
-            return;
-        }
         let components = self.system.components.iter().zip(&self.wards);
-        let mut vms = components.filter(|(c, _)| c.vm.is_some()).map(|(_, w)| &w.life);
-        if !last_vm_is_off(vms.by_ref()) {
+        let vms = components.filter(|(c, _)| c.vm.is_some()).map(|(_, w)| &w.life);
+        if !self.last_vm.goes_off(vms) {
             return;
         }
-        self.over = true;
         log!("root: the last VM is off");
         if self.system.on_last_vm_off == MachineAction::PowerOff {
             power::off(self.info);

@@ -14,7 +14,7 @@ pub fn folder(path: &Path) -> Result<usize> {
     for entry in entries {
         let path = entry?.path();
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        if ["tests", "tests.rs", "sabotage.rs"].contains(&name.as_str()) {
+        if ["tests", "tests.rs"].contains(&name.as_str()) {
             continue;
         }
         if path.is_dir() {
@@ -137,34 +137,28 @@ fn raw_end(chars: &[char], start: usize) -> usize {
     i
 }
 
-/// Cuts out the items that only exist under test. Literals are dots already.
+/// Cuts out the items that only exist under test.
 fn without_tests(text: &str) -> String {
-    let mut text = text.to_owned();
-    for mark in ["#[cfg(test)]", "#[cfg(feature = ..........)]"] {
-        let mut out = String::with_capacity(text.len());
-        let mut rest = text.as_str();
-        while let Some((before, item)) = rest.split_once(mark) {
-            out += before;
-            rest = item.get(item_end(item)..).unwrap_or("");
-        }
-        text = out + rest;
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, item)) = rest.split_once("#[cfg(test)]") {
+        out += before;
+        rest = item.get(item_end(item)..).unwrap_or("");
     }
-    text
+    out + rest
 }
 
-/// An item ends with its first `;` or the brace that closes its first one.
+/// An item, statement or field ends with its first `;` or `,`, the brace that closes its first one,
+/// or before that of whatever it is in.
 fn item_end(item: &str) -> usize {
     let mut depth = 0_usize;
     for (i, c) in item.char_indices() {
         match c {
-            ';' if depth == 0 => return i + 1,
-            '{' => depth += 1,
-            '}' => {
-                depth = depth.saturating_sub(1);
-                if depth == 0 {
-                    return i + 1;
-                }
-            }
+            ';' | ',' if depth == 0 => return i + 1,
+            '{' | '(' | '[' => depth += 1,
+            '}' | ')' | ']' if depth == 0 => return i,
+            '}' if depth == 1 => return i + 1,
+            '}' | ')' | ']' => depth -= 1,
             _ => {}
         }
     }
@@ -198,7 +192,10 @@ mod tests {
     fn tests_do_not_count() {
         let text = "fn a() {}\n#[cfg(test)]\nmod tests {\n  fn b() { \"}\"; }\n}\nfn c() {}\n\
                     #[cfg(test)]\nuse x;\n#[cfg(test)]\nmod more;\n\
-                    #[cfg(feature = \"sabotage\")]\nif x {\n  y\n}\n";
-        assert_eq!(code_lines(text), 2);
+                    #[cfg(feature = \"x\")]\nfn d() {}\n";
+        assert_eq!(code_lines(text), 4);
+        let text = "struct A {\n  #[cfg(test)]\n  a: [u8; 2],\n  b: u8,\n}\n\
+                    fn f(\n  #[cfg(test)] x: u8\n) {\n}\n";
+        assert_eq!(code_lines(text), 6);
     }
 }

@@ -69,12 +69,14 @@ impl Pages {
     }
 }
 
-/// Memory that the root task mapped for this component and another one, as a `T`.
+/// Memory that the root task mapped for this component and another one, or that it keeps for this
+/// one as a store, as a `T`.
 #[must_use]
 pub fn shared<T: Shareable>(area: Area) -> Option<&'static T> {
     let mapped = [
         process::start().uses.iter().any(|u| u.shared == Some(area)),
         process::start().clients.iter().any(|c| c.shared == Some(area)),
+        process::start().stores.iter().any(|s| s.area == area),
     ];
     if !mapped.contains(&true) || u64_of(size_of::<T>()) > area.size {
         return None;

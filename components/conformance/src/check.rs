@@ -33,10 +33,19 @@ macro_rules! check {
     };
 }
 
+/// How long a case waits for what is sure to come: generous, as an emulator's CPUs may be many and
+/// the machine's few and busy.
+const PATIENCE_MS: u64 = 60_000;
+
+/// The end of such a wait that begins now.
+pub(crate) fn patience() -> u64 {
+    sysroot::time::deadline_in_ms(PATIENCE_MS)
+}
+
 /// Waits until the condition holds; fails where it does not within a generous time.
 macro_rules! eventually {
     ($condition:expr) => {{
-        let limit = sysroot::time::deadline_in_ms(60_000);
+        let limit = $crate::check::patience();
         while !$condition {
             if sysroot::time::now() > limit {
                 return Err($crate::check::Failure::Wrong(alloc::format!(

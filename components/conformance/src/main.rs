@@ -5,9 +5,9 @@
 //! and `N passed, N failed` at the end, and leaves the emulator with the result. With the argument
 //! `bench` it prints `BENCH name unit value` instead; with `stress` it runs random operations
 //! against a model; with `only=TEXT` it runs the tests whose name contains the text, with
-//! `skip=NAME,NAME` all but these; with `crash=fault|overflow|panic|exit` it ends so, and with
-//! `kill=NAME,NAME` it ends other components in turn, for tests of the root task and of whoever depends on
-//! components that may die.
+//! `skip=NAME,NAME` all but these; with `crash=fault|overflow|panic|exit` it ends so, with
+//! `poisoned` beside it once it is asked for something, and with `kill=NAME,NAME` it ends other
+//! components in turn, for tests of the root task and of whoever depends on components that may die.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![cfg_attr(not(target_os = "none"), allow(dead_code, unused_imports, unused_macros))]
 
@@ -21,6 +21,7 @@ mod devices;
 mod domain;
 mod guest;
 mod operator;
+mod poisoned;
 mod runner;
 mod stress;
 mod tests;

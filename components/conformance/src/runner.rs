@@ -10,7 +10,7 @@ use sysroot::{log, process, syscall, thread, time};
 
 use crate::check::{Failure, Outcome};
 use crate::devices::exit_ports;
-use crate::{bench, operator, stress, tests};
+use crate::{bench, operator, poisoned, stress, tests};
 
 /// A test.
 pub(crate) struct Test {
@@ -54,6 +54,10 @@ pub(crate) fn main() {
     }
     process::ready();
     if let Some(how) = process::argument("crash") {
+        if process::has_argument("poisoned") {
+            let Err(status) = poisoned::serve(how);
+            log!("cannot serve clients: {status}");
+        }
         crash(how);
     }
     if let Some(name) = process::argument("kill") {
@@ -140,7 +144,7 @@ fn left_out(name: &str) -> bool {
 }
 
 /// Ends the component in a way that its supervisor has to deal with.
-fn crash(how: &str) -> ! {
+pub(crate) fn crash(how: &str) -> ! {
     log!("about to crash: {how}");
     match how {
         // SAFETY: faults.

@@ -5,7 +5,7 @@ use virtio::chain::Cursor;
 use virtio::ram::Ram;
 
 use crate::SECTOR;
-use crate::medium::{Medium, Remote, Sink, Source, Tag};
+use crate::medium::{Begun, Medium, Remote, Sink, Source, Tag};
 use crate::overlay::{Overlay, Place};
 use crate::request::{Extent, Limits, SERIAL, Status};
 
@@ -79,7 +79,7 @@ impl Disk {
                 if all_new {
                     return self.deliver(ram, to, piece, |_, _| None);
                 }
-                started(disk.read(tag, self.part.sector + piece.sector, piece.count))
+                disk.read(tag, self.part.sector + piece.sector, piece.count).into()
             }
         }
     }
@@ -136,28 +136,19 @@ impl Disk {
         if self.read_only {
             return Piece::Failed;
         }
-        let mut failed = false;
-        let mut fill = |to: Sink<'_>| failed |= !to.fill(ram, from);
+        let mut fill = |to: Sink<'_>| to.fill(ram, from);
         let first = self.part.sector + piece.sector;
-        let outcome = match (&mut self.overlay, medium) {
+        match (&mut self.overlay, medium) {
             (Some(overlay), _) => {
-                match overlay
-                    .write(piece.sector, piece.count, |to: &mut [u8]| fill(Sink::Bytes(to)))
-                {
-                    Ok(()) => Piece::Done,
-                    Err(_) => Piece::Failed,
-                }
+                let fill = |to: &mut [u8]| fill(Sink::Bytes(to));
+                done(overlay.write(piece.sector, piece.count, fill).is_ok())
             }
-            (None, Medium::Memory(bytes)) => match slice_mut(bytes, first, piece.count) {
-                Some(to) => {
-                    fill(Sink::Bytes(to));
-                    Piece::Done
-                }
-                None => Piece::Failed,
-            },
-            (None, Medium::Remote(disk)) => started(disk.write(tag, first, piece.count, &mut fill)),
-        };
-        if failed { Piece::Failed } else { outcome }
+            (None, Medium::Memory(bytes)) => {
+                let to = slice_mut(bytes, first, piece.count);
+                done(to.is_some_and(|to| fill(Sink::Bytes(to))))
+            }
+            (None, Medium::Remote(disk)) => disk.write(tag, first, piece.count, &mut fill).into(),
+        }
     }
 
     /// Makes a piece read as zero.
@@ -171,17 +162,12 @@ impl Disk {
                 overlay.clear(piece.sector, piece.count);
                 Piece::Done
             }
-            (None, Medium::Memory(bytes)) => match slice_mut(bytes, first, piece.count) {
-                Some(to) => {
-                    to.fill(0);
-                    Piece::Done
-                }
-                None => Piece::Failed,
-            },
+            (None, Medium::Memory(bytes)) => {
+                let to = slice_mut(bytes, first, piece.count);
+                done(to.map(|to| to.fill(0)).is_some())
+            }
             (None, Medium::Remote(disk)) => {
-                let mut cleared = true;
-                let begun = disk.write(tag, first, piece.count, &mut |to| cleared &= to.clear());
-                if cleared { started(begun) } else { Piece::Failed }
+                disk.write(tag, first, piece.count, &mut |to| to.clear()).into()
             }
         }
     }
@@ -189,7 +175,7 @@ impl Disk {
     /// Makes permanent what was acknowledged. Memory is as permanent as it gets.
     pub fn flush(&self, medium: &mut Medium, tag: Tag) -> Piece {
         match medium {
-            Medium::Remote(disk) if self.writes_medium() => started(disk.flush(tag).into()),
+            Medium::Remote(disk) if self.writes_medium() => flushing(disk.flush(tag)),
             _ => Piece::Done,
         }
     }
@@ -204,8 +190,23 @@ impl From<Piece> for Status {
     }
 }
 
-const fn started(sectors: u64) -> Piece {
-    if sectors > 0 { Piece::Started(sectors) } else { Piece::Busy }
+impl From<Begun> for Piece {
+    fn from(begun: Begun) -> Self {
+        match begun {
+            Begun::Yes(sectors) => Self::Started(sectors),
+            Begun::Busy => Self::Busy,
+            Begun::NoData => Self::Failed,
+        }
+    }
+}
+
+const fn done(done: bool) -> Piece {
+    if done { Piece::Done } else { Piece::Failed }
+}
+
+const fn flushing(begun: bool) -> Piece {
+    // It is about no sectors.
+    if begun { Piece::Started(0) } else { Piece::Busy }
 }
 
 /// Whether nothing of a piece comes from the medium.

@@ -15,7 +15,7 @@ use virtio::host::ring::{Dma, Ring, Used};
 use virtio::ram::NotRam;
 
 use crate::SECTOR;
-use crate::medium::{Completion, PIECE, Remote, Sink, Source, Tag};
+use crate::medium::{Begun, Completion, PIECE, Remote, Sink, Source, Tag};
 use crate::pool::{Pool, Run};
 
 /// Features (virtio 1.2, 5.2.3).
@@ -115,28 +115,31 @@ impl HostDisk {
         })
     }
 
-    /// Starts to move sectors, as many as there is room for; `prepare` gets the room before. Returns
-    /// how many.
+    /// Starts to move sectors, as many as there is room for; `prepare` gets the room before.
     fn transfer(
         &mut self,
         tag: Tag,
         kind: u32,
         (sector, count): (u64, u64),
-        prepare: &mut dyn FnMut(Sink<'_>),
-    ) -> u64 {
+        prepare: &mut dyn FnMut(Sink<'_>) -> bool,
+    ) -> Begun {
         let count = count.min(PIECE);
         let units = u32::try_from(count.div_ceil(UNIT_SECTORS)).unwrap_or(u32::MAX);
-        let Some(slot) = self.ring.free() else { return 0 };
-        let Some(room) = self.pool.take(units) else { return 0 };
+        let Some(slot) = self.ring.free() else { return Begun::Busy };
+        let Some(room) = self.pool.take(units) else { return Begun::Busy };
         let count = count.min(UNIT_SECTORS * u64::from(room.len));
         // Not more than a piece.
         let len = u32::try_from(count * SECTOR).unwrap_or(0);
-        prepare(Sink::Memory(&self.dma.memory, Segment { gpa: place(room), len }));
+        // Where it is not filled, the room still holds what somebody else read or wrote.
+        if !prepare(Sink::Memory(&self.dma.memory, Segment { gpa: place(room), len })) {
+            self.pool.give(room);
+            return Begun::NoData;
+        }
         if self.submit(slot, tag, kind, sector, Some((room, len))).is_err() {
             self.pool.give(room);
-            return 0;
+            return Begun::Busy;
         }
-        count
+        Begun::Yes(count)
     }
 
     /// Gives the disk a request whose data is or will be in the room.
@@ -204,11 +207,17 @@ impl Remote for HostDisk {
         self.read_only
     }
 
-    fn read(&mut self, tag: Tag, sector: u64, count: u64) -> u64 {
-        self.transfer(tag, IN, (sector, count), &mut |_| {})
+    fn read(&mut self, tag: Tag, sector: u64, count: u64) -> Begun {
+        self.transfer(tag, IN, (sector, count), &mut |_| true)
     }
 
-    fn write(&mut self, tag: Tag, sector: u64, count: u64, fill: &mut dyn FnMut(Sink<'_>)) -> u64 {
+    fn write(
+        &mut self,
+        tag: Tag,
+        sector: u64,
+        count: u64,
+        fill: &mut dyn FnMut(Sink<'_>) -> bool,
+    ) -> Begun {
         self.transfer(tag, OUT, (sector, count), fill)
     }
 
@@ -243,7 +252,7 @@ impl Remote for HostDisk {
     fn read_now(&mut self, sector: u64, to: &mut [u8]) -> bool {
         let tag = Tag { drive: usize::MAX, generation: 0, job: 0, offset: 0 };
         let count = u64_of(to.len()) / SECTOR;
-        if count == 0 || self.read(tag, sector, count) != count {
+        if count == 0 || self.read(tag, sector, count) != Begun::Yes(count) {
             return false;
         }
         self.tell();

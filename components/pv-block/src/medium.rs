@@ -116,6 +116,17 @@ pub struct Completion<'a> {
     pub data: Source<'a>,
 }
 
+/// Whether an operation on data was begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// So many sectors of it; the rest is another operation.
+    Yes(u64),
+    /// There is no room for it; after a completion there is again.
+    Busy,
+    /// Its data could not be had.
+    NoData,
+}
+
 /// A disk that does several things at a time and answers later. It begins with them at the next
 /// [`Self::finish`] or [`Self::rest`] at the latest.
 pub trait Remote {
@@ -125,13 +136,18 @@ pub trait Remote {
     /// Whether it can only be read.
     fn is_read_only(&self) -> bool;
 
-    /// Starts to read up to [`PIECE`] sectors; returns how many, as it has room for. 0: it is busy;
-    /// after a completion there is room again.
-    fn read(&mut self, tag: Tag, sector: u64, count: u64) -> u64;
+    /// Starts to read up to [`PIECE`] sectors, as many as it has room for.
+    fn read(&mut self, tag: Tag, sector: u64, count: u64) -> Begun;
 
-    /// Starts to write up to [`PIECE`] sectors, which `fill` provides; returns how many, as it has
-    /// room for. 0: it is busy, and `fill` was not called.
-    fn write(&mut self, tag: Tag, sector: u64, count: u64, fill: &mut dyn FnMut(Sink<'_>)) -> u64;
+    /// Starts to write up to [`PIECE`] sectors, as many as it has room for; `fill` provides them, or
+    /// says that it cannot. It is not called where the disk is busy.
+    fn write(
+        &mut self,
+        tag: Tag,
+        sector: u64,
+        count: u64,
+        fill: &mut dyn FnMut(Sink<'_>) -> bool,
+    ) -> Begun;
 
     /// Starts to make permanent what was written. `false`: it is busy.
     fn flush(&mut self, tag: Tag) -> bool;

@@ -55,9 +55,14 @@ impl fmt::Display for OverlayError {
 
 impl core::error::Error for OverlayError {}
 
-/// The overlay has no free slot.
+/// Why sectors were not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full;
+pub enum WriteError {
+    /// The overlay has no free slot.
+    Full,
+    /// Their content could not be had.
+    NoData,
+}
 
 /// Where the content of sectors is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,16 +211,17 @@ impl<'a> Overlay<'a> {
         self.data.get(offset..)?.get(..len)
     }
 
-    /// Writes sectors: `fill` is called with each piece of the overlay in turn.
+    /// Writes sectors: `fill` is called with each piece of the overlay in turn, and says whether it
+    /// could fill it.
     ///
     /// # Errors
-    /// [`Full`]; the sectors before were written.
+    /// [`WriteError`]; the sectors before were written.
     pub fn write(
         &mut self,
         sector: u64,
         count: u64,
-        mut fill: impl FnMut(&mut [u8]),
-    ) -> Result<(), Full> {
+        mut fill: impl FnMut(&mut [u8]) -> bool,
+    ) -> Result<(), WriteError> {
         let end = sector.saturating_add(count).min(self.sectors);
         let mut at = sector;
         while at < end {
@@ -223,11 +229,16 @@ impl<'a> Overlay<'a> {
             let old = self.entry(at / BLOCK);
             let slot = match old.slot {
                 Some(slot) => slot,
-                None => self.free.pop().ok_or(Full)?,
+                None => self.free.pop().ok_or(WriteError::Full)?,
             };
             let start = offset(slot, at);
             let piece = self.data.get_mut(start..start + usize_of((stop - at) * SECTOR));
-            fill(piece.ok_or(Full)?);
+            if !fill(piece.ok_or(WriteError::Full)?) {
+                if old.slot.is_none() {
+                    self.free.push(slot);
+                }
+                return Err(WriteError::NoData);
+            }
             let mask = mask(at, stop);
             let new =
                 Entry { slot: Some(slot), present: old.present | mask, zero: old.zero & !mask };

@@ -211,6 +211,7 @@ impl Loop {
                 [self.mux.deadline(), self.shares.deadline(), self.session.deadline(), resend];
             let deadline = deadlines.into_iter().flatten().min();
             let deadline = deadline.map(|ms| time::deadline_in_ms(ms.saturating_sub(now)));
+            let deadline = [deadline, self.links.deadline()].into_iter().flatten().min();
             let badges = process::semaphore().down_all(deadline).unwrap_or(0);
             if badges & UART != 0 {
                 self.uart.acknowledge();

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use ipc::proto::virtio::MAX_CONFIG;
 use sysroot::num::u64_of;
+use sysroot::time;
 use virtio::chain::Chain;
 use virtio::link::{Backend, Link, Links};
 
@@ -158,9 +159,12 @@ pub struct Turn<'a, C> {
 }
 
 impl<C: Consoles> Backend for Turn<'_, C> {
-    fn enter(&mut self, _links: &mut Links, at: usize) {
-        if let Some(device) = self.devices.get_mut(at) {
+    fn enter(&mut self, links: &mut Links, at: usize) {
+        if let Some((link, device)) = links.get_mut(at).zip(self.devices.get_mut(at)) {
             device.active = true;
+            // Linux waits for its output by looking, and takes an interrupt for what it has seen for
+            // one that nobody wants: after 100,000 of them it switches the line off.
+            link.be_patient(TRANSMIT, time::ticks_of_ms(1) / 10);
         }
     }
 
@@ -176,9 +180,6 @@ impl<C: Consoles> Backend for Turn<'_, C> {
             return false;
         };
         let more = device.output(link, at, &mut self.consoles);
-        // Linux waits for its output by looking, and takes an interrupt for what it has seen for one
-        // that nobody wants: after 100,000 of them it switches the line off.
-        link.linger(TRANSMIT);
         device.input(link, &mut self.consoles);
         more
     }

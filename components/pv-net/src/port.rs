@@ -127,15 +127,19 @@ pub fn deliver(
     let header = todo.header(u16::try_from(chains.len()).unwrap_or(u16::MAX));
     let mut header = header.as_slice();
     let mut good = true;
-    for chain in chains.drain(..) {
+    for chain in &*chains {
         let mut to = chain.writable();
-        let before = to.left();
         // Segments were checked to be RAM.
         let count = to.write(&ram, header).unwrap_or(0);
         header = header.get(count..).unwrap_or(&[]);
         good &= payload.put(&ram, &mut to).is_ok();
-        let written = u32::try_from(before - to.left()).unwrap_or(0);
-        link.complete(RECEIVE, chain, written);
+    }
+    // A driver that sees the first buffer of a frame takes it that the others are there, too. They
+    // show in their order, so all of them with the first one, which comes last.
+    let mut unused = room - needed;
+    for chain in chains.drain(..).rev() {
+        let written = chain.writable().left() - core::mem::take(&mut unused);
+        link.complete(RECEIVE, chain, u32::try_from(written).unwrap_or(0));
     }
     if good { Delivery::Done } else { Delivery::Lost }
 }

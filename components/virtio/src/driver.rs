@@ -4,16 +4,10 @@
 use alloc::vec::Vec;
 
 use ipc::proto::virtio;
+pub use virtio_numbers::flag::{INDIRECT, NEXT, WRITE};
 
 use crate::chain::Segment;
 use crate::ram::Ram;
-
-/// Descriptor flag: the chain goes on at `next`.
-pub const NEXT: u16 = 1;
-/// Descriptor flag: the device writes.
-pub const WRITE: u16 = 2;
-/// Descriptor flag: refers to a table.
-pub const INDIRECT: u16 = 4;
 
 /// A driver of one queue.
 #[derive(Clone, Debug)]

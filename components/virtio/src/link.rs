@@ -9,7 +9,7 @@ use ipc::proto::board::Orders;
 use ipc::proto::start::{Area, Start};
 use ipc::proto::virtio::Epoch;
 use sysroot::num::usize_of;
-use sysroot::{log, process};
+use sysroot::{log, process, time};
 
 use crate::chain::Chain;
 use crate::follow::{Follow, Seen, Step};
@@ -154,11 +154,16 @@ impl Link {
         Some((self.follow.epoch()?, index))
     }
 
-    /// [`Queue::linger`], for queues whose drivers look for themselves.
-    pub fn linger(&mut self, queue: usize) {
+    /// [`Queue::be_patient`], for queues whose drivers look for themselves.
+    pub fn be_patient(&mut self, queue: usize, ticks: u64) {
         if let Some(queue) = self.queue(queue) {
-            queue.linger();
+            queue.be_patient(ticks);
         }
+    }
+
+    /// When an interrupt is due that was held back, as a TSC value.
+    fn due(&self) -> Option<u64> {
+        self.queues.iter().flatten().filter_map(Queue::due).min()
     }
 
     /// The driver broke a rule of the device: it needs a reset.
@@ -201,7 +206,7 @@ impl Link {
     fn settle(&mut self) {
         let mut interrupt = self.seat.take_joined();
         for index in 0..self.queues.len() {
-            let outcome = self.queue(index).map(Queue::wants_interrupt);
+            let outcome = self.queue(index).map(|q| q.wants_interrupt(time::now()));
             interrupt |= outcome.and_then(|o| self.checked(index, o)).unwrap_or(false);
         }
         if interrupt {
@@ -288,6 +293,12 @@ impl Links {
         Some((a, b))
     }
 
+    /// When another round is due at the latest, as a TSC value.
+    #[must_use]
+    pub fn deadline(&self) -> Option<u64> {
+        self.links.iter().filter_map(Link::due).min()
+    }
+
     /// A turn for every device. Returns whether there is more to do at once.
     pub fn round<B: Backend + ?Sized>(&mut self, backend: &mut B) -> bool {
         let mut more = false;
@@ -365,7 +376,8 @@ pub fn run<B: Backend + ?Sized>(mut links: Links, backend: &mut B) -> ! {
     const PAST: u64 = 1;
     loop {
         let more = links.round(backend) || backend.rest();
-        let deadline = if more { Some(PAST) } else { backend.deadline() };
+        let deadlines = [backend.deadline(), links.deadline()];
+        let deadline = if more { Some(PAST) } else { deadlines.into_iter().flatten().min() };
         let badges = process::semaphore().down_all(deadline).unwrap_or(0);
         backend.woken(&mut links, badges);
     }

@@ -11,26 +11,16 @@ use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use ipc::proto::virtio;
+pub use virtio_numbers::feature::{EVENT_IDX, INDIRECT_DESC, VERSION_1};
+use virtio_numbers::flag::{INDIRECT, NEXT, WRITE};
 
 use crate::chain::{Chain, Segment};
 use crate::num::{low16, low32};
 use crate::ram::{NotRam, Ram};
 
-/// Feature: descriptors may refer to a table of descriptors (virtio 6).
-pub const INDIRECT_DESC: u64 = 1 << 28;
-/// Feature: each side says at which index it wants to hear of the other (virtio 6).
-pub const EVENT_IDX: u64 = 1 << 29;
-/// Feature: no legacy interface (virtio 6).
-pub const VERSION_1: u64 = 1 << 32;
 /// What every device here offers.
 pub const RING_FEATURES: u64 = INDIRECT_DESC | EVENT_IDX | VERSION_1;
 
-/// Descriptor flag: the chain goes on at `next`.
-const NEXT: u16 = 1;
-/// Descriptor flag: the device writes.
-const WRITE: u16 = 2;
-/// Descriptor flag: refers to a table.
-const INDIRECT: u16 = 4;
 /// Bytes of a descriptor.
 const DESCRIPTOR: u64 = 16;
 /// Flag of the available ring: the driver wants no interrupts.
@@ -167,6 +157,10 @@ pub struct Queue {
     next_used: u16,
     /// Value of `next_used` when the driver was last considered for an interrupt.
     signalled: u16,
+    /// TSC ticks that the driver has to find used buffers by itself.
+    patience: u64,
+    /// When the interrupt is due that the driver has not made needless yet.
+    due: Option<u64>,
     /// Value of `next_available` when the driver was last asked for notifications; `None` while it
     /// need not notify.
     listening: Option<u16>,
@@ -224,6 +218,8 @@ impl Queue {
             next_available: at,
             next_used: at,
             signalled: at,
+            patience: 0,
+            due: None,
             listening: None,
             done: alloc::vec![None; usize::from(size)].into(),
             spare: Vec::new(),
@@ -405,39 +401,45 @@ impl Queue {
         Ok(())
     }
 
-    /// Whether the driver wants an interrupt for what was published since the last call
-    /// (2.7.7.2).
+    /// Whether the driver wants an interrupt, at the TSC value `now`, for what was published since
+    /// it last got one or needed none (2.7.7.2).
     ///
     /// # Errors
     /// A ring is not in RAM, which [`Self::new`] excludes.
-    pub fn wants_interrupt(&mut self) -> Result<bool, QueueError> {
-        let (old, new) = (core::mem::replace(&mut self.signalled, self.next_used), self.next_used);
+    pub fn wants_interrupt(&mut self, now: u64) -> Result<bool, QueueError> {
+        let (old, new) = (self.signalled, self.next_used);
         if old == new {
             return Ok(false);
         }
         // The driver writes what it wants and then reads the used index; here it is the reverse.
         fence(Ordering::SeqCst);
-        if self.event_idx {
+        let wanted = if self.event_idx {
             let event =
                 self.load(self.available + 4 + 2 * u64::from(self.size), Part::Available)?;
-            return Ok(crosses(event, new, old));
+            crosses(event, new, old)
+        } else {
+            self.load(self.available, Part::Available)? & NO_INTERRUPT == 0
+        };
+        if wanted && self.patience > 0 {
+            let due = *self.due.get_or_insert(now.saturating_add(self.patience));
+            if now < due {
+                return Ok(false);
+            }
         }
-        Ok(self.load(self.available, Part::Available)? & NO_INTERRUPT == 0)
+        (self.due, self.signalled) = (None, new);
+        Ok(wanted)
     }
 
-    /// Gives a driver that looks for used buffers by itself a little time to do so: it tells by the
-    /// event index how far it looked, and then needs no interrupt.
-    pub fn linger(&self) {
-        /// Looks at the event index: some ten microseconds.
-        const PATIENCE: u32 = 2000;
-        let place = self.available + 4 + 2 * u64::from(self.size);
-        let waits = |event| crosses(event, self.next_used, self.signalled);
-        for _ in 0..PATIENCE {
-            if !self.event_idx || !self.load(place, Part::Available).is_ok_and(waits) {
-                return;
-            }
-            core::hint::spin_loop();
-        }
+    /// For a driver that looks for used buffers by itself, and tells by the event index how far it
+    /// looked: interrupts are held back so many TSC ticks, by which time it mostly needs none.
+    pub const fn be_patient(&mut self, ticks: u64) {
+        self.patience = ticks;
+    }
+
+    /// When [`Self::wants_interrupt`] is to be asked again, as a TSC value.
+    #[must_use]
+    pub const fn due(&self) -> Option<u64> {
+        self.due
     }
 
     /// Asks the driver for notifications; returns whether chains wait already (2.7.10).

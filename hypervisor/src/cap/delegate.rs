@@ -8,8 +8,6 @@ use ipc::status::Status;
 
 use super::install::{check_place, place};
 use super::node::{Handle, MAX_DEPTH, Owner, Seed};
-use super::outcome::Outcome;
-use super::revoke::{Revocations, remove};
 use super::spaces::PdSpaces;
 use crate::mem::frames::Frames;
 use crate::mem::paging::MemoryType;
@@ -22,12 +20,8 @@ pub const MAX_MEMORY_ORDER: u8 = 18;
 #[derive(Clone, Copy)]
 pub(super) struct Request {
     pub(super) space: Space,
+    pub(super) range: Range,
     pub(super) base: u64,
-    pub(super) order: u8,
-    pub(super) rights: u8,
-    pub(super) own: bool,
-    pub(super) translate: bool,
-    combine: bool,
 }
 
 impl Request {
@@ -53,34 +47,17 @@ impl Request {
                 _ => Status::BadParam,
             });
         }
-        Ok(Self {
-            space,
-            base,
-            order: range.order(),
-            rights: range.rights(),
-            own: range.is_include_self(),
-            translate: range.is_translate(),
-            combine: range.is_write_combining(),
-        })
+        Ok(Self { space, range, base })
     }
 
     /// One past the last unit.
     pub(super) fn end(&self) -> u64 {
-        self.base + (1 << self.order)
+        self.base + (1 << self.range.order())
     }
 
     /// The one node that the whole range lies in.
     pub(super) fn node(&self, spaces: &PdSpaces) -> Option<Handle> {
         spaces.covering(self.space, self.base).filter(|node| self.end() <= node.end())
-    }
-}
-
-/// A range as a receiver is told of it: space, order and rights.
-pub(super) fn granted(space: Space, order: u8, rights: u8) -> Range {
-    match space {
-        Space::Object => Range::object(Rights::from_bits_retain(rights)),
-        Space::Memory => Range::memory(order, MemRights::from_bits_retain(rights)),
-        Space::Port => Range::port(order),
     }
 }
 
@@ -90,10 +67,6 @@ pub(super) fn granted(space: Space, order: u8, rights: u8) -> Range {
 pub struct Delegation<'a> {
     seed: Seed<'a>,
 }
-
-/// A delegation that was made, to be undone with [`undo`].
-#[derive(Clone, Copy, Debug)]
-pub struct Delegated(Handle);
 
 impl<'a> Delegation<'a> {
     /// Checks everything about a delegation, without effect.
@@ -119,24 +92,25 @@ impl<'a> Delegation<'a> {
         badge: u64,
     ) -> Result<Self, Status> {
         let request = Request::new(range, src_base)?;
-        let Request { space, order, .. } = request;
+        let (space, order) = (request.space, range.order());
         let is_memory = space == Space::Memory;
-        let unreadable = is_memory && request.rights & MemRights::READ.bits() == 0;
+        let unreadable = is_memory && range.rights() & MemRights::READ.bits() == 0;
         let too_large = is_memory && order > MAX_MEMORY_ORDER;
         let misfit = matches!(dst, Owner::Guest(_)) && !is_memory;
         let moved = space == Space::Port && src_base != dst_base;
-        if request.own || request.translate || unreadable || too_large || misfit || moved {
+        let other = range.is_include_self() || range.is_translate();
+        if other || unreadable || too_large || misfit || moved {
             return Err(Status::BadParam);
         }
         let source = request.node(src).ok_or(Status::BadCap)?;
-        let rights = source.rights() & request.rights;
+        let rights = source.rights() & range.rights();
         if rights == 0 {
             return Err(Status::BadRight);
         }
         if badge != 0 && (source.object_type() != ObjectType::Sm || source.badge() != 0) {
             return Err(Status::BadParam);
         }
-        let extra = match request.combine {
+        let extra = match range.is_write_combining() {
             false => source.extra | badge,
             true if is_memory && source.memory_type() != MemoryType::WriteBack => {
                 MemoryType::WriteCombining as u64
@@ -155,26 +129,17 @@ impl<'a> Delegation<'a> {
 
     /// What the receiver gets: space, order and rights.
     pub fn granted(&self) -> Range {
-        granted(self.seed.space, self.seed.order, self.seed.rights)
+        Range::new(self.seed.space, self.seed.order, self.seed.rights)
     }
 
-    /// Carries it out. Nothing has to be flushed.
+    /// Carries it out; [`super::remove`] undoes it, before the kernel lock is released. Nothing has
+    /// to be flushed.
     ///
     /// # Errors
     /// `Quota`, or `Exists` where a delegation that was checked together with this one took the
     /// place; without effect.
-    pub fn commit(self, frames: &mut Frames) -> Result<Delegated, Status> {
+    pub fn commit(self, frames: &mut Frames) -> Result<Handle, Status> {
         check_place(&self.seed)?;
-        place(frames, &self.seed).map(Delegated)
+        place(frames, &self.seed)
     }
-}
-
-/// Undoes a delegation, before the kernel lock is released.
-pub fn undo(
-    frames: &mut Frames,
-    revocations: &mut Revocations,
-    delegated: Delegated,
-    out: &mut Outcome,
-) {
-    remove(frames, revocations, delegated.0, out);
 }

@@ -8,7 +8,6 @@ use super::node::Handle;
 use crate::shared::Obj;
 
 /// First field of every kernel object. Changed under the kernel lock only.
-#[derive(Debug)]
 #[repr(C)]
 pub struct ObjectHeader {
     /// Next in a list of objects without capabilities; free for the kernel's use before that.

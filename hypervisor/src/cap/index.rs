@@ -15,11 +15,6 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// Some node, O(1).
-    pub(super) fn any(&self) -> Option<Handle> {
-        self.root.get()
-    }
-
     /// The first node that ends after a unit: the one that covers it, or else the next one.
     pub(super) fn next(&self, unit: u64) -> Option<Handle> {
         let mut best = None;

@@ -91,7 +91,7 @@ pub(super) fn detach(node: Handle, out: &mut Outcome) {
         }
         (Space::Port, Owner::Pd(spaces)) => {
             spaces.ports.index.remove(node);
-            spaces.ports.space.deny(node.base, node.order);
+            spaces.ports.space.set(node.base, node.order, true);
         }
         _ => {
             owner.memory().index.remove(node);

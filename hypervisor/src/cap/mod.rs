@@ -18,14 +18,14 @@ pub mod revoke;
 pub mod spaces;
 mod word;
 
-pub use delegate::{Delegation, undo};
+pub use delegate::Delegation;
 pub use header::{Object, ObjectHeader, ObjectList};
 pub use install::{install_memory, install_object, install_ports};
 pub use node::Owner;
 pub use objspace::ObjectSpace;
-pub use outcome::{Outcome, Progress};
-pub use query::{Translation, query, translate, watch};
-pub use revoke::{Revocations, Ticket, destroy, revoke};
+pub use outcome::Outcome;
+pub use query::{query, translate, watch};
+pub use revoke::{Revocations, Ticket, destroy, remove, revoke};
 pub use spaces::{GuestSpace, PdSpaces};
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub const MAX_DEPTH: u8 = 255;
 
 /// One capability. Reached through [`Handle`]s only.
 #[repr(C, align(64))]
-pub(crate) struct Node {
+pub struct Node {
     pub(super) parent: Cell<Option<Handle>>,
     pub(super) child: Cell<Option<Handle>>,
     pub(super) next: Cell<Option<Handle>>,
@@ -60,14 +60,13 @@ const _: () = assert!(size_of::<Node>() as u64 == NODE_SIZE);
 /// the node is freed. Hence it always names a live node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
-pub(crate) struct Handle(NonZeroU32);
+pub struct Handle(NonZeroU32);
 
 const _: () = assert!(size_of::<Option<Handle>>() == 4);
 
 impl Deref for Handle {
     type Target = Node;
 
-    #[inline]
     fn deref(&self) -> &Node {
         // SAFETY: see the type: the node is allocated and valid; nodes are only shared.
         unsafe { self.ptr().as_ref() }

@@ -4,56 +4,33 @@ use ipc::cap::ObjectType;
 
 use super::header::ObjectList;
 use super::node::Handle;
-use crate::mem::frames::{Frames, PageList};
-
-/// How far a restartable operation got.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[must_use]
-pub enum Progress {
-    /// It is complete.
-    #[default]
-    Done,
-    /// Its budget ran out; call it again with the same arguments.
-    More,
-}
+use crate::mem::frames::PageList;
 
 /// Consequences of taking capabilities away. The order is fixed:
 ///
-/// 1. unless [`Self::is_empty`], rendezvous: every CPU leaves the kernel or waits for the kernel
+/// 1. where something was [`Self::taken`], rendezvous: every CPU leaves the kernel or waits for the kernel
 ///    lock, and flushes where [`Self::flush`] says so and the space's
 ///    [`crate::mem::space::Epoch`] is another one;
-/// 2. [`Self::free_pages`];
+/// 2. free [`Self::pages`];
 /// 3. take the objects out of [`Self::dead`] and destroy those without uses.
 #[derive(Default)]
 #[must_use]
 pub struct Outcome {
-    /// How far it got. The consequences are to be drawn in any case.
-    pub progress: Progress,
+    /// The budget ran out: the operation is to be called again with the same arguments. The
+    /// consequences are to be drawn in any case.
+    pub more: bool,
     /// Translations were removed or lost rights.
     pub flush: bool,
     /// Something was taken away.
-    pub(super) taken: bool,
-    pub(super) pages: PageList,
+    pub taken: bool,
+    /// Pages that fell out of use: page tables, leaves of object spaces.
+    pub pages: PageList,
     /// Objects that have no capability any more, which may still have uses; and interrupts whose
     /// [`super::watch`]ed capability is gone.
     pub dead: ObjectList,
 }
 
 impl Outcome {
-    /// Whether nothing was taken away, so that no rendezvous is needed.
-    pub fn is_empty(&self) -> bool {
-        !self.taken
-    }
-
-    /// Frees the pages that fell out of use: page tables, leaves of object spaces.
-    ///
-    /// # Safety
-    /// The rendezvous is over and the TLBs are flushed.
-    pub unsafe fn free_pages(&mut self, frames: &mut Frames) {
-        // SAFETY: promised.
-        unsafe { self.pages.free(frames) };
-    }
-
     /// Counts off a capability of an object that is about to go.
     pub(super) fn drop_capability(&mut self, node: Handle) {
         let object = node.object();

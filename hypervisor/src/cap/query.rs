@@ -2,8 +2,9 @@
 
 use ipc::cap::{Held, ObjectType, Range, Selector, Space};
 use ipc::status::Status;
+use ipc::utcb::Item;
 
-use super::delegate::{Request, granted};
+use super::delegate::Request;
 use super::spaces::PdSpaces;
 use crate::mem::space::PortSpace;
 
@@ -34,19 +35,9 @@ pub fn watch(spaces: &PdSpaces, selector: u64) {
     }
 }
 
-/// What a translated item is called by its receiver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Translation {
-    /// Space, order, and which of the rights that were asked for the sender holds.
-    pub range: Range,
-    /// First unit in the receiver's space.
-    pub base: u64,
-    /// Badge of the sender's capability.
-    pub badge: u64,
-}
-
 /// Finds the capability in `receiver` that the sender's one at `base` was derived from, directly
-/// or not (or is, where both are the same domain). `None` where the receiver has none.
+/// or not (or is, where both are the same domain): what the receiver is told, with those of the
+/// rights asked for that the sender holds. All zeroes where the receiver has none.
 ///
 /// # Errors
 /// `BadParam` where the range is malformed or misaligned, `BadCap` where the sender does not hold
@@ -56,21 +47,19 @@ pub fn translate(
     receiver: &PdSpaces,
     range: Range,
     base: u64,
-) -> Result<Option<Translation>, Status> {
+) -> Result<Item, Status> {
     let request = Request::new(range, base)?;
     let node = request.node(sender).ok_or(Status::BadCap)?;
     let target = node.target + (base - node.base);
     let mut at = Some(node);
     while let Some(ancestor) = at {
         if ancestor.is_owned_by(receiver) {
-            let rights = node.rights() & request.rights;
-            return Ok(Some(Translation {
-                range: granted(request.space, request.order, rights),
-                base: ancestor.base + (target - ancestor.target),
-                badge: node.badge(),
-            }));
+            let rights = node.rights() & range.rights();
+            let range = Range::new(request.space, range.order(), rights).0;
+            let base = ancestor.base + (target - ancestor.target);
+            return Ok(Item { range, base, offset: node.badge(), badge: 0 });
         }
         at = ancestor.parent.get();
     }
-    Ok(None)
+    Ok(Item::default())
 }

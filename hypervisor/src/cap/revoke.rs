@@ -14,7 +14,7 @@ use ipc::status::Status;
 use super::delegate::Request;
 use super::install::detach;
 use super::node::{Handle, Owner};
-use super::outcome::{Outcome, Progress};
+use super::outcome::Outcome;
 use super::spaces::PdSpaces;
 use crate::mem::frames::Frames;
 
@@ -103,7 +103,7 @@ struct Step<'a> {
 /// holder's own capabilities must lie within the range.
 ///
 /// `budget` bounds the work of the call (about one unit per capability). After
-/// [`Progress::More`], call again with the same arguments. `ticket` belongs to the execution
+/// [`Outcome::more`], call again with the same arguments. `ticket` belongs to the execution
 /// context that calls: it is kept between the steps, and must be reset where the context does
 /// anything else in between. A ticket for other arguments counts as none.
 ///
@@ -120,7 +120,7 @@ pub fn revoke(
     budget: u32,
 ) -> Result<Outcome, Status> {
     let request = Request::new(range, base)?;
-    if request.translate {
+    if range.is_translate() {
         return Err(Status::BadParam);
     }
     let mut step = Step { frames, revocations, out: Outcome::default(), budget };
@@ -128,15 +128,15 @@ pub fn revoke(
         *ticket = Ticket::default();
     }
     let within = request.node(spaces);
-    let whole = within.filter(|n| n.base == base && n.order == request.order);
+    let whole = within.filter(|n| n.base == base && n.order == range.order());
     if ticket.walk == 0 {
-        if request.own && within.is_some() && whole.is_none() {
+        if range.is_include_self() && within.is_some() && whole.is_none() {
             return Err(Status::BadParam);
         }
         if let Some(node) = whole
-            && node.without(request.rights) == 0
+            && node.without(range.rights()) == 0
         {
-            let done = match request.own {
+            let done = match range.is_include_self() {
                 true => step.prune(node),
                 false => step.prune_all(|| node.child.get()),
             };
@@ -167,7 +167,7 @@ pub fn revoke(
 }
 
 /// Takes everything that a domain or guest holds, and what was derived from it. From the first call
-/// on nothing can be put into the spaces. Call again after [`Progress::More`].
+/// on nothing can be put into the spaces. Call again after [`Outcome::more`].
 pub fn destroy(
     frames: &mut Frames,
     revocations: &mut Revocations,
@@ -180,19 +180,14 @@ pub fn destroy(
     if let Owner::Pd(spaces) = owner {
         step.revocations.forget(spaces);
         done = spaces.objects.nodes().all(|node| step.budget > 0 && step.prune(node))
-            && step.prune_all(|| spaces.ports.index.any());
+            && step.prune_all(|| spaces.ports.index.root.get());
     }
-    done = done && step.prune_all(|| owner.memory().index.any());
+    done = done && step.prune_all(|| owner.memory().index.root.get());
     step.end(done)
 }
 
 /// Removes a capability that nothing is derived from.
-pub(super) fn remove(
-    frames: &mut Frames,
-    revocations: &mut Revocations,
-    node: Handle,
-    out: &mut Outcome,
-) {
+pub fn remove(frames: &mut Frames, revocations: &mut Revocations, node: Handle, out: &mut Outcome) {
     revocations.leave(node);
     detach(node, out);
     node.unlink();
@@ -209,7 +204,7 @@ impl Step<'_> {
     }
 
     fn end(mut self, done: bool) -> Outcome {
-        self.out.progress = if done { Progress::Done } else { Progress::More };
+        self.out.more = !done;
         self.out
     }
 
@@ -260,7 +255,7 @@ impl Step<'_> {
                 || at.parent.get() != Some(root)
                 || at.space == Space::Object
                 || (at.target < targets.end && targets.start < at.target + at.size());
-            let left = at.without(walk.request.rights);
+            let left = at.without(walk.request.range.rights());
             if !affected {
                 walk.at = at.after(root);
                 self.spend(1);
@@ -308,7 +303,7 @@ impl Walk {
         self.from = end;
         self.targets = root.target + (start - root.base)..root.target + (end - root.base);
         self.root = Some(root);
-        self.at = if self.request.own { Some(root) } else { root.child.get() };
+        self.at = if self.request.range.is_include_self() { Some(root) } else { root.child.get() };
         true
     }
 }

@@ -21,7 +21,7 @@ pub struct Memory {
     pub space: AddressSpace,
     pub(super) index: Index,
     /// Whether the owner is being destroyed: nothing can be put into any of its spaces any more.
-    pub(super) closed: Cell<bool>,
+    pub closed: Cell<bool>,
 }
 
 impl Memory {
@@ -114,7 +114,7 @@ impl PdSpaces {
         rights: MemRights,
     ) -> Result<(), Status> {
         let (page, space) = (addr >> PAGE_SHIFT, &self.memory.space);
-        if self.is_closed() {
+        if self.memory.closed.get() {
             return Err(Status::BadCap);
         }
         if (addr | phys) & (PAGE_SIZE - 1) != 0 || !space.admits(page, 0) {
@@ -143,11 +143,6 @@ impl PdSpaces {
             self.objects.destroy(frames, &self.account);
             self.ports.space.destroy(frames, &self.account);
         }
-    }
-
-    /// Whether the spaces are being destroyed: nothing can be put into them any more.
-    pub fn is_closed(&self) -> bool {
-        self.memory.closed.get()
     }
 }
 

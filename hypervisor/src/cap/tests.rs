@@ -13,9 +13,10 @@ mod world;
 
 use ipc::cap::{Held, MemRights, ObjectType, Range, Rights, Space};
 use ipc::status::Status;
+use ipc::utcb::Item;
 
 use self::world::{EcObject, PtObject, SmObject, World};
-use super::{Delegation, Owner, Translation, install_memory, query, translate};
+use super::{Delegation, Owner, install_memory, query, translate};
 use crate::mem::frames::PageList;
 use crate::mem::paging::MemoryType;
 use crate::mem::pool;
@@ -273,17 +274,18 @@ fn translation() {
     w.delegate(1, 2, Range::memory(3, RW), 40, 8, 0).unwrap();
     w.delegate(0, 2, Range::port(4), 0x60, 0x60, 0).unwrap();
     let t = |from: usize, to: usize, range, base| translate(&w.pds[from], &w.pds[to], range, base);
-    let found = |range, base, badge| Ok(Some(Translation { range, base, badge }));
+    let found = |range: Range, base, offset| Ok(Item { range: range.0, base, offset, badge: 0 });
+    let none = Ok(Item::default());
     let up = Range::object(Rights::SM_UP);
     assert_eq!(t(2, 0, Range::object(ALL).translate(), 60), found(up, 5, 7));
     assert_eq!(t(2, 1, Range::object(ALL), 60), found(up, 50, 7));
     assert_eq!(t(2, 2, Range::object(ALL), 60), found(up, 60, 7));
-    assert_eq!(t(0, 2, Range::object(ALL), 6), Ok(None));
-    assert_eq!(t(1, 2, Range::object(ALL), 50), Ok(None));
+    assert_eq!(t(0, 2, Range::object(ALL), 6), none);
+    assert_eq!(t(1, 2, Range::object(ALL), 50), none);
     assert_eq!(t(2, 0, Range::memory(1, R), 10), found(Range::memory(1, R), 512 + 64 + 10, 0));
     assert_eq!(t(2, 1, Range::memory(0, RWX), 15), found(Range::memory(0, RW), 47, 0));
     assert_eq!(t(2, 0, Range::port(1), 0x62), found(Range::port(1), 0x62, 0));
-    assert_eq!(t(2, 1, Range::port(1), 0x62), Ok(None));
+    assert_eq!(t(2, 1, Range::port(1), 0x62), none);
     assert_eq!(t(2, 0, Range::memory(4, R), 0), Err(Status::BadCap));
     assert_eq!(t(2, 0, Range::object(ALL), 61), Err(Status::BadCap));
     assert_eq!(t(2, 0, Range::memory(1, R), 9), Err(Status::BadParam));
@@ -333,9 +335,9 @@ fn items_are_undone() {
     let second = items[1].commit(&mut region.frames).unwrap();
     assert_eq!(items[2].commit(&mut region.frames).map(|_| ()), Err(Status::Exists));
     let mut out = super::Outcome::default();
-    super::undo(&mut region.frames, revocations, second, &mut out);
-    super::undo(&mut region.frames, revocations, first, &mut out);
-    assert!(out.flush && !out.is_empty());
+    super::remove(&mut region.frames, revocations, second, &mut out);
+    super::remove(&mut region.frames, revocations, first, &mut out);
+    assert!(out.flush && out.taken);
     w.drain(out);
     w.check();
     assert_eq!(w.pds[1].account.used(), used);

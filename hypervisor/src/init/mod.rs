@@ -4,9 +4,7 @@ mod root_task;
 
 use core::ptr::with_exposed_provenance_mut;
 
-use heapless::Vec;
 use spin::Once;
-use spin::mutex::SpinMutex;
 
 use crate::arch::layout::{PAGE, POOL_BASE, in_window, window};
 use crate::arch::percpu::{self, PerCpu};
@@ -15,9 +13,10 @@ use crate::arch::{
     apic, cpu, descriptors, entry, fpu, instr, ioapic, msr, pic, serial, smp, start, tsc,
 };
 use crate::boot::Result;
-use crate::boot::identity::{Identity, PoolFront};
+use crate::boot::identity::Identity;
 use crate::boot::kernel_space::{self, KernelSpace};
 use crate::boot::machine::{Machine, discover};
+use crate::boot::memory::Range;
 use crate::boot::root::Image;
 use crate::mem::frames::Frames;
 use crate::mem::pool;
@@ -67,13 +66,16 @@ unsafe fn prepare(boot_info: u64, load_base: u64) -> Result<Boot> {
     let identity = unsafe { Identity::new() };
     let machine = discover(Machine::new(load_base), &identity, boot_info)?;
     let image = root_task::prepare(&identity, &machine)?;
-    // SAFETY: discovery chose free memory for both.
-    let mut front = unsafe { PoolFront::new(machine.memory.pool, 0) };
-    // SAFETY: as above.
-    unsafe { smp::install(machine.memory.trampoline, load_base) };
-    let space = kernel_space::build(&machine, start::image_layout(), &mut front)
+    let Range { start, end } = machine.memory.pool;
+    // SAFETY: discovery chose free memory for both, which is mapped one to one.
+    let mut frames = unsafe {
+        smp::install(machine.memory.trampoline, load_base);
+        pool::init(start, start);
+        Frames::new(start, (end - start) / PAGE)
+    };
+    let space = kernel_space::build(&machine, start::image_layout(), &mut frames)
         .ok_or("kernel memory is too small for the kernel's page tables")?;
-    Ok(Boot { machine, image, space, used: front.used() })
+    Ok(Boot { machine, image, space, used: end - start - frames.free_pages() * PAGE })
 }
 
 /// On the kernel's own page tables and stack.
@@ -87,10 +89,11 @@ extern "sysv64" fn run() -> ! {
         apic::init();
         ioapic::init(&machine.ioapics)
     };
-    // SAFETY: the pool is mapped; its first bytes stay with the boot phase.
+    // SAFETY: the pool is mapped here for good, and only the tables were kept, by their physical
+    // addresses; its first bytes are theirs.
     let mut frames = unsafe {
         let pool = machine.memory.pool;
-        pool::init(pool.start, pool.size(), POOL_BASE);
+        pool::init(pool.start, POOL_BASE);
         Frames::new(pool.start + boot.used, (pool.size() - boot.used) / PAGE)
     };
     if !fpu::detect() {
@@ -145,11 +148,9 @@ fn set_up_cpu(number: u16) -> &'static PerCpu {
         fpu::set_xcr0(fpu::components());
     }
     let cpu = percpu::this();
-    if let (Some(platform), Some(run)) = (vcpu::platform(), VIRT_PAGES.lock().pop()) {
-        // SAFETY: two zeroed pool pages, given away for good.
-        let page = |at| unsafe { virt::Page::new(pool::ptr(at), at) };
-        // SAFETY: the pages are this CPU's; descriptor tables, GS and FPU are set up.
-        match unsafe { virt::Cpu::enable(platform, [page(run), page(run + PAGE)]) } {
+    if let Some(platform) = vcpu::platform() {
+        // SAFETY: once on this CPU; descriptor tables, GS and FPU are set up.
+        match unsafe { virt::Cpu::enable(platform, number.into()) } {
             // SAFETY: nothing else uses the field yet.
             Ok(state) => unsafe { *cpu.sched.virt.get() = Some(state) },
             Err(why) => log!("CPU {number}: no guests: {why}"),
@@ -159,21 +160,13 @@ fn set_up_cpu(number: u16) -> &'static PerCpu {
     cpu
 }
 
-/// Physical addresses of two pages for the virtualization extension of each CPU.
-static VIRT_PAGES: SpinMutex<Vec<u64, { sched::MAX_CPUS }>> = SpinMutex::new(Vec::new());
-
 /// Finds out whether guests can run, and sets aside the memory for it.
 fn set_up_virtualization(machine: &Machine, frames: &mut Frames) -> Option<()> {
-    let vendor = virt::detect().inspect_err(|why| log!("virtualization: none: {why}")).ok()?;
-    let (io, msr) = (frames.alloc_run(Platform::IO_ORDER)?, frames.alloc_run(Platform::MSR_ORDER)?);
-    for _ in &machine.cpus {
-        VIRT_PAGES.lock().push(pool::phys(frames.alloc_run(1)?)).ok()?;
-    }
+    let detected = virt::detect().inspect_err(|why| log!("virtualization: none: {why}"));
+    let (vendor, caps) = detected.ok()?;
+    let pages = frames.alloc_run(Platform::pages(machine.cpus.len()))?;
     log!("virtualization: {vendor:?}");
-    // SAFETY: fresh zeroed runs, given away for good.
-    vcpu::set_platform(unsafe {
-        let run = |run| virt::Page::new(run, pool::phys(run));
-        Platform::new(vendor, run(io.cast()), run(msr.cast()))
-    });
+    // SAFETY: a fresh zeroed run, given away for good.
+    vcpu::set_platform(unsafe { Platform::new(vendor, caps, pages) });
     Some(())
 }

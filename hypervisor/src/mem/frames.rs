@@ -55,41 +55,32 @@ impl Frames {
 
     /// Takes a zeroed page. `None` where there is none.
     pub fn alloc(&mut self) -> Option<NonNull<Page>> {
-        self.free = self.free.checked_sub(1)?;
-        FREE.store(self.free, Ordering::Relaxed);
-        let page = if self.head != 0 {
-            let page = pool::ptr::<Page>(self.head);
-            // SAFETY: a free page lies in the pool, and nobody has a reference into it.
-            self.head = unsafe { page.as_ref() }.word(0).load(Ordering::Relaxed);
-            page
-        } else {
-            let page = pool::ptr::<Page>(self.fresh.start);
-            self.fresh.start += PAGE_SIZE;
-            page
-        };
-        // SAFETY: as above.
-        unsafe { page.write_bytes(0, 1) };
-        Some(page)
+        if self.head == 0 {
+            return self.alloc_run(1);
+        }
+        let page = pool::ptr::<Page>(self.head);
+        // SAFETY: a free page lies in the pool, and nobody has a reference into it.
+        self.head = unsafe { page.as_ref() }.word(0).load(Ordering::Relaxed);
+        Some(self.give(page, 1))
     }
 
-    /// Takes a zeroed, naturally aligned run of `2^order` pages from what was never handed out.
-    pub fn alloc_run(&mut self, order: u8) -> Option<NonNull<Page>> {
-        let size = PAGE_SIZE << order;
-        let start = self.fresh.end.checked_sub(size)? & !(size - 1);
-        let rest = start + size..core::mem::replace(&mut self.fresh.end, start);
-        if start < self.fresh.start {
-            self.fresh.end = rest.end;
+    /// Takes a zeroed run of adjacent pages from what was never handed out.
+    pub fn alloc_run(&mut self, pages: usize) -> Option<NonNull<Page>> {
+        let start = self.fresh.start;
+        let end = start + u64_of(pages) * PAGE_SIZE;
+        if end > self.fresh.end {
             return None;
         }
-        self.free -= (rest.end - start) / PAGE_SIZE;
-        for page in rest.step_by(usize_of(PAGE_SIZE)) {
-            // SAFETY: never handed out, and not part of the run.
-            unsafe { self.free(pool::ptr(page)) };
-        }
-        let run = pool::ptr::<Page>(start);
+        self.fresh.start = end;
+        Some(self.give(pool::ptr(start), pages))
+    }
+
+    fn give(&mut self, run: NonNull<Page>, pages: usize) -> NonNull<Page> {
+        self.free -= u64_of(pages);
+        FREE.store(self.free, Ordering::Relaxed);
         // SAFETY: the run lies in the pool, and nobody has a reference into it.
-        unsafe { run.write_bytes(0, 1 << order) };
-        Some(run)
+        unsafe { run.write_bytes(0, pages) };
+        run
     }
 
     /// Gives a page back.

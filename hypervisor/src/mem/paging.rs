@@ -1,4 +1,4 @@
-//! Page tables: four levels, three formats.
+//! Page tables: four levels, four formats.
 //!
 //! What is mapped is always a naturally aligned range of `2^order` pages to an equally aligned
 //! physical range, so a range is a run of leaves of one level, and it is unmapped as it was
@@ -33,7 +33,6 @@ const COUNT_SHIFT: u32 = 52;
 
 /// How the caches treat a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub enum MemoryType {
     /// Write-back: RAM.
     WriteBack = 0,
@@ -45,7 +44,6 @@ pub enum MemoryType {
 
 /// Size of the largest leaf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
 pub enum LeafSize {
     /// 4 KiB.
     Small = 0,
@@ -61,6 +59,8 @@ pub enum Format {
     /// The processor's own, for user pages. Never writable and executable: a mapping with both
     /// rights is not executable.
     Host,
+    /// The same for pages of the kernel, which every address space has.
+    Kernel,
     /// AMD nested paging.
     Npt,
     /// Intel extended page tables.
@@ -75,6 +75,7 @@ impl Format {
     const CACHE_DISABLE: u64 = 1 << 4;
     const ACCESSED: u64 = 1 << 5;
     const DIRTY: u64 = 1 << 6;
+    const GLOBAL: u64 = 1 << 8;
     const NO_EXECUTE: u64 = 1 << 63;
     /// Ignored by the hardware in every format: a page of the kernel, see [`Mapping::kernel`].
     const KERNEL: u64 = 1 << 11;
@@ -83,6 +84,7 @@ impl Format {
     fn table(self) -> u64 {
         match self {
             Self::Host | Self::Npt => Self::PRESENT | Self::WRITE | Self::USER | Self::ACCESSED,
+            Self::Kernel => Self::PRESENT | Self::WRITE | Self::ACCESSED,
             Self::Ept => 0b111,
         }
     }
@@ -94,15 +96,15 @@ impl Format {
         let mut flags = match self {
             // PAT entries: 0 is write-back, 1 (WRITE_THROUGH) is programmed to write-combining,
             // 3 (both bits) is uncached.
-            Self::Host | Self::Npt => {
-                let execute = execute && !(write && self == Self::Host);
+            Self::Host | Self::Kernel | Self::Npt => {
+                let execute = execute && !(write && self != Self::Npt);
                 let cache = match mapping.memory {
                     MemoryType::WriteBack => 0,
                     MemoryType::WriteCombining => Self::WRITE_THROUGH,
                     MemoryType::Uncached => Self::WRITE_THROUGH | Self::CACHE_DISABLE,
                 };
                 Self::PRESENT
-                    | Self::USER
+                    | if self == Self::Kernel { Self::GLOBAL } else { Self::USER }
                     | Self::ACCESSED
                     | Self::DIRTY
                     | if write { Self::WRITE } else { 0 }
@@ -248,6 +250,11 @@ impl PageTable {
     pub fn kernel_page(&self, page: u64) -> Option<u64> {
         let (phys, flags, _) = self.lookup(page)?;
         (flags & Format::KERNEL != 0).then_some(phys)
+    }
+
+    /// The entry of the last level for a page that is mapped there.
+    pub fn entry(&self, page: u64) -> &AtomicU64 {
+        self.table(page, 0).word(index(page, 0))
     }
 
     /// Level of the leaves that map a range.

@@ -35,7 +35,6 @@ impl Epoch {
     }
 
     /// The number, never zero.
-    #[inline]
     pub fn number(&self) -> u64 {
         // Acquire: pairs with `end`.
         self.0.load(Ordering::Acquire)
@@ -54,7 +53,7 @@ pub struct HostLayout {
 /// An address space: the host page tables of a protection domain or the nested ones of a guest.
 pub struct AddressSpace {
     /// Physical address of the root table.
-    root: u64,
+    pub root: u64,
     /// The page tables. To unmap and to protect there are functions here, which end the epoch.
     pub table: PageTable,
     /// What TLBs know it by.
@@ -99,18 +98,10 @@ impl AddressSpace {
         Ok(Self { root: pool::phys(root), table, epoch: Epoch::default() })
     }
 
-    /// Physical address of the root table.
-    #[inline(always)]
-    pub fn root(&self) -> u64 {
-        self.root
-    }
-
     /// Whether the space has room for such a range: naturally aligned and within its limits.
     pub fn admits(&self, page: u64, order: u8) -> bool {
-        let limits = match self.table.format {
-            Format::Host => Self::HOST_PAGES,
-            Format::Npt | Format::Ept => Self::GUEST_PAGES,
-        };
+        let host = self.table.format == Format::Host;
+        let limits = if host { Self::HOST_PAGES } else { Self::GUEST_PAGES };
         order < 36
             && page & ((1 << order) - 1) == 0
             && page >= limits.start
@@ -206,11 +197,6 @@ impl PortSpace {
         Ok(())
     }
 
-    /// Denies a naturally aligned range of ports again.
-    pub fn deny(&self, port: u64, order: u8) {
-        self.set(port, order, true);
-    }
-
     /// Frees the bitmap. It is kept till then, as CPUs read it without a lock.
     ///
     /// # Safety
@@ -232,7 +218,8 @@ impl PortSpace {
         Some(unsafe { page.as_ref() }.word(usize_of(port / 64)))
     }
 
-    fn set(&self, port: u64, order: u8, denied: bool) {
+    /// Denies a naturally aligned range of ports, or allows it in the bitmap that there is.
+    pub fn set(&self, port: u64, order: u8, denied: bool) {
         let mask = if order < 6 { ((1 << (1 << order)) - 1) << (port % 64) } else { u64::MAX };
         for word in (port..port + (1 << order)).step_by(64).map_while(|port| self.word(port)) {
             let rest = word.load(Ordering::Relaxed) & !mask;

@@ -25,7 +25,7 @@ fn regions() -> &'static Mutex<Vec<(u64, u64)>> {
             let virt = alloc_zeroed(layout);
             assert!(!virt.is_null());
             let virt = virt.expose_provenance().next_multiple_of(ALIGN);
-            pool::init(PHYS, PAGES * PAGE_SIZE, virt as u64);
+            pool::init(PHYS, virt as u64);
         }
         Mutex::new(vec![(0, PAGES)])
     })

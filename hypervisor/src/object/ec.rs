@@ -164,13 +164,11 @@ impl Ec {
     }
 
     /// Whether it runs a guest.
-    #[inline]
     pub fn is_vcpu(&self) -> bool {
         self.regs.has(flag::VCPU)
     }
 
     /// Whether it was killed or stopped.
-    #[inline]
     pub fn is_dead(&self) -> bool {
         self.state.get() == State::Dead
     }
@@ -277,7 +275,7 @@ pub fn control(c: &Caller<'_>) -> Handled {
             let transfer = StateTransfer { vcpu, mtd, utcb, set: op == EcOp::SetState };
             match &kernel {
                 Some(kernel) if ec.cpu != c.cpu.sched.id => {
-                    let request = Request { state: Some(transfer), ..Request::default() };
+                    let request = Request { state: Some(Obj::of(&transfer)), ..Request::default() };
                     rendezvous::all(kernel, c.cpu, request);
                 }
                 _ => transfer.carry_out(c.cpu),

@@ -1,6 +1,7 @@
 //! Interrupts: a GSI or a vector for message-signalled interrupts, bound to a semaphore.
 
 use core::cell::Cell;
+use core::sync::atomic::AtomicBool;
 
 use ipc::cap::Rights;
 use ipc::status::Status;
@@ -15,7 +16,7 @@ use crate::sync::rendezvous::{self, Request};
 use crate::syscall::{Caller, DONE, Handled, Outcome};
 
 /// Where an interrupt is delivered to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Binding {
     /// The semaphore to signal; it unbinds before it dies.
     pub sm: Obj<Sm>,
@@ -41,6 +42,9 @@ pub struct Interrupt {
     pub vector: Cell<u8>,
     /// Where it goes, while it is bound. Changed only after a rendezvous since the last binding.
     pub binding: Cell<Option<Binding>>,
+    /// It was masked when it arrived, and the acknowledgement that unmasks it is due. Set before the
+    /// signal (release); whoever takes it back unmasks (acquire).
+    pub masked: AtomicBool,
     /// Neighbours among those bound to the same semaphore.
     link: Link<Self>,
 }
@@ -55,6 +59,7 @@ impl Interrupt {
             gsi,
             vector: Cell::new(0),
             binding: Cell::new(None),
+            masked: AtomicBool::new(false),
             link: Link::default(),
         }
     }

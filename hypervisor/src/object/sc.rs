@@ -14,7 +14,7 @@ use crate::syscall::{Caller, DONE, Handled, Outcome};
 use crate::{linked, sched};
 
 /// Where a scheduling context is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// In the run queue of its CPU.
     Ready,
@@ -103,6 +103,8 @@ pub fn create(c: &Caller<'_>) -> Handled {
 /// `BadCap`, `BadRight`: the scheduling context.
 pub fn control(c: &Caller<'_>) -> Handled {
     let sc = c.object::<Sc>(c.args.rdi, Rights::SC_CTRL)?;
-    sched::charge_current(c.cpu);
+    if let Some(current) = c.cpu.sched.sc.get() {
+        sched::charge(c.cpu, current);
+    }
     Ok(Outcome::Done(sc.consumed.load(Ordering::Relaxed), 0))
 }

@@ -50,7 +50,6 @@ impl Sm {
     ///
     /// # Errors
     /// [`Status::Overflow`] where the counter is at its maximum; the badge is noted all the same.
-    #[inline]
     pub fn up(&self, badge: u64) -> Result<Signal, Status> {
         let mut inner = self.inner.lock();
         inner.pending |= badge;
@@ -86,7 +85,6 @@ impl Sm {
     }
 
     /// Takes a signal: the pending badges, or `None` after `ec` was put into the queue.
-    #[inline]
     pub fn down(&self, ec: Obj<Ec>, zero: bool) -> Option<u64> {
         let mut inner = self.inner.lock();
         if inner.count > 0 {

@@ -10,9 +10,8 @@ use super::Obj;
 use super::create::Creation;
 use super::ec::{self, Ec};
 use crate::arch::regs::flag;
-use crate::arch::virt::{Guest, Page, Platform};
+use crate::arch::virt::{Guest, Platform};
 use crate::cap::{self, Object, ObjectHeader};
-use crate::mem::pool;
 use crate::syscall::{Caller, DONE, Handled};
 use spin::Once;
 
@@ -114,13 +113,11 @@ pub fn create(c: &Caller<'_>) -> Handled {
     let events = ec::event_base(c, ipc::event::VCPU_EVENTS)?;
     let space = c.object::<GuestSpace>(c.args.rdx, Rights::GUEST_BIND)?;
     let pages = [creation.page()?, creation.page()?];
-    // SAFETY: both pages are fresh and belong to the guest from now on.
-    let pages = pages.map(|page| unsafe { Page::new(page.cast(), pool::phys(page)) });
     let ec = Ec::new(Vcpu::TYPE, creation.pd, cpu, events, true);
     ec.regs.set(flag::VCPU | flag::PENDING);
     ec.pending_event.set(Some(ipc::event::Exit::Startup.number()));
-    // SAFETY: the pages are the guest's own, and the space outlives it.
-    let guest = unsafe { Guest::new(platform, pages, space.space.memory.space.root()) };
+    // SAFETY: the pages are fresh and the guest's from now on, and the space outlives it.
+    let guest = unsafe { Guest::new(platform, pages, space.space.memory.space.root) };
     let vcpu = creation.place_plain(Vcpu::new(ec, Obj::of(space), guest))?;
     space.header.add_use();
     creation.pd.ecs.push_front(Obj::of(&vcpu.ec));

@@ -23,7 +23,7 @@ use core::sync::atomic::Ordering;
 
 use crate::arch::percpu::PerCpu;
 use crate::arch::regs::flag;
-use crate::arch::{self, fpu, io_bitmap, tlb, virt};
+use crate::arch::{self, io_bitmap, tlb, virt};
 use crate::mem::frames::FREE;
 use crate::mem::pool;
 use crate::object::Obj;
@@ -119,7 +119,7 @@ pub fn load_space(cpu: &PerCpu, pd: Obj<Pd>) {
     let space = &pd.spaces.memory.space;
     // SAFETY: the root has the kernel's half, and stays until the domain is destroyed, which every
     // CPU leaves before.
-    unsafe { cpu.sched.pcids.load(space.root(), space.epoch.number()) };
+    unsafe { cpu.sched.pcids.load(space.root, space.epoch.number()) };
     let ports = pd.spaces.ports.space.key();
     if ports != 0 && ports != cpu.sched.ports.get() {
         map_ports(cpu, pd);
@@ -135,13 +135,6 @@ fn map_ports(cpu: &PerCpu, pd: Obj<Pd>) {
     cpu.sched.ports.set(ports.key());
     // SAFETY: the bitmap stays until the domain is destroyed, at which each CPU forgets it.
     unsafe { io_bitmap::map(cpu.sched.id.into(), bitmap.map(pool::phys)) };
-}
-
-/// Loads the current address space and ports again: they have changed.
-pub fn reload_space(cpu: &PerCpu) {
-    if let Some(pd) = cpu.sched.space.get() {
-        load_space(cpu, pd);
-    }
 }
 
 /// Chooses who runs next. On return there is a current execution context; it may have flags that
@@ -197,18 +190,12 @@ fn stop(cpu: &PerCpu) -> Option<Obj<Sc>> {
     Some(sc)
 }
 
-fn charge(cpu: &PerCpu, sc: Obj<Sc>) {
+/// Brings the account of the current scheduling context up to date.
+pub fn charge(cpu: &PerCpu, sc: Obj<Sc>) {
     let now = arch::instr::rdtsc();
     let used = now.saturating_sub(cpu.sched.started.replace(now));
     sc.consumed.fetch_add(used, Ordering::Relaxed);
     sc.left.set(sc.left.get().saturating_sub(used));
-}
-
-/// Brings the account of the current scheduling context up to date.
-pub fn charge_current(cpu: &PerCpu) {
-    if let Some(sc) = cpu.sched.sc.get() {
-        charge(cpu, sc);
-    }
 }
 
 /// Sets the timer to whatever comes first: the end of the budget or of a wait.
@@ -374,7 +361,6 @@ fn switch_fpu(cpu: &PerCpu, ec: Obj<Ec>) {
         detach(cpu);
         // SAFETY: whoever had the FPU has saved it, just now.
         unsafe { fpu.restore() };
-        fpu::allow();
         ec.regs.clear(flag::FPU);
         cpu.sched.fpu.set(Some(ec));
         cpu.sched.unusual.set(cpu.sched.unusual.get() | unusual::FPU);
@@ -446,7 +432,6 @@ fn detach_current(cpu: &PerCpu) {
 }
 
 /// Whether something more important became ready since the last choice.
-#[inline]
 pub fn take_reschedule(cpu: &PerCpu) -> bool {
     cpu.sched.reschedule.get() && cpu.sched.reschedule.take()
 }
@@ -521,7 +506,7 @@ pub fn leave_space(cpu: &PerCpu, pd: Obj<Pd>) {
         cpu.sched.space.set(None);
         cpu.set_ports(false);
         // SAFETY: the kernel's own tables map all that the kernel uses, and no user memory.
-        unsafe { tlb::load_kernel(crate::object::pd::kernel_root()) };
+        unsafe { tlb::write_cr3(crate::object::pd::kernel_root()) };
     }
 }
 

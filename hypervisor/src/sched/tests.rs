@@ -17,6 +17,12 @@ use crate::object::pd::Pd;
 use crate::object::sc::Sc;
 use crate::object::sm::{MAX_COUNT, Sm};
 
+impl<T> std::fmt::Debug for Obj<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:p}", self.pointer())
+    }
+}
+
 fn pd() -> Obj<Pd> {
     // SAFETY: the tests never look at the domain.
     unsafe { Obj::new(NonNull::dangling()) }

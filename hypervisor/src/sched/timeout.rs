@@ -44,8 +44,7 @@ pub(super) fn expire(cpu: &PerCpu, ec: Obj<Ec>) {
         ec.regs.set(flag::DEADLINE);
         super::wake(cpu, ec);
     } else if ec.waits_for.get().is_some_and(|sm| sm.cancel(ec)) {
-        ec.regs.rax.set(u64::from(Status::Timeout.number()));
-        ec.regs.rsi.set(0);
+        ec.regs.set_results(Status::Timeout, 0, 0);
         super::wake(cpu, ec);
     }
 }

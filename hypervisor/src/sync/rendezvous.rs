@@ -23,7 +23,7 @@ use crate::vcpu::StateTransfer;
 use crate::{destroy, interrupt, sched, trace};
 
 /// What every CPU is to do besides answering.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Default)]
 pub struct Request {
     /// Forget translations of user memory.
     pub host_tlb: bool,
@@ -32,7 +32,7 @@ pub struct Request {
     /// A protection domain that is being destroyed: everything in it stops.
     pub dying: Option<Obj<Pd>>,
     /// State of a vCPU that its CPU has to move.
-    pub state: Option<StateTransfer>,
+    pub state: Option<Obj<StateTransfer>>,
 }
 
 // SAFETY: what it points to stays, and is not changed, until all CPUs have answered.
@@ -51,7 +51,7 @@ pub fn all(_lock: &Guard, cpu: &PerCpu, request: Request) {
         remote.rendezvous.store(true, Ordering::Release);
         apic::send_ipi(remote.apic_id.load(Ordering::Relaxed), interrupt::IPI_RENDEZVOUS);
     }
-    act(cpu);
+    act(cpu, request);
     for remote in sched::others(cpu) {
         // Acquire: what the CPU did before it answered has happened.
         while remote.rendezvous.load(Ordering::Acquire) {
@@ -64,14 +64,14 @@ pub fn all(_lock: &Guard, cpu: &PerCpu, request: Request) {
 pub fn respond(cpu: &PerCpu) {
     let Some(own) = sched::remote(cpu.sched.id) else { return };
     if own.rendezvous.load(Ordering::Acquire) {
-        act(cpu);
+        let request = *REQUEST.lock();
+        act(cpu, request);
         own.rendezvous.store(false, Ordering::Release);
     }
 }
 
-fn act(cpu: &PerCpu) {
+fn act(cpu: &PerCpu, request: Request) {
     trace::count(cpu, Counter::Rendezvous);
-    let request = *REQUEST.lock();
     sched::drain(cpu);
     for object in successors(request.dead, |object| object.next.get()) {
         destroy::let_go(cpu, object);
@@ -79,8 +79,10 @@ fn act(cpu: &PerCpu) {
     if let Some(pd) = request.dying {
         destroy::leave(cpu, pd);
     }
-    if request.host_tlb {
-        sched::reload_space(cpu);
+    if request.host_tlb
+        && let Some(pd) = cpu.sched.space.get()
+    {
+        sched::load_space(cpu, pd);
     }
     if let Some(transfer) = request.state
         && transfer.vcpu.ec.cpu == cpu.sched.id

@@ -12,6 +12,7 @@
 //! | [`start`] | the start block, by which the root task tells a component what it was given |
 //! | [`root`] | the root task's own service |
 //! | [`console`] | the console service |
+//! | [`counter`] | the service of an example |
 //! | [`virtio`] | the service of back ends of virtio devices |
 //! | [`board`] | pages by which a component and the root task tell each other of changes |
 //! | [`ring`] | byte rings in shared memory |
@@ -20,6 +21,7 @@
 mod macros;
 pub mod board;
 pub mod console;
+pub mod counter;
 pub mod ring;
 pub mod root;
 pub mod service;

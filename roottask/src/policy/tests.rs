@@ -7,7 +7,7 @@
 
 use config::Restart;
 
-use super::{Life, Report, State, Verdict, last_vm_is_off};
+use super::{LastVm, Life, Report, State, Verdict};
 
 #[test]
 fn reports_survive_their_word() {
@@ -57,16 +57,32 @@ fn never_means_never() {
 
 #[test]
 fn the_last_vm() {
+    let goes_off = |vms: &[&Life]| LastVm::default().goes_off(vms.iter().copied());
     let mut a = Life::new(Restart::Never);
     let mut b = Life::new(Restart::Never);
-    assert!(!last_vm_is_off([].into_iter()));
+    assert!(!goes_off(&[]));
     b.refused();
-    assert!(!last_vm_is_off([&a, &b].into_iter()));
+    assert!(!goes_off(&[&a, &b]));
     a.started(0);
-    assert!(!last_vm_is_off([&a, &b].into_iter()));
+    assert!(!goes_off(&[&a, &b]));
     let _ = a.ended(Report::Exit(0), 0, 1);
-    assert!(last_vm_is_off([&a, &b].into_iter()));
-    assert!(!last_vm_is_off([&b].into_iter()));
+    assert!(goes_off(&[&a, &b]));
+    assert!(!goes_off(&[&b]));
+}
+
+#[test]
+fn the_last_vm_goes_off_once_for_each_time_that_one_was_started() {
+    let mut last = LastVm::default();
+    let mut vm = Life::new(Restart::Never);
+    for _ in 0..3 {
+        assert!(!last.goes_off([&vm].into_iter()));
+        vm.started(0);
+        assert!(!last.goes_off([&vm].into_iter()));
+        let _ = vm.ended(Report::Killed, 0, 1);
+        assert!(last.goes_off([&vm].into_iter()));
+        assert!(!last.goes_off([&vm].into_iter()));
+        vm.begin_anew();
+    }
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Rules of virtio 1.2, and what breaks them: each time the device needs a reset, and works again
 //! after it.
 
+use virtio_numbers::flag::{INDIRECT, NEXT, WRITE};
+
 use crate::device::{Device, Kind, Setup, feature};
 use crate::memory::{RAM_END, REGISTERS};
 use crate::request::{self, BLOCK_DATA, BLOCK_HEADER, NET_HEADER};
-use crate::ring::{BUFFERS, Descriptor, INDIRECT, NEXT, Ring, SIZE, TABLE, WRITE};
+use crate::ring::{BUFFERS, Descriptor, Ring, SIZE, TABLE};
 
 /// What a driver may do wrong.
 pub enum Play {
@@ -149,7 +151,7 @@ pub const CASES: &[Case] = &[
     ),
     case(
         "indirect table without the feature",
-        Without(feature::INDIRECT, |r| {
+        Without(feature::INDIRECT_DESC, |r| {
             indirect(r, ENTRY, GOOD);
         }),
     ),

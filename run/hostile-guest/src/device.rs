@@ -1,46 +1,10 @@
 //! The driver's side of a virtio device over MMIO (virtio 1.2, 4.2), as bare as it can be.
 
+pub use virtio_numbers::{MAGIC, feature, register, status};
+
 use crate::arch;
 use crate::memory::{PAGE, REGISTERS, read, write};
 
-/// Registers (virtio 1.2, 4.2.2).
-pub mod register {
-    pub const MAGIC: u64 = 0x00;
-    pub const DEVICE_ID: u64 = 0x08;
-    pub const DEVICE_FEATURES: u64 = 0x10;
-    pub const DEVICE_FEATURES_SELECT: u64 = 0x14;
-    pub const DRIVER_FEATURES: u64 = 0x20;
-    pub const DRIVER_FEATURES_SELECT: u64 = 0x24;
-    pub const QUEUE_SELECT: u64 = 0x30;
-    pub const QUEUE_SIZE_MAX: u64 = 0x34;
-    pub const QUEUE_SIZE: u64 = 0x38;
-    pub const QUEUE_READY: u64 = 0x44;
-    pub const QUEUE_NOTIFY: u64 = 0x50;
-    pub const INTERRUPT_STATUS: u64 = 0x60;
-    pub const STATUS: u64 = 0x70;
-    pub const QUEUE_DESCRIPTORS: u64 = 0x80;
-    pub const QUEUE_AVAILABLE: u64 = 0x90;
-    pub const QUEUE_USED: u64 = 0xa0;
-    pub const CONFIG_GENERATION: u64 = 0xfc;
-    pub const CONFIG: u64 = 0x100;
-}
-
-/// Device status (virtio 1.2, 2.1).
-pub mod status {
-    pub const ACKNOWLEDGE: u32 = 1;
-    pub const DRIVER: u32 = 2;
-    pub const DRIVER_OK: u32 = 4;
-    pub const FEATURES_OK: u32 = 8;
-    pub const NEEDS_RESET: u32 = 64;
-}
-
-/// Features (virtio 1.2, 6).
-pub mod feature {
-    pub const INDIRECT: u64 = 1 << 28;
-    pub const VERSION_1: u64 = 1 << 32;
-}
-
-const MAGIC: u32 = u32::from_le_bytes(*b"virt");
 /// How long anything is waited for, in ticks: some 10 seconds, whatever the clock.
 const PATIENCE: u64 = 1 << 35;
 
@@ -129,15 +93,20 @@ impl Device {
         write(self.base + register, value);
     }
 
-    pub fn status(self) -> u32 {
-        self.get(register::STATUS)
+    /// Whether a status bit is set.
+    pub fn is(self, bit: u8) -> bool {
+        self.get(register::STATUS) & u32::from(bit) != 0
+    }
+
+    fn set_status(self, bits: u8) {
+        self.set(register::STATUS, bits.into());
     }
 
     /// Resets it; whether it does.
     #[must_use]
     pub fn reset(self) -> bool {
-        self.set(register::STATUS, 0);
-        eventually(|| self.status() == 0)
+        self.set_status(0);
+        eventually(|| self.get(register::STATUS) == 0)
     }
 
     /// Features that it offers.
@@ -152,14 +121,14 @@ impl Device {
     /// Up to the agreement on features; whether there is one.
     #[must_use]
     pub fn agree(self, features: u64) -> bool {
-        self.set(register::STATUS, status::ACKNOWLEDGE);
-        self.set(register::STATUS, status::ACKNOWLEDGE | status::DRIVER);
+        self.set_status(status::ACKNOWLEDGE);
+        self.set_status(status::ACKNOWLEDGE | status::DRIVER);
         for (select, half) in [(0, features & 0xffff_ffff), (1, features >> 32)] {
             self.set(register::DRIVER_FEATURES_SELECT, select);
             self.set(register::DRIVER_FEATURES, u32::try_from(half).unwrap_or(0));
         }
-        self.set(register::STATUS, status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK);
-        self.status() & status::FEATURES_OK != 0
+        self.set_status(status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK);
+        self.is(status::FEATURES_OK)
     }
 
     /// Sets a queue up; whether the device takes it.
@@ -181,7 +150,7 @@ impl Device {
 
     /// The driver is ready.
     pub fn start(self) {
-        self.set(register::STATUS, self.status() | status::DRIVER_OK);
+        self.set(register::STATUS, self.get(register::STATUS) | u32::from(status::DRIVER_OK));
     }
 
     /// There is something in a queue.
@@ -190,6 +159,6 @@ impl Device {
     }
 
     pub fn needs_reset(self) -> bool {
-        self.status() & status::NEEDS_RESET != 0
+        self.is(status::NEEDS_RESET)
     }
 }

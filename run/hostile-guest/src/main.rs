@@ -20,6 +20,8 @@ mod memory;
 #[cfg(target_os = "none")]
 mod race;
 #[cfg(target_os = "none")]
+mod receive;
+#[cfg(target_os = "none")]
 mod registers;
 #[cfg(target_os = "none")]
 mod request;

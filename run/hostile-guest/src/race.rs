@@ -1,11 +1,13 @@
 //! Memory that changes while a device reads it, resets while it works, and rings of random words.
 
+use virtio_numbers::flag::{INDIRECT, WRITE};
+
 use crate::arch;
 use crate::cases::ALL_FLAGS;
 use crate::device::{Device, Kind, eventually};
 use crate::memory::{ARENA, RAM_END, REGISTERS, fill, read, write};
 use crate::request::{self, BLOCK_HEADER, block_header, serves};
-use crate::ring::{BUFFERS, Descriptor, ROOM, Ring, SIZE, TABLE, WRITE};
+use crate::ring::{BUFFERS, Descriptor, ROOM, Ring, SIZE, TABLE};
 
 /// Numbers that are the same for the same seed (xorshift64*).
 pub struct Random(u64);
@@ -62,7 +64,7 @@ impl Random {
         };
         let (mut gpa, mut len) = (self.gpa(), len);
         let flags = if self.once_in(16) { self.word() } else { self.word() & ALL_FLAGS };
-        if flags & crate::ring::INDIRECT != 0 && !self.once_in(8) {
+        if flags & INDIRECT != 0 && !self.once_in(8) {
             (gpa, len) = (TABLE, Descriptor::BYTES * u32::from(self.small()));
         }
         Descriptor { gpa, len, flags, next: self.small() }

@@ -15,7 +15,7 @@ pub fn features_are_bounded(device: Device) -> bool {
     let refused = |features| {
         let agreed = device.agree(features);
         device.start();
-        let started = device.status() & status::DRIVER_OK != 0;
+        let started = device.is(status::DRIVER_OK);
         device.reset() && !agreed && !started
     };
     NOT_OFFERED.into_iter().all(|more| refused(offered | more))

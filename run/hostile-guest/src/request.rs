@@ -1,8 +1,10 @@
 //! Requests that are in order: they show that a device works.
 
+use virtio_numbers::flag::WRITE;
+
 use crate::device::{Device, Kind, register};
 use crate::memory::{read, write};
-use crate::ring::{BUFFERS, Descriptor, Ring, WRITE};
+use crate::ring::{BUFFERS, Descriptor, Ring};
 
 /// Bytes of a disk's request header.
 pub const BLOCK_HEADER: u32 = 16;
@@ -33,16 +35,30 @@ pub fn block_read(ring: Ring) {
     ring.describe(2, Descriptor::last(BLOCK_STATUS, 1, WRITE));
 }
 
-/// A broadcast from this address.
-pub fn frame(ring: Ring, source: [u8; 6]) {
+/// A broadcast from this address: an Ethernet type and what follows it.
+fn broadcast(ring: Ring, source: [u8; 6], rest: impl IntoIterator<Item = u8>) {
     let header = u64::from(NET_HEADER);
     for at in 0..header + u64::from(FRAME) {
         write(BUFFERS + at, 0u8);
     }
-    for (at, byte) in (header..).zip([0xff; 6].into_iter().chain(source).chain([0x88, 0xb5])) {
+    for (at, byte) in (header..).zip([0xff; 6].into_iter().chain(source).chain(rest)) {
         write(BUFFERS + at, byte);
     }
     ring.describe(0, Descriptor::last(BUFFERS, NET_HEADER + FRAME, 0));
+}
+
+/// A frame from this address that nobody answers.
+pub fn frame(ring: Ring, source: [u8; 6]) {
+    broadcast(ring, source, [0x88, 0xb5]);
+}
+
+/// A frame that is answered: who on the network outside has the host's address (ARP, RFC 826).
+pub fn question(ring: Ring, source: [u8; 6]) {
+    const ASKS: [u8; 10] = [0x08, 0x06, 0, 1, 0x08, 0x00, 6, 4, 0, 1];
+    const OWN: [u8; 4] = [10, 0, 2, 66];
+    const HOST: [u8; 4] = [10, 0, 2, 2];
+    let parts = ASKS.into_iter().chain(source).chain(OWN);
+    broadcast(ring, source, parts.chain([0; 6]).chain(HOST));
 }
 
 /// The address of a card.

@@ -1,24 +1,23 @@
 //! A virtqueue in the arena, with nothing that would keep it in order.
 
+use virtio_numbers::flag::NEXT;
+
 use crate::device::{Setup, eventually};
 use crate::memory::{ARENA, fill, read, write};
-
-/// Descriptor flag: the chain goes on at `next`.
-pub const NEXT: u16 = 1;
-/// Descriptor flag: the device writes.
-pub const WRITE: u16 = 2;
-/// Descriptor flag: refers to a table.
-pub const INDIRECT: u16 = 4;
 
 /// Most descriptors of the queues that are set up here.
 pub const SIZE: u16 = 16;
 
-/// Where the parts of the queue lie.
-const DESCRIPTORS: u64 = ARENA;
-const AVAILABLE: u64 = ARENA + 0x1000;
-const USED: u64 = ARENA + 0x2000;
+/// Where the parts of a queue lie, from its start.
+const AVAILABLE: u64 = 0x1000;
+const USED: u64 = 0x2000;
+const END: u64 = 0x3000;
+/// The queue of requests.
+const REQUESTS: u64 = ARENA;
 /// A table for indirect descriptors.
 pub const TABLE: u64 = ARENA + 0x3000;
+/// The queue of what comes in.
+pub const RECEIVE: u64 = ARENA + 0x4000;
 /// Buffers.
 pub const BUFFERS: u64 = ARENA + 0x1_0000;
 /// Room for buffers.
@@ -60,31 +59,40 @@ impl Descriptor {
 /// The queue.
 #[derive(Clone, Copy, Debug)]
 pub struct Ring {
+    base: u64,
     /// Next index of the available ring.
     next: u16,
     size: u16,
 }
 
 impl Ring {
-    /// An empty one.
+    /// An empty one for requests; the table is empty, too.
     pub fn new(size: u16) -> Self {
-        fill(DESCRIPTORS, TABLE + 0x1000 - DESCRIPTORS, 0);
-        Self { next: 0, size }
+        fill(TABLE, 0x1000, 0);
+        Self::at(REQUESTS, size)
+    }
+
+    /// An empty one somewhere.
+    pub fn at(base: u64, size: u16) -> Self {
+        fill(base, END, 0);
+        Self { base, next: 0, size }
     }
 
     /// As the device is told.
     pub fn setup(self) -> Setup {
-        Setup { size: self.size.into(), descriptors: DESCRIPTORS, available: AVAILABLE, used: USED }
+        let Self { base, size, .. } = self;
+        let (available, used) = (base + AVAILABLE, base + USED);
+        Setup { size: size.into(), descriptors: base, available, used }
     }
 
     /// Writes a descriptor.
     pub fn describe(self, index: u16, descriptor: Descriptor) {
-        descriptor.put(DESCRIPTORS, index);
+        descriptor.put(self.base, index);
     }
 
     /// Makes a chain available.
     pub fn offer(&mut self, head: u16) {
-        write(AVAILABLE + 4 + 2 * u64::from(self.next % self.size), head);
+        write(self.base + AVAILABLE + 4 + 2 * u64::from(self.next % self.size), head);
         self.jump(1);
     }
 
@@ -92,17 +100,22 @@ impl Ring {
     pub fn jump(&mut self, by: u16) {
         self.next = self.next.wrapping_add(by);
         // Stores of this processor are seen in order.
-        write(AVAILABLE + 2, self.next);
+        write(self.base + AVAILABLE + 2, self.next);
     }
 
     /// The used index.
-    pub fn used() -> u16 {
-        read(USED + 2)
+    pub fn used(self) -> u16 {
+        read(self.base + USED + 2)
     }
 
-    /// Waits until everything that was made available is used.
+    /// Whether everything that was made available is used.
+    pub fn is_done(self) -> bool {
+        self.used() == self.next
+    }
+
+    /// Waits until that is so.
     #[must_use]
     pub fn done(self) -> bool {
-        eventually(|| Self::used() == self.next)
+        eventually(|| self.is_done())
     }
 }

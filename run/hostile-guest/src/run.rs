@@ -4,7 +4,7 @@ use crate::cases::CASES;
 use crate::console::say;
 use crate::device::{Device, Kind};
 use crate::race::{self, Random};
-use crate::{arch, memory, registers};
+use crate::{arch, memory, receive, registers};
 
 /// Random operations of each device, where nothing else is said.
 const ROUNDS: u64 = 1000;
@@ -42,6 +42,7 @@ fn play(device: Device, seed: u64, rounds: u64) -> bool {
         good &= ok;
     };
     tell("works", race::works(device));
+    receive::play(device, |what, ok| tell(what, ok && race::works(device)));
     for case in CASES.iter().filter(|case| case.suits(device.kind)) {
         let played = device.reset() && case.play(device) && race::gives_up(device);
         tell(case.name, played && race::works(device));

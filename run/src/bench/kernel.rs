@@ -7,7 +7,7 @@ use crate::images::{self, HYPERVISOR};
 use crate::{count, elf};
 
 pub(super) fn run(bench: &Bench) -> Result<Vec<Figure>> {
-    let lines = count::folder(&bench.repo.root.join("hypervisor/src"))?;
+    let lines = count::folder(&bench.repo.root.join("hypervisor"))?;
     let images = images::build(&bench.repo, &bench.toolchain, &[])?;
     let path = images.path(HYPERVISOR);
     let image = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;

@@ -138,6 +138,9 @@ struct Test {
     /// Part of the names of the cases to run.
     #[arg(default_value = "")]
     filter: String,
+    /// Seconds after which what still runs has failed, and the whole run ends.
+    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = clap::value_parser!(u64).range(1..))]
+    within: u64,
     #[command(flatten)]
     consent: Consent,
 }
@@ -192,7 +195,8 @@ fn run(matches: &ArgMatches) -> Result<ExitCode> {
         Command::Check(args) => image::check(&context, &args),
         Command::Test(args) => {
             deps::ensure(deps::For::Test, &context.toolchain, args.consent.yes)?;
-            let passed = crate::test::run(context.repo, context.toolchain, &args.filter)?;
+            let budget = limit(args.within);
+            let passed = crate::test::run(context.repo, context.toolchain, &args.filter, budget)?;
             Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Bench(args) => {

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::report::Report;
 use super::{Context, Job};
+use crate::machine::bound;
 use crate::ui;
 
 /// The cases.
@@ -76,7 +77,7 @@ fn program(message: &Value, root: &Path) -> Option<Program> {
 }
 
 fn command(program: &Program) -> Command {
-    let mut command = Command::new(&program.path);
+    let mut command = bound(&program.path);
     command.current_dir(&program.folder).env_remove("RUST_BACKTRACE");
     command
 }

@@ -12,12 +12,13 @@ pub mod report;
 pub mod size;
 pub mod stick;
 pub mod system;
+pub mod watch;
 
 use std::collections::VecDeque;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 
@@ -116,22 +117,24 @@ impl Job {
         }
         let other = LAYERS.contains(&filter)
             || Lane::ALL.iter().any(|l| l.name() == filter)
-            || self.rank() == 0 && !filter.contains("::");
+            || self.rank() == SLOW && !filter.contains("::");
         filter.starts_with(&self.name) || !(filter.contains('/') || other)
     }
 
     /// What takes longest begins first, so that nothing long is left alone at the end.
     fn rank(&self) -> u8 {
         match Lane::of(&self.name) {
-            Some(Lane::BochsIntel | Lane::BochsAmd) => 0,
-            Some(Lane::QemuAmd) => 1,
-            None => 2,
+            Some(Lane::BochsIntel | Lane::BochsAmd) => SLOW,
+            Some(Lane::QemuAmd) if LONG.iter().any(|part| self.name.ends_with(part)) => 1,
+            Some(Lane::QemuAmd) => 2,
+            None => 3,
         }
     }
 
     fn run(self, context: &Context, report: &Report) {
         let name = self.name;
         let start = Instant::now();
+        let _running = self.many.then(|| report.begin(&name));
         if let Err(error) = (self.work)(context, report) {
             report.measure(&name, || Err(error));
         }
@@ -140,6 +143,19 @@ impl Job {
         }
     }
 }
+
+/// Rank of what runs on slow machines.
+const SLOW: u8 = 0;
+
+/// Cases that take half a minute and more in QEMU.
+const LONG: &[&str] = &[
+    "/killed-back-ends-lose-nothing",
+    "/flood-loses-nothing-and-starves-nobody",
+    "/guest-that-breaks-the-rules-harms-nobody",
+    "/killed-console-loses-nothing",
+    "/stress-2-cpus",
+    "/stress-4-cpus",
+];
 
 /// First parts of all names.
 const LAYERS: [&str; 5] = ["lint", "host", "size", "conformance", "system"];
@@ -151,14 +167,23 @@ struct Layer {
     workers: usize,
 }
 
-/// Runs all cases whose name contains the filter. Returns whether all of them passed.
+/// Runs all cases whose name contains the filter. Returns whether all of them passed. Where that is
+/// not over within `budget`, the process ends with what there is, and with it the emulators.
 ///
 /// # Errors
 /// Only for faults of this tool.
-pub fn run(repo: Repo, toolchain: Toolchain, filter: &str) -> Result<bool> {
+pub fn run(repo: Repo, toolchain: Toolchain, filter: &str, budget: Duration) -> Result<bool> {
     ui::silence();
     let context = Context { repo, toolchain, images: OnceLock::new(), sabotaged: OnceLock::new() };
     let report = Report::new(filter);
+    let late = || {
+        let _ = report.overdue(budget);
+        std::process::exit(1);
+    };
+    Ok(watch::within(budget, || layers(&context, &report, filter), late))
+}
+
+fn layers(context: &Context, report: &Report, filter: &str) -> bool {
     let layers = [
         Layer { jobs: lint::jobs(), workers: 1 },
         Layer { jobs: host::jobs(), workers: 1 },
@@ -167,9 +192,9 @@ pub fn run(repo: Repo, toolchain: Toolchain, filter: &str) -> Result<bool> {
     ];
     for layer in layers {
         let wanted = layer.jobs.into_iter().filter(|job| job.wanted(filter)).collect();
-        work(&context, &report, wanted, layer.workers);
+        work(context, report, wanted, layer.workers);
     }
-    Ok(report.close())
+    report.close()
 }
 
 /// Everything that runs in an emulator.
@@ -203,7 +228,7 @@ fn work(context: &Context, report: &Report, jobs: VecDeque<Job>, workers: usize)
 
 #[cfg(test)]
 mod tests {
-    use super::{Job, Lane, machines};
+    use super::{Job, LONG, Lane, machines};
 
     #[test]
     fn filter_selects_by_part_of_the_name() {
@@ -227,6 +252,7 @@ mod tests {
     fn slow_machines_begin_first() {
         let jobs = machines();
         assert!(jobs.is_sorted_by_key(Job::rank));
+        assert_eq!(jobs.iter().filter(|job| job.rank() == 1).count(), LONG.len());
         for lane in Lane::ALL {
             let of_lane = |layer| {
                 jobs.iter().any(|j| j.name.starts_with(layer) && Lane::of(&j.name) == Some(lane))

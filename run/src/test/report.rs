@@ -1,7 +1,7 @@
 //! Prints results as they come and counts them.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -12,6 +12,7 @@ use crate::ui::seconds;
 /// The results of a run.
 pub struct Report {
     filter: String,
+    start: Instant,
     totals: Mutex<Totals>,
 }
 
@@ -21,6 +22,10 @@ struct Totals {
     failed: Vec<String>,
     skipped: usize,
     lanes: BTreeMap<&'static str, Counts>,
+    /// What is being done, and since when.
+    running: Vec<(String, Instant)>,
+    /// The run was ended; nothing counts any more.
+    ended: bool,
 }
 
 /// What came of a lane's cases.
@@ -44,13 +49,22 @@ impl Report {
     /// No results yet.
     #[must_use]
     pub fn new(filter: &str) -> Self {
-        Self { filter: filter.to_owned(), totals: Mutex::default() }
+        Self { filter: filter.to_owned(), start: Instant::now(), totals: Mutex::default() }
+    }
+
+    /// Notes that a case or a group runs, for as long as the result lives.
+    #[must_use]
+    pub fn begin(&self, name: &str) -> Running<'_> {
+        self.totals().running.push((name.to_owned(), Instant::now()));
+        Running { report: self, name: name.to_owned() }
     }
 
     /// Runs a case and notes its result.
     pub fn measure(&self, name: &str, case: impl FnOnce() -> Result<String>) {
+        let running = self.begin(name);
         let start = Instant::now();
         let result = case();
+        drop(running);
         self.note(name, start.elapsed(), result);
     }
 
@@ -63,6 +77,9 @@ impl Report {
     /// Notes a result, with what is to be shown beside it.
     pub fn note(&self, name: &str, time: Duration, result: Result<String>) {
         let mut totals = self.totals();
+        if totals.ended {
+            return;
+        }
         match result {
             Ok(remark) => {
                 totals.passed += 1;
@@ -84,6 +101,9 @@ impl Report {
     /// Notes a case that does not apply here; it is shown, and counts as neither.
     pub fn skip(&self, name: &str, why: &str) {
         let mut totals = self.totals();
+        if totals.ended {
+            return;
+        }
         totals.skipped += 1;
         totals.lane(name).into_iter().for_each(|lane| lane.skipped += 1);
         println!("{name} ... skipped: {why}");
@@ -95,15 +115,37 @@ impl Report {
     }
 
     /// The counts; a case that panicked elsewhere must not hide the rest.
-    fn totals(&self) -> std::sync::MutexGuard<'_, Totals> {
-        self.totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn totals(&self) -> MutexGuard<'_, Totals> {
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Prints the closing line. Returns whether there were cases and all passed.
+    /// Time is up: what runs has failed, and nothing counts any more. Then as [`Self::close`].
     #[must_use]
-    pub fn close(self) -> bool {
-        let mut totals =
-            self.totals.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    pub fn overdue(&self, budget: Duration) -> bool {
+        let mut totals = self.totals();
+        let running = std::mem::take(&mut totals.running);
+        for (name, since) in &running {
+            // Of a group and its case, the case.
+            let within = format!("{name}/");
+            if running.iter().any(|(other, _)| other.starts_with(&within)) {
+                continue;
+            }
+            println!("{name} ... FAILED ({})", seconds(since.elapsed()));
+            println!("    it did not end within the {} of the whole run", seconds(budget));
+            totals.failed.push(name.clone());
+            totals.lane(name).into_iter().for_each(|lane| lane.failed += 1);
+        }
+        totals.ended = true;
+        self.summary(totals)
+    }
+
+    /// Prints the closing lines. Returns whether there were cases and all passed.
+    #[must_use]
+    pub fn close(&self) -> bool {
+        self.summary(self.totals())
+    }
+
+    fn summary(&self, mut totals: MutexGuard<'_, Totals>) -> bool {
         if !totals.failed.is_empty() {
             println!("\nfailed:");
             for name in &totals.failed {
@@ -125,7 +167,30 @@ impl Report {
         if totals.skipped > 0 {
             println!("\n{} skipped", totals.skipped);
         }
+        println!("\nall of it took {}", seconds(self.start.elapsed()));
         println!("\n{} passed, {} failed", totals.passed, totals.failed.len());
         totals.failed.is_empty() && totals.passed > 0
+    }
+
+    /// Number of cases that passed, and the names of those that failed.
+    #[cfg(test)]
+    pub fn counts(&self) -> (usize, Vec<String>) {
+        let totals = self.totals();
+        (totals.passed, totals.failed.clone())
+    }
+}
+
+/// A case or a group that runs.
+pub struct Running<'a> {
+    report: &'a Report,
+    name: String,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let mut totals = self.report.totals();
+        if let Some(at) = totals.running.iter().position(|(name, _)| *name == self.name) {
+            totals.running.remove(at);
+        }
     }
 }

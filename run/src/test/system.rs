@@ -32,6 +32,8 @@ pub(super) enum Say {
     /// Hears each of these so many times, in any order.
     Together(&'static [Heard]),
     Type(&'static str),
+    /// So many times: hears the one text and types the other.
+    Answer(usize, &'static str, &'static str),
     /// The machine ends by itself, without an error.
     Off,
 }
@@ -161,6 +163,10 @@ fn run(context: &Context, boot: &Boot) -> Result<String> {
                 script.push(Step::Together(all.iter().map(Heard::texts).collect()));
             }
             Say::Type(text) => script.push(Step::Send((*text).to_owned())),
+            Say::Answer(count, heard, typed) => {
+                let turn = [Step::Expect((*heard).to_owned()), Step::Send((*typed).to_owned())];
+                script.extend(std::iter::repeat_n(turn, *count).flatten());
+            }
             Say::Off => off = true,
         }
     }

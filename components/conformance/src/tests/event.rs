@@ -49,7 +49,8 @@ pub(super) const INPUT: u64 = 8;
 pub(super) const OUTPUT: u64 = 9;
 const CONTROL_REGISTER: u64 = 10;
 const INTERRUPTS_OFF: u64 = 11;
-const FLOAT: u64 = 12;
+/// Use of the FPU.
+pub(super) const FLOAT: u64 = 12;
 const DEBUG: u64 = 13;
 const STACK: u64 = 14;
 
@@ -130,11 +131,15 @@ const FIXED: [u64; 8] = [0, 1, 3, 6, 7, 12, 13, 14];
 impl Prober {
     /// A prober on the CPU of this thread.
     pub(super) fn new() -> Result<Self> {
+        Self::within(Domain::new(400)?, EVENTS)
+    }
+
+    /// The same in a domain where the selectors from `base` on are free for its events.
+    pub(super) fn within(mut domain: Domain, base: u32) -> Result<Self> {
         let cpu = process::start().cpu;
-        let mut domain = Domain::new(400)?;
         let events = domain.serve::<Fixes>(cpu, 0)?;
-        domain.route(EVENTS, &FIXED, events, Mtd::HOST, 0)?;
-        let handler = domain.handler_with(cpu, EVENTS)?;
+        domain.route(base, &FIXED, events, Mtd::HOST, 0)?;
+        let handler = domain.handler_with(cpu, base)?;
         let portal = domain.portal::<Attempts>(handler, 0)?;
         Ok(Self { domain, portal })
     }
@@ -152,7 +157,11 @@ impl Prober {
 }
 
 /// Vector of the exception that an attempt raises.
-fn vector(p: &Prober, kind: u64, address: u64) -> core::result::Result<Option<u8>, Failure> {
+pub(super) fn vector(
+    p: &Prober,
+    kind: u64,
+    address: u64,
+) -> core::result::Result<Option<u8>, Failure> {
     Ok(p.access(kind, address, 0)?.err().map(|e| e.vector))
 }
 

@@ -12,7 +12,7 @@ use sysroot::{process, time};
 
 use super::{FAULT, Fixes, never};
 use crate::arch::{aligned_read, float_error, get_vector, set_vector, vector_error};
-use crate::check::Outcome;
+use crate::check::{Outcome, patience};
 use crate::domain::{Domain, own};
 use crate::runner::group;
 
@@ -87,7 +87,7 @@ fn threads_keep_their_registers() -> Outcome {
         ok!(d.start(ec, priority));
     }
     for _ in 0..2 {
-        ok!(bell(2).down_until(time::deadline_in_ms(5000)));
+        ok!(bell(2).down_until(patience()));
     }
     same!((GOOD.load(Ordering::SeqCst), BAD.load(Ordering::SeqCst)), (2 * ROUNDS, 0));
     Ok(())
@@ -157,7 +157,7 @@ fn errors_are_events() -> Outcome {
     ok!(d.route(EVENTS, &VECTORS, portal, Mtd::HOST, 0));
     let ec = ok!(d.thread_with(cpu, EVENTS, makes_errors, EC_FPU));
     ok!(d.start(ec, crate::runner::priority() - 1));
-    ok!(bell(2).down_until(time::deadline_in_ms(5000)));
+    ok!(bell(2).down_until(patience()));
     let [float, vector, aligned, unaligned] = FAULTS.each_ref().map(|f| f.load(Ordering::SeqCst));
     let raised =
         |word: u64| (word & FAULT != 0).then(|| Exception::from_word(word & !FAULT).vector);

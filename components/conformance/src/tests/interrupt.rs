@@ -5,7 +5,7 @@ use ipc::syscall::{MESSAGE_SIGNALLED, POLARITY_LOW, TRIGGER_LEVEL};
 use sysroot::cap::{Cap, Interrupt, Semaphore};
 use sysroot::{process, syscall, time};
 
-use crate::check::{Failure, Outcome};
+use crate::check::{Failure, Outcome, patience};
 use crate::devices::Timer;
 use crate::domain::{other_cpu, own, with_rights};
 use crate::runner::group;
@@ -77,7 +77,7 @@ fn arrives(cpu: u16) -> Outcome {
     let _ = sm.down_until(time::deadline_in_ms(20));
     for _ in 0..10 {
         timer.fire();
-        same!(ok!(sm.down_until(time::deadline_in_ms(500))), 0x50);
+        same!(ok!(sm.down_until(patience())), 0x50);
     }
     ok!(syscall::unbind_interrupt(source));
     timer.fire();
@@ -133,7 +133,7 @@ fn a_level_waits_for_its_acknowledgement() -> Outcome {
     let sm = ok!(d.semaphore(0));
     ok!(syscall::bind_interrupt(source, process::start().cpu, sm, 0x51, TRIGGER_LEVEL));
     timer.fire();
-    same!(ok!(sm.down_until(time::deadline_in_ms(1000))), 0x51);
+    same!(ok!(sm.down_until(patience())), 0x51);
     let nothing_more = |sm: Cap<Semaphore>| {
         refused!(sm.down_until(time::deadline_in_ms(5)), Timeout);
         Ok(())
@@ -142,7 +142,7 @@ fn a_level_waits_for_its_acknowledgement() -> Outcome {
     nothing_more(sm)?;
     for _ in 0..3 {
         ok!(syscall::acknowledge(source));
-        same!(ok!(sm.down_until(time::deadline_in_ms(1000))), 0x51);
+        same!(ok!(sm.down_until(patience())), 0x51);
         nothing_more(sm)?;
     }
     // The line is low for some 50 ms.

@@ -9,7 +9,7 @@ use sysroot::arch::{Entry, syscall2};
 use sysroot::cap::{Cap, Portal, Semaphore};
 use sysroot::{process, syscall, time, utcb};
 
-use crate::check::{Failure, Outcome};
+use crate::check::{Failure, Outcome, patience};
 use crate::domain::{Domain, other_cpu, own, with_rights};
 use crate::runner::group;
 
@@ -299,7 +299,7 @@ fn busy(d: &mut Domain, own: &mut Domain) -> Result<Cap<Portal>> {
     }
     TARGET.store(portal.raw(), Ordering::SeqCst);
     own.spawn(cpu(), crate::runner::priority(), caller)?;
-    semaphore(&BELL).down_until(time::deadline_in_ms(1000))?;
+    semaphore(&BELL).down_until(patience())?;
     Ok(portal)
 }
 
@@ -312,7 +312,7 @@ fn a_busy_handler_is_helped() -> Outcome {
     same!(ok!(call(portal, &[5])).0, 1);
     // One ring each: of the second visit, and of the first caller.
     ok!(semaphore(&BELL).down());
-    ok!(semaphore(&BELL).down_until(time::deadline_in_ms(1000)));
+    ok!(semaphore(&BELL).down_until(patience()));
     same!(SEEN.load(Ordering::SeqCst), 1);
     Ok(())
 }
@@ -362,7 +362,7 @@ fn callers_of_a_dying_domain_run_on() -> Outcome {
     let (mut d, mut foreign) = (own(), ok!(Domain::new(200)));
     ok!(busy(&mut foreign, &mut d));
     foreign.delete(foreign.pd.selector());
-    ok!(semaphore(&BELL).down_until(time::deadline_in_ms(1000)));
+    ok!(semaphore(&BELL).down_until(patience()));
     same!(SEEN.load(Ordering::SeqCst), 0xe000 | u64::from(Status::Aborted.number()));
     Ok(())
 }
@@ -379,14 +379,14 @@ fn a_handler_outlives_its_caller() -> Outcome {
     }
     ok!(client.give(portal, portal.raw(), Rights::PT_CALL));
     ok!(client.spawn(cpu(), crate::runner::priority(), caller));
-    ok!(semaphore(&BELL).down_until(time::deadline_in_ms(1000)));
+    ok!(semaphore(&BELL).down_until(patience()));
     // The caller dies while the handler waits in the middle of its call. It is finished on the
     // time of the next one.
     drop(client);
     ok!(semaphore(&GATE).up());
     ok!(semaphore(&GATE).up());
     same!(ok!(call(portal, &[5])).0, 1);
-    ok!(semaphore(&BELL).down_until(time::deadline_in_ms(1000)));
+    ok!(semaphore(&BELL).down_until(patience()));
     Ok(())
 }
 
@@ -397,7 +397,7 @@ fn callers_through_a_revoked_portal() -> Outcome {
     foreign.delete(portal.selector());
     refused!(call(portal, &[1]), BadCap);
     ok!(semaphore(&GATE).up());
-    ok!(semaphore(&BELL).down_until(time::deadline_in_ms(1000)));
+    ok!(semaphore(&BELL).down_until(patience()));
     let seen = SEEN.load(Ordering::SeqCst);
     check!(seen == 1 || seen == 0xe000 | u64::from(Status::Aborted.number()));
     Ok(())

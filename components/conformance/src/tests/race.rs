@@ -17,7 +17,7 @@ use sysroot::{process, selector, syscall, time};
 use super::ipc::{Echo, call};
 use super::trace::counter;
 use super::vcpu::endless;
-use crate::check::{Failure, Outcome};
+use crate::check::{Failure, Outcome, patience};
 use crate::devices::Timer;
 use crate::domain::{Domain, other_cpu, own};
 use crate::runner::{group, used};
@@ -337,12 +337,12 @@ fn interrupts_that_are_acknowledged() -> Outcome {
         || syscall::bind_interrupt(source, process::start().cpu, bell, 1, TRIGGER_LEVEL).map(drop);
     ok!(bind());
     timer.fire();
-    ok!(bell.down_until(time::deadline_in_ms(1000)));
+    ok!(bell.down_until(patience()));
     ok!(syscall::unbind_interrupt(source));
     let round = |_| {
         TARGET.store(source.raw(), Ordering::SeqCst);
         ok!(bind());
-        ok!(bell.down_until(time::deadline_in_ms(1000)));
+        ok!(bell.down_until(patience()));
         ok!(syscall::unbind_interrupt(source));
         let before = counter(Counter::Interrupt)?;
         let wait = |ticks| {

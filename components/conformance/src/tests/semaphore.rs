@@ -5,9 +5,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use ipc::cap::Rights;
 use ipc::syscall::{Call, Number};
 use sysroot::cap::{Cap, Semaphore, Up};
-use sysroot::{process, selector, syscall, time};
+use sysroot::{process, selector, syscall};
 
-use crate::check::Outcome;
+use crate::check::{Outcome, patience};
 use crate::domain::{Domain, own, raw, with_rights};
 use crate::runner::group;
 
@@ -246,7 +246,7 @@ fn a_dying_semaphore_wakes_its_waiters() -> Outcome {
     SEEN.store(0, Ordering::SeqCst);
     ok!(d.spawn(process::start().cpu, higher(), waiter));
     selector::delete(at);
-    ok!(done.down_until(time::deadline_in_ms(1000)));
+    ok!(done.down_until(patience()));
     let aborted = u64::from(ipc::status::Status::Aborted.number());
     same!(SEEN.load(Ordering::SeqCst), 0xe000 | aborted);
     Ok(())

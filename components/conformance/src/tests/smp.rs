@@ -9,7 +9,7 @@ use sysroot::num::{page, usize_of};
 use sysroot::{process, syscall, time, utcb};
 
 use super::ipc::{Echo, call};
-use crate::check::{Failure, Outcome};
+use crate::check::{Failure, Outcome, patience};
 use crate::domain::{Domain, other_cpu, own};
 use crate::runner::group;
 
@@ -34,7 +34,7 @@ fn semaphore(n: usize) -> Cap<Semaphore> {
 }
 
 fn wait_for(n: usize, value: u64) -> bool {
-    let limit = time::deadline_in_ms(2000);
+    let limit = patience();
     while cell(n).load(Ordering::SeqCst) != value {
         if time::now() > limit {
             return false;
@@ -76,7 +76,7 @@ fn signals_go_back_and_forth() -> Outcome {
     ok!(d.spawn(other, crate::runner::priority(), answers));
     for _ in 0..2000 {
         ok!(semaphore(0).up());
-        ok!(semaphore(1).down_until(time::deadline_in_ms(2000)));
+        ok!(semaphore(1).down_until(patience()));
     }
     Ok(())
 }
@@ -197,7 +197,7 @@ fn many_signals_from_everywhere() -> Outcome {
         }
     }
     for _ in 0..u64::from(cpus) * 1000 {
-        ok!(semaphore(0).down_until(time::deadline_in_ms(5000)));
+        ok!(semaphore(0).down_until(patience()));
     }
     refused!(semaphore(0).down_until(1), Timeout);
     same!(utcb::cpu(), process::start().cpu);

@@ -6,7 +6,7 @@ use sysroot::cap::{Cap, Pd, Semaphore, Up};
 use sysroot::{process, selector, syscall, time};
 
 use super::never;
-use crate::check::Outcome;
+use crate::check::{Outcome, patience};
 use crate::domain::{Domain, own, with_rights};
 use crate::runner::group;
 
@@ -50,7 +50,7 @@ fn a_stopped_thread_signals_the_supervisor() -> Outcome {
     refused!(sm.down_until(time::deadline_in_ms(2)), Timeout);
     for _ in 0..2 {
         dies_in(&mut d)?;
-        same!(ok!(sm.down_until(time::deadline_in_ms(2000))), 0x40);
+        same!(ok!(sm.down_until(patience())), 0x40);
     }
     Ok(())
 }
@@ -64,7 +64,7 @@ fn a_domain_inherits_its_supervisor() -> Outcome {
     let inner = ok!(syscall::create_pd(ok!(selector::alloc()), outer, 300));
     let mut d = ok!(Domain::within(inner));
     dies_in(&mut d)?;
-    same!(ok!(sm.down_until(time::deadline_in_ms(2000))), 0x80);
+    same!(ok!(sm.down_until(patience())), 0x80);
     Ok(())
 }
 

@@ -9,8 +9,9 @@ use ipc::state::{Activity, Inject, Mtd, State};
 use sysroot::cap::{Cap, Guest};
 use sysroot::{process, selector, syscall, time, utcb};
 
-use crate::check::{Failure, Outcome};
-use crate::domain::{empty, other_cpu, with_rights};
+use super::event::{FLOAT, Prober, vector};
+use crate::check::{Failure, Outcome, patience};
+use crate::domain::{empty, other_cpu, own, with_rights};
 use crate::guest::{CODE, MONITOR, Machine, RESULT};
 use crate::runner::{group, used};
 
@@ -34,6 +35,7 @@ group!("vcpu":
     each_way_in_which_an_entry_fails_is_an_exit,
     state_can_be_read_and_written,
     registers_of_system_calls_are_the_guests,
+    vector_registers_are_the_guests,
     rights,
     destinations_in_use,
     without_virtualization,
@@ -391,6 +393,14 @@ fn registers_of_system_calls_are_the_guests() -> Outcome {
     Ok(())
 }
 
+/// They stay in the CPU while other code of the VMM's domain runs, which has no FPU.
+fn vector_registers_are_the_guests() -> Outcome {
+    let prober = ok!(Prober::within(own(), 0x8000));
+    let _machine = run(0)?;
+    same!(vector(&prober, FLOAT, 0)?, Some(7));
+    Ok(())
+}
+
 fn rights() -> Outcome {
     let mut machine = Machine::new(cpu(), 0)?;
     let (space, vcpu) = (machine.space, machine.vcpu);
@@ -543,7 +553,7 @@ fn a_vcpu_elsewhere() -> Outcome {
     // A guest in a loop is recalled from here.
     for n in 2..20 {
         ok!(syscall::recall(machine.vcpu));
-        let limit = time::deadline_in_ms(500);
+        let limit = patience();
         while MONITOR.count.load(SeqCst) <= n && time::now() < limit {
             core::hint::spin_loop();
         }

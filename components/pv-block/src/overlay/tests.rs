@@ -2,7 +2,7 @@ use core::sync::atomic::AtomicU64;
 
 use proptest::prelude::*;
 
-use super::{BLOCK, Full, Layout, Overlay, OverlayError, Place};
+use super::{BLOCK, Layout, Overlay, OverlayError, Place, WriteError};
 
 const SECTORS: u64 = 100;
 
@@ -27,8 +27,11 @@ impl Store {
     }
 }
 
-fn write(overlay: &mut Overlay<'_>, sector: u64, count: u64, value: u8) -> Result<(), Full> {
-    overlay.write(sector, count, |to| to.fill(value))
+fn write(overlay: &mut Overlay<'_>, sector: u64, count: u64, value: u8) -> Result<(), WriteError> {
+    overlay.write(sector, count, |to| {
+        to.fill(value);
+        true
+    })
 }
 
 /// The first byte of a sector; `None` where it is the medium's.
@@ -103,11 +106,22 @@ fn cleared_sectors_are_zero_and_give_back_their_slot() {
 fn a_full_overlay_refuses_and_goes_on() {
     let mut store = Store::new(1);
     let mut overlay = store.open();
-    assert_eq!(write(&mut overlay, 0, 16, 1), Err(Full));
-    assert_eq!(write(&mut overlay, 50, 1, 1), Err(Full));
+    assert_eq!(write(&mut overlay, 0, 16, 1), Err(WriteError::Full));
+    assert_eq!(write(&mut overlay, 50, 1, 1), Err(WriteError::Full));
     write(&mut overlay, 0, 8, 2).unwrap();
     assert_eq!(read(&overlay, 7), Some(2));
     assert_eq!(read(&overlay, 8), None);
+}
+
+#[test]
+fn what_cannot_be_had_is_not_written_and_takes_no_room() {
+    let mut store = Store::new(2);
+    let mut overlay = store.open();
+    write(&mut overlay, 0, 1, 3).unwrap();
+    assert_eq!(overlay.write(1, 1, |_| false), Err(WriteError::NoData));
+    assert_eq!(overlay.write(8, 1, |_| false), Err(WriteError::NoData));
+    assert_eq!((read(&overlay, 0), read(&overlay, 1), read(&overlay, 8)), (Some(3), None, None));
+    assert_eq!(overlay.free(), 1);
 }
 
 #[test]

@@ -225,3 +225,5 @@ proptest! {
         prop_assert!(LOGS >= keep.logs());
     }
 }
+
+mod typed;

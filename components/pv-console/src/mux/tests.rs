@@ -234,3 +234,5 @@ fn a_log_line_in_a_consoles_log_begins_a_line() {
     log(&mut mux, 1, "vm1", "off");
     assert_eq!(kept(&mux, "vm1"), "# \r\n[    0.001] [vm1] off\r\n");
 }
+
+mod deaths;

@@ -2,6 +2,8 @@
 
 mod world;
 
+use core::sync::atomic::{AtomicBool, Ordering};
+
 use super::FLOODS_AT_ONCE;
 use crate::header::feature::{CSUM, GUEST_CSUM, GUEST_TSO4, HOST_TSO4, MRG_RXBUF};
 use crate::header::{Checksum, Segmentation, Todo};
@@ -60,6 +62,44 @@ fn a_large_frame_is_spread_over_buffers() {
     world.vms[0].send(todo, &sent);
     world.round();
     assert_eq!(world.vms[1].receive(), Some((todo, sent)));
+}
+
+/// Says so when it goes.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn the_buffers_of_a_frame_show_all_at_once() {
+    const BUFFERS: u64 = 41;
+    const ROUNDS: usize = 100;
+    let mut world = World::new(&[("lan", OFFLOAD | MRG_RXBUF), ("lan", OFFLOAD | MRG_RXBUF)]);
+    let sent = frame(mac(1), mac(0), 60_000);
+    let seen = world.vms[1].receiver();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut parts = 0;
+            while !done.load(Ordering::Relaxed) {
+                parts += u64::from(!seen.used_index().is_multiple_of(BUFFERS));
+            }
+            parts
+        });
+        // It ends also where something fails here.
+        let stop = Stop(&done);
+        for _ in 0..ROUNDS {
+            world.vms[1].room(1500, 41);
+            world.vms[0].send(Todo::default(), &sent);
+            world.round();
+            assert!(world.vms[1].receive().unwrap().1 == sent);
+        }
+        drop(stop);
+        assert_eq!(watch.join().unwrap(), 0);
+    });
 }
 
 /// A frame of three segments.

@@ -11,6 +11,7 @@ use ipc::syscall::MESSAGE_SIGNALLED;
 use sysroot::cap::{Cap, Interrupt};
 use sysroot::num::usize_of;
 use sysroot::{process, syscall, time};
+use virtio_numbers::status;
 
 use super::layout::{Layout, LayoutError, Msix, Place, SPACE};
 use super::ring::{Dma, Ring};
@@ -34,14 +35,6 @@ mod common {
     pub const QUEUE_DESCRIPTORS: u64 = 32;
     pub const QUEUE_AVAILABLE: u64 = 40;
     pub const QUEUE_USED: u64 = 48;
-}
-
-/// Status bits (virtio 1.2, 2.1).
-mod status {
-    pub const ACKNOWLEDGE: u64 = 1;
-    pub const DRIVER: u64 = 2;
-    pub const DRIVER_OK: u64 = 4;
-    pub const FEATURES_OK: u64 = 8;
 }
 
 /// Command register of the function, and its bits: memory, bus master, no INTx.
@@ -275,7 +268,7 @@ impl Function {
             self.common.write(common::DRIVER_FEATURE, 4, agreed >> (32 * half) & 0xffff_ffff);
         }
         self.add_status(status::FEATURES_OK);
-        let taken = self.common.read(common::STATUS, 1) & status::FEATURES_OK != 0;
+        let taken = self.common.read(common::STATUS, 1) & u64::from(status::FEATURES_OK) != 0;
         if agreed & VERSION_1 == 0 || !taken {
             return Err(FunctionError::Features(agreed));
         }
@@ -350,9 +343,9 @@ impl Function {
         self.device.map_or(0, |d| d.read(at, size))
     }
 
-    fn add_status(&self, bit: u64) {
+    fn add_status(&self, bit: u8) {
         let status = self.common.read(common::STATUS, 1);
-        self.common.write(common::STATUS, 1, status | bit);
+        self.common.write(common::STATUS, 1, status | u64::from(bit));
     }
 }
 
@@ -367,7 +360,7 @@ fn reset(registers: Registers) -> Result<(), FunctionError> {
         }
         time::sleep_ms(1);
     }
-    registers.write(common::STATUS, 1, status::ACKNOWLEDGE | status::DRIVER);
+    registers.write(common::STATUS, 1, (status::ACKNOWLEDGE | status::DRIVER).into());
     registers.write(common::CONFIG_VECTOR, 2, NO_VECTOR);
     Ok(())
 }

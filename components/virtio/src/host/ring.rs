@@ -7,15 +7,12 @@ use alloc::boxed::Box;
 use core::sync::atomic::{Ordering, fence};
 
 use ipc::proto::virtio::Queue;
+use virtio_numbers::flag;
 
 use crate::chain::Segment;
 use crate::num::low32;
 use crate::ram::{NotRam, Ram};
 
-/// Descriptor flag: the chain goes on at `next`.
-const NEXT: u64 = 1;
-/// Descriptor flag: the device writes.
-const WRITE: u64 = 2;
 /// Flag of the used ring: the device wants no notifications.
 const NO_NOTIFY: u16 = 1;
 /// Flag of the available ring: the driver wants no interrupts.
@@ -122,14 +119,16 @@ impl Ring {
             return Err(NotRam { gpa: slot.into(), len: 0 });
         }
         let first = slot * self.parts;
-        let flags = readable.iter().map(|_| 0).chain(writable.iter().map(|_| WRITE));
+        let flags =
+            readable.iter().map(|_| 0).chain(writable.iter().map(|_| u64::from(flag::WRITE)));
         for ((n, segment), flags) in (first..).zip(readable.iter().chain(writable)).zip(flags) {
             let Segment { gpa, len } = *segment;
             if !self.dma.memory.contains(gpa, len.into()) {
                 return Err(NotRam { gpa, len: len.into() });
             }
             let more = usize::from(n - first) + 1 < count;
-            let tail = if more { flags | NEXT | u64::from(n + 1) << 16 } else { flags };
+            let tail =
+                if more { flags | u64::from(flag::NEXT) | u64::from(n + 1) << 16 } else { flags };
             let at = self.place.descriptors + 16 * u64::from(n);
             self.dma.memory.write_word(at, 8, self.dma.physical + gpa)?;
             self.dma.memory.write_word(at + 8, 8, u64::from(len) | tail << 32)?;

@@ -75,7 +75,11 @@ impl Backend {
     /// Joins where the back end is new, and says what it is. Whether it is there now.
     fn revive(&self) -> Option<Identity> {
         match self.join() {
-            Ok(identity) => Some(identity),
+            Ok(identity) => {
+                // The guest may have rung between the back end's look at its queues and now.
+                self.ring();
+                Some(identity)
+            }
             // It will come; the root task tells.
             Err(Failure::Service(error)) if error.is_gone() => None,
             Err(error) => {
@@ -87,6 +91,11 @@ impl Backend {
         }
     }
 
+    fn ring(&self) {
+        // Where the back end is gone, the next one looks by itself.
+        let _ = Cap::<Semaphore, Up>::new(self.doorbell).up();
+    }
+
     fn is_missing(&self) -> bool {
         !self.refused.load(Ordering::Relaxed) && !self.is_alive()
     }
@@ -94,8 +103,7 @@ impl Backend {
 
 impl Link for &'static Backend {
     fn doorbell(&self) {
-        // Where the back end is gone, the next one looks by itself.
-        let _ = Cap::<Semaphore, Up>::new(self.doorbell).up();
+        self.ring();
     }
 
     fn activate(&self, setup: &Setup) {

@@ -132,7 +132,6 @@ pub unsafe fn load(cpu: usize) {
 ///
 /// # Safety
 /// [`load`] was called on this CPU.
-#[inline]
 pub unsafe fn reload(cpu: &PerCpu) {
     let base = u64_of(core::ptr::from_ref(cpu).addr()) + (window::TSS - window::PERCPU);
     let gdt = base + u64_of(offset_of!(Descriptors, gdt));

@@ -83,7 +83,8 @@ pub unsafe fn set_xcr0(value: u64) {
 
 /// Somebody's FPU state.
 pub struct Fpu {
-    page: NonNull<u8>,
+    /// Where it is while it is not in the FPU.
+    pub page: NonNull<u8>,
 }
 
 /// Offset and initial value of the x87 control word (SDM volume 1, 13.6).
@@ -105,12 +106,7 @@ impl Fpu {
         Self { page }
     }
 
-    /// The page.
-    pub const fn page(&self) -> NonNull<u8> {
-        self.page
-    }
-
-    /// Loads the state; CR0.TS is set all the same.
+    /// Loads the state; CR0.TS is clear.
     ///
     /// # Safety
     /// XCR0 is the host's, and whoever had the FPU has saved it.
@@ -151,14 +147,8 @@ impl Fpu {
     }
 }
 
-/// Lets user code use the FPU.
-pub fn allow() {
-    // SAFETY: whatever state the FPU holds is that of whoever runs next.
-    unsafe { asm!("clts", options(nomem, nostack, preserves_flags)) };
-}
-
 /// Sets CR0.TS: user code cannot use the FPU. For a guest its own CR0 counts.
-fn deny() {
+pub fn deny() {
     let cr0 = Cr0::read_raw() | Cr0Flags::TASK_SWITCHED.bits();
     // SAFETY: the kernel uses no FPU.
     unsafe { asm!("mov cr0, {}", in(reg) cr0, options(nomem, nostack, preserves_flags)) };

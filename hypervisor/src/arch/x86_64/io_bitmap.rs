@@ -10,9 +10,9 @@ use core::ptr::with_exposed_provenance_mut;
 use core::sync::atomic::{AtomicU64, Ordering};
 use ipc::info::MAX_CPUS;
 
-/// Present, accessed, global, not executable; read-only. Global, so that one invalidation reaches
+/// Present, accessed, dirty, global, not executable; read-only. Global, so that one invalidation reaches
 /// the entry whatever PCID is current.
-pub const ENTRY_FLAGS: u64 = 1 << 63 | 1 << 8 | 1 << 5 | 1;
+pub const ENTRY_FLAGS: u64 = 1 << 63 | 1 << 8 | 1 << 6 | 1 << 5 | 1;
 
 /// Address of each CPU's two page-table entries, which map its bitmap pages for good. Relaxed: written
 /// before other CPUs start, and used only by the CPU it belongs to.

@@ -78,19 +78,16 @@ pub const USER_RFLAGS_MASK: u64 = 0x0024_0dd5;
 
 impl Regs {
     /// Sets `bits` of the flags.
-    #[inline]
     pub fn set(&self, bits: u64) {
         self.flags.set(self.flags.get() | bits);
     }
 
     /// Clears `bits` of the flags.
-    #[inline]
     pub fn clear(&self, bits: u64) {
         self.flags.set(self.flags.get() & !bits);
     }
 
     /// Whether any of `bits` is set.
-    #[inline]
     pub fn has(&self, bits: u64) -> bool {
         self.flags.get() & bits != 0
     }

@@ -38,7 +38,6 @@ impl Pcids {
     /// # Safety
     /// `root` is a page-table root with the kernel's part in it; the epoch is that of the space,
     /// and no mapping was taken away within it. These are the PCIDs of this CPU.
-    #[inline]
     pub unsafe fn load(&self, root: u64, epoch: u64) {
         let mut value = root;
         if has_pcids() {
@@ -52,18 +51,11 @@ impl Pcids {
     }
 }
 
-/// Leaves every address space for the kernel's own tables.
+/// Loads CR3: the root of page tables, and what is to become of their PCID.
 ///
 /// # Safety
-/// `root` is the root of the kernel's own tables.
-pub unsafe fn load_kernel(root: u64) {
-    // SAFETY: passed on.
-    unsafe { write_cr3(root) }
-}
-
-/// # Safety
-/// The tables map the kernel.
-unsafe fn write_cr3(value: u64) {
+/// The tables map the kernel, and the user half of nobody else's than is to run.
+pub unsafe fn write_cr3(value: u64) {
     // SAFETY: promised.
     unsafe {
         core::arch::asm!("mov cr3, {}", in(reg) value, options(nostack, preserves_flags));

@@ -1,27 +1,32 @@
 //! The finished tables, walked as the processor would.
 
-use super::super::identity::PoolFront;
 use super::super::machine::Machine;
 use super::super::memory::{Plan, Range};
-use super::{ADDRESS, GLOBAL, LARGE, NO_EXECUTE, PRESENT, UNCACHED, WRITABLE, build};
+use super::{KernelSpace, build};
 use crate::arch::io_bitmap;
 use crate::arch::ioapic::Description;
 use crate::arch::layout::{IMAGE_BASE, IOAPIC_BASE, LAPIC_BASE, POOL_BASE, in_window, window};
 use crate::arch::start::ImageLayout;
+use crate::mem::pool;
+use crate::mem::tests::Region;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+const PRESENT: u64 = 1 << 0;
+const WRITABLE: u64 = 1 << 1;
+const UNCACHED: u64 = 3 << 3;
+const LARGE: u64 = 1 << 7;
+const GLOBAL: u64 = 1 << 8;
+const NO_EXECUTE: u64 = 1 << 63;
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 const USER: u64 = 1 << 2;
 const POOL: Range = Range { start: 0x7000_0000, end: 0x7100_0000 };
 const LAYOUT: ImageLayout =
     ImageLayout { rodata: 0xd000, data: 0x1_0000, boot: 0x2_0000, end: 0x2_5000 };
 
-/// Some frames of the pool, for good.
-fn frames(count: usize) -> PoolFront {
-    let memory = vec![u64::MAX; 512 * count].leak();
-    let start = memory.as_mut_ptr().expose_provenance() as u64;
-    let pool = Range::new(POOL.start, 4096 * count as u64);
-    // SAFETY: the memory is nobody else's.
-    unsafe { PoolFront::new(pool, start.wrapping_sub(pool.start)) }
+fn read(address: u64) -> u64 {
+    // SAFETY: the callers follow the tables, which are in the pool.
+    unsafe { pool::ptr::<AtomicU64>(address).as_ref() }.load(Ordering::Relaxed)
 }
 
 fn machine(cpus: u32) -> Machine {
@@ -39,9 +44,9 @@ fn machine(cpus: u32) -> Machine {
 }
 
 /// Every mapping: virtual address to entry, with the writability of all levels in it.
-fn mappings(frames: &PoolFront, table: u64, level: u32, base: u64, all: &mut BTreeMap<u64, u64>) {
+fn mappings(table: u64, level: u32, base: u64, all: &mut BTreeMap<u64, u64>) {
     for index in 0..512 {
-        let entry = frames.read(table + 8 * index);
+        let entry = read(table + 8 * index);
         if entry & PRESENT == 0 {
             assert_eq!(entry, 0);
             continue;
@@ -54,27 +59,28 @@ fn mappings(frames: &PoolFront, table: u64, level: u32, base: u64, all: &mut BTr
         if level == 1 || entry & LARGE != 0 {
             all.insert(address, entry);
         } else {
-            mappings(frames, entry & ADDRESS, level - 1, address, all);
+            mappings(entry & ADDRESS, level - 1, address, all);
         }
     }
 }
 
-fn built(cpus: u32) -> (PoolFront, BTreeMap<u64, u64>) {
-    let mut frames = frames(1000);
-    let space = build(&machine(cpus), LAYOUT, &mut frames).unwrap();
+fn built(cpus: u32) -> (Box<Region>, BTreeMap<u64, u64>) {
+    let mut region = Region::new(1000);
+    let space = build(&machine(cpus), LAYOUT, &mut region.frames).unwrap();
     let mut all = BTreeMap::new();
-    mappings(&frames, space.root, 4, 0, &mut all);
+    mappings(space.root, 4, 0, &mut all);
     for (index, entry) in (509..).zip(space.entries) {
-        assert_eq!(frames.read(space.root + 8 * index), entry);
+        assert_eq!(read(space.root + 8 * index), entry);
         assert_ne!(entry & PRESENT, 0);
     }
-    assert!((0..509).all(|index| frames.read(space.root + 8 * index) == 0));
-    (frames, all)
+    assert!((0..509).all(|index| read(space.root + 8 * index) == 0));
+    (region, all)
 }
 
 #[test]
 fn nothing_is_writable_and_executable_and_all_is_global() {
-    for (address, entry) in built(4).1 {
+    let (_region, all) = built(4);
+    for (address, entry) in all {
         assert!(entry & WRITABLE == 0 || entry & NO_EXECUTE != 0, "{address:#x}");
         assert_ne!(entry & GLOBAL, 0, "{address:#x}");
     }
@@ -82,7 +88,7 @@ fn nothing_is_writable_and_executable_and_all_is_global() {
 
 #[test]
 fn the_image_has_the_permissions_of_its_segments() {
-    let (_, all) = built(1);
+    let (_region, all) = built(1);
     for offset in (0..LAYOUT.boot).step_by(4096) {
         let entry = all[&(IMAGE_BASE + offset)];
         assert_eq!(entry & ADDRESS, 0x160_0000 + offset);
@@ -94,7 +100,7 @@ fn the_image_has_the_permissions_of_its_segments() {
 
 #[test]
 fn the_pool_is_linear_and_registers_are_uncached() {
-    let (_, all) = built(1);
+    let (_region, all) = built(1);
     let pool: Vec<_> = all.range(POOL_BASE..IMAGE_BASE).collect();
     assert_eq!(pool.len(), 8);
     for (address, entry) in pool {
@@ -111,7 +117,7 @@ fn the_pool_is_linear_and_registers_are_uncached() {
 
 #[test]
 fn windows_have_guards_and_private_frames() {
-    let (frames, all) = built(20);
+    let (_region, all) = built(20);
     let mut seen = std::collections::HashSet::new();
     for cpu in 0..20 {
         let at = |offset| in_window(cpu, offset);
@@ -128,18 +134,25 @@ fn windows_have_guards_and_private_frames() {
             let entry = all[&at(page)];
             assert_eq!(entry & WRITABLE, 0);
             assert_eq!(entry & !ADDRESS, io_bitmap::ENTRY_FLAGS);
-            assert_eq!(frames.read((entry & ADDRESS) + 4088), u64::MAX);
+            assert_eq!(read((entry & ADDRESS) + 4088), u64::MAX);
         }
     }
 }
 
 #[test]
 fn running_out_of_frames_is_an_answer() {
-    let mut all = frames(100);
-    build(&machine(2), LAYOUT, &mut all).unwrap();
-    let needed = usize::try_from(all.used() / 4096).unwrap();
-    for left in 0..needed {
-        assert_eq!(build(&machine(2), LAYOUT, &mut frames(left)), None);
+    let with = |left| -> (Option<KernelSpace>, u64) {
+        let mut region = Region::new(112);
+        while region.frames.free_pages() > left {
+            region.frames.alloc().unwrap();
+        }
+        let space = build(&machine(2), LAYOUT, &mut region.frames);
+        (space, region.frames.free_pages())
+    };
+    let (space, left) = with(112);
+    assert!(space.is_some());
+    for left in 0..112 - left {
+        assert_eq!(with(left).0, None);
     }
-    assert!(build(&machine(2), LAYOUT, &mut frames(needed)).is_some());
+    assert!(with(112 - left).0.is_some());
 }

@@ -9,6 +9,7 @@ use crate::cap::node::{Handle, Owner};
 use crate::cap::revoke::Revocations;
 use crate::cap::spaces::{GuestSpace, Memory, PdSpaces};
 use crate::mem::paging::PageTable;
+use crate::mem::pool::Page;
 use crate::mem::space::PortSpace;
 
 /// Space of a node, and whether it is a guest's.
@@ -33,11 +34,12 @@ pub(super) fn check_spaces(
     check_memory(&spaces.memory, (Space::Memory, false), busy)?;
     check_index(&spaces.ports.index, (Space::Port, false), busy)?;
     match spaces.ports.space.bitmap() {
-        None if spaces.ports.index.any().is_none() => Ok(()),
+        None if spaces.ports.index.root.get().is_none() => Ok(()),
         Some(bitmap) => {
             let expected = (0..PortSpace::PORTS).step_by(64).map(|port| denied(spaces, port));
             // SAFETY: the bitmap stays while its domain does.
-            let words = bitmap.iter().flat_map(|half| unsafe { half.as_ref() }.words());
+            let pages = bitmap.each_ref().map(|half| unsafe { half.as_ref() });
+            let words = pages.iter().flat_map(|page| (0..Page::WORDS).map(|n| page.word(n)));
             if words.map(|word| word.load(Ordering::Relaxed)).eq(expected) {
                 Ok(())
             } else {

@@ -40,7 +40,7 @@ fn sorted_input_stays_balanced() {
         check_tree(index.root.get()).unwrap();
         free(&mut w, node);
     }
-    assert!(index.any().is_none() && index.next(0).is_none());
+    assert!(index.root.get().is_none() && index.next(0).is_none());
     w.finish();
 }
 
@@ -66,7 +66,7 @@ proptest! {
             prop_assert!(check_tree(index.root.get()).is_ok());
             let next = model.values().find(|n| n.end() > probe).copied();
             prop_assert_eq!(index.next(probe), next);
-            prop_assert_eq!(index.any().is_none(), model.is_empty());
+            prop_assert_eq!(index.root.get().is_none(), model.is_empty());
             let mut at = index.next(0);
             for node in model.values() {
                 prop_assert_eq!(at, Some(*node));

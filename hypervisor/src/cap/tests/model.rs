@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use ipc::cap::{MemRights, Range, Rights, Space};
 use ipc::status::Status;
+use ipc::utcb::Item;
 use proptest::prelude::*;
 
 use super::world::{PtObject, SmObject, View, World};
-use crate::cap::{Translation, query, translate};
+use crate::cap::{query, translate};
 use crate::mem::paging::MemoryType;
 
 const PDS: usize = 3;
@@ -176,12 +177,7 @@ impl Model {
         self.take(&affected, 0xff)
     }
 
-    fn translate(
-        &self,
-        from: usize,
-        to: usize,
-        d: &Delegate,
-    ) -> Result<Option<Translation>, Status> {
+    fn translate(&self, from: usize, to: usize, d: &Delegate) -> Result<Item, Status> {
         let (id, cap) =
             self.find(from, d.kind, d.from, d.from + (1 << d.order)).ok_or(Status::BadCap)?;
         let rights = cap.view.rights & d.rights;
@@ -190,12 +186,12 @@ impl Model {
         while let Some(ancestor) = at.map(|id| &self.caps[&id]) {
             if ancestor.owner == to && ancestor.view.kind == d.kind {
                 let base = ancestor.view.base + (target - ancestor.view.target);
-                let range = range(d.kind, d.order, rights);
-                return Ok(Some(Translation { range, base, badge: cap.view.badge }));
+                let range = range(d.kind, d.order, rights).0;
+                return Ok(Item { range, base, offset: cap.view.badge, badge: 0 });
             }
             at = ancestor.parent;
         }
-        Ok(None)
+        Ok(Item::default())
     }
 
     fn views(&self, owner: usize) -> Vec<View> {

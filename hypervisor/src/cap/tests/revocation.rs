@@ -5,7 +5,7 @@ use ipc::status::Status;
 
 use super::world::{PtObject, SmObject, World};
 use super::{ALL, R, RW, RWX, RX};
-use crate::cap::{Progress, Ticket, query};
+use crate::cap::{Ticket, query};
 use crate::mem::paging::MemoryType;
 
 #[test]
@@ -170,7 +170,7 @@ fn steps_are_bounded() {
     tree(&mut w, 10, 300);
     for range in [Range::object(Rights::SM_UP), Range::object(ALL)] {
         let (mut steps, mut ticket) = (0, Ticket::default());
-        while w.revoke_step(0, range, 1, &mut ticket, 10).unwrap().0 == Progress::More {
+        while w.revoke_step(0, range, 1, &mut ticket, 10).unwrap().0 {
             w.check();
             steps += 1;
         }
@@ -192,12 +192,12 @@ fn interleaved_steps() {
         let mut fresh = 200;
         for round in 0.. {
             if !done[0] {
-                let (progress, _) = w.revoke_step(0, up, 1, &mut first, a).unwrap();
-                done[0] = progress == Progress::Done;
+                let (more, _) = w.revoke_step(0, up, 1, &mut first, a).unwrap();
+                done[0] = !more;
             }
             if !done[1] {
-                let (progress, _) = w.revoke_step(0, down, 3, &mut second, b).unwrap();
-                done[1] = progress == Progress::Done;
+                let (more, _) = w.revoke_step(0, down, 3, &mut second, b).unwrap();
+                done[1] = !more;
             }
             if !done[2] && round % 3 == 0 {
                 // Removes nodes that the walks may be at.
@@ -235,12 +235,12 @@ fn stale_tickets_do_not_count() {
     tree(&mut w, 2, 20);
     let mut ticket = Ticket::default();
     let up = Range::object(Rights::SM_UP);
-    let (progress, _) = w.revoke_step(0, up, 1, &mut ticket, 3).unwrap();
-    assert_eq!(progress, Progress::More);
+    let (more, _) = w.revoke_step(0, up, 1, &mut ticket, 3).unwrap();
+    assert!(more);
     w.revoke(0, up, 1, 100).unwrap();
     let down = Range::object(Rights::SM_DOWN);
-    let (progress, _) = w.revoke_step(0, down, 1, &mut ticket, 100).unwrap();
-    assert_eq!(progress, Progress::Done);
+    let (more, _) = w.revoke_step(0, down, 1, &mut ticket, 100).unwrap();
+    assert!(!more);
     let left = ALL - Rights::SM_UP - Rights::SM_DOWN;
     assert!(w.nodes(2).iter().all(|node| node.rights == left.bits()));
     w.finish();
@@ -258,8 +258,8 @@ fn abandoned_walks_end() {
         }
         let (mut ticket, mut other) = (Ticket::default(), Ticket::default());
         let up = Range::object(Rights::SM_UP);
-        let (progress, _) = w.revoke_step(1, up, 1, &mut ticket, 3).unwrap();
-        assert_eq!(progress, Progress::More);
+        let (more, _) = w.revoke_step(1, up, 1, &mut ticket, 3).unwrap();
+        assert!(more);
         assert!(w.revocations.is_busy());
         if whole {
             w.empty(1, 1);
@@ -267,10 +267,10 @@ fn abandoned_walks_end() {
         } else {
             w.revoke(0, Range::object(ALL), 1, 1).unwrap();
         }
-        let (progress, _) = w.revoke_step(0, up, 1, &mut other, 100).unwrap();
-        assert_eq!((progress, other), (Progress::Done, Ticket::default()));
-        let (progress, _) = w.revoke_step(1, up, 1, &mut ticket, 3).unwrap();
-        assert_eq!((progress, ticket), (Progress::Done, Ticket::default()));
+        let (more, _) = w.revoke_step(0, up, 1, &mut other, 100).unwrap();
+        assert_eq!((more, other), (false, Ticket::default()));
+        let (more, _) = w.revoke_step(1, up, 1, &mut ticket, 3).unwrap();
+        assert_eq!((more, ticket), (false, Ticket::default()));
         w.finish();
     }
 }

@@ -8,8 +8,8 @@ use ipc::status::Status;
 use super::check::{check_guest, check_spaces};
 use crate::cap::node::{Handle, Owner};
 use crate::cap::{
-    Delegation, GuestSpace, Object, ObjectHeader, Outcome, PdSpaces, Progress, Revocations, Ticket,
-    destroy, install_memory, install_object, install_ports, revoke,
+    Delegation, GuestSpace, Object, ObjectHeader, Outcome, PdSpaces, Revocations, Ticket, destroy,
+    install_memory, install_object, install_ports, revoke,
 };
 use crate::mem::account::Account;
 use crate::mem::paging::{Format, LeafSize, MemoryType};
@@ -156,7 +156,7 @@ impl World {
         delegation.commit(&mut self.region.frames).map(|_| ())
     }
 
-    /// One step. Returns the progress and the objects that died.
+    /// One step. Returns whether there is more to do, and the objects that died.
     pub(super) fn revoke_step(
         &mut self,
         pd: usize,
@@ -164,7 +164,7 @@ impl World {
         base: u64,
         ticket: &mut Ticket,
         budget: u32,
-    ) -> Result<(Progress, Vec<usize>), Status> {
+    ) -> Result<(bool, Vec<usize>), Status> {
         let out = revoke(
             &mut self.region.frames,
             &mut self.revocations,
@@ -174,8 +174,8 @@ impl World {
             ticket,
             budget,
         )?;
-        let progress = out.progress;
-        Ok((progress, self.drain(out)))
+        let more = out.more;
+        Ok((more, self.drain(out)))
     }
 
     /// Until it is done. Returns the objects that died.
@@ -189,9 +189,9 @@ impl World {
         let mut ticket = Ticket::default();
         let mut dead = Vec::new();
         loop {
-            let (progress, died) = self.revoke_step(pd, range, base, &mut ticket, budget)?;
+            let (more, died) = self.revoke_step(pd, range, base, &mut ticket, budget)?;
             dead.extend(died);
-            if progress == Progress::Done {
+            if !more {
                 assert_eq!(ticket, Ticket::default());
                 dead.sort_unstable();
                 return Ok(dead);
@@ -203,7 +203,7 @@ impl World {
     pub(super) fn drain(&mut self, mut out: Outcome) -> Vec<usize> {
         let frames = &mut self.region.frames;
         // SAFETY: no hardware and no other thread is involved.
-        unsafe { out.free_pages(frames) };
+        unsafe { out.pages.free(frames) };
         let mut dead = Vec::new();
         while let Some(header) = out.dead.pop().map(Obj::pointer) {
             // SAFETY: the object is alive, and this is its end.
@@ -226,9 +226,9 @@ impl World {
         loop {
             let World { region, revocations, pds, .. } = self;
             let out = destroy(&mut region.frames, revocations, Owner::Pd(&pds[pd]), budget);
-            let progress = out.progress;
+            let more = out.more;
             dead.extend(self.drain(out));
-            if progress == Progress::Done {
+            if !more {
                 dead.sort_unstable();
                 return dead;
             }
@@ -306,7 +306,7 @@ impl World {
             let World { region, revocations, guests, .. } = &mut self;
             let out =
                 destroy(&mut region.frames, revocations, Owner::Guest(&guests[guest]), u32::MAX);
-            assert_eq!(out.progress, Progress::Done);
+            assert!(!out.more);
             self.drain(out);
             // SAFETY: the guest is empty and no CPU uses it.
             unsafe { self.guests[guest].free_roots(&mut self.region.frames) };

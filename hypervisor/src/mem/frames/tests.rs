@@ -3,37 +3,37 @@
 use proptest::prelude::*;
 
 use super::PageList;
-use crate::mem::pool::{self, PAGE_SIZE, Page};
+use crate::mem::pool::{self, Page};
 use crate::mem::tests::Region;
 
 fn is_zero(page: core::ptr::NonNull<Page>) -> bool {
     // SAFETY: callers hold the page.
-    unsafe { page.as_ref() }.words().all(|w| w.load(super::Ordering::Relaxed) == 0)
+    let page = unsafe { page.as_ref() };
+    (0..Page::WORDS).all(|n| page.word(n).load(super::Ordering::Relaxed) == 0)
 }
 
 #[test]
-fn runs_are_aligned_and_what_is_left_out_is_used() {
+fn runs_are_of_adjacent_pages() {
     let mut region = Region::new(256);
     let total = region.frames.free_pages();
     assert_eq!(total, 256);
     let single = region.frames.alloc().unwrap();
-    let odd = region.frames.alloc_run(0).unwrap();
-    let mut held = vec![(single, 0), (odd, 0)];
-    while let Some(run) = region.frames.alloc_run(4) {
-        assert_eq!(pool::phys(run) % (PAGE_SIZE << 4), 0);
-        held.push((run, 4));
+    let odd = region.frames.alloc_run(1).unwrap();
+    let mut held = vec![(single, 1), (odd, 1)];
+    while let Some(run) = region.frames.alloc_run(16) {
+        held.push((run, 16));
     }
-    assert_eq!(held.len(), 2 + 14);
-    assert!(region.frames.alloc_run(5).is_none());
-    assert!(region.frames.alloc_run(50).is_none());
-    assert_eq!(region.frames.free_pages(), total - 2 - 14 * 16);
+    assert_eq!(held.len(), 2 + 15);
+    assert!(region.frames.alloc_run(15).is_none());
+    assert!(region.frames.alloc_run(1 << 50).is_none());
+    assert_eq!(region.frames.free_pages(), total - 2 - 15 * 16);
     while let Some(page) = region.frames.alloc() {
-        held.push((page, 0));
+        held.push((page, 1));
     }
-    assert_eq!(held.len(), 2 + 14 + 30);
+    assert_eq!(held.len(), 2 + 15 + 14);
     let mut pages: Vec<u64> = Vec::new();
-    for (run, order) in held {
-        for n in 0..1 << order {
+    for (run, count) in held {
+        for n in 0..count {
             // SAFETY: the run was just allocated.
             let page = unsafe { run.add(n) };
             assert!(is_zero(page));
@@ -78,19 +78,18 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     /// Nothing is handed out twice, and the count of free pages is right.
     #[test]
-    fn random_use(steps in prop::collection::vec((any::<bool>(), 0..4_u8, any::<usize>()), 1..200)) {
+    fn random_use(steps in prop::collection::vec((any::<bool>(), 1..5_usize, any::<usize>()), 1..200)) {
         let mut region = Region::new(128);
         let total = region.frames.free_pages();
         let mut held: Vec<core::ptr::NonNull<Page>> = Vec::new();
-        for (take, order, pick) in steps {
+        for (take, count, pick) in steps {
             if take {
-                let run = match order {
-                    0 => region.frames.alloc(),
-                    _ => region.frames.alloc_run(order),
+                let run = match count {
+                    1 => region.frames.alloc(),
+                    _ => region.frames.alloc_run(count),
                 };
                 let Some(run) = run else { continue };
-                prop_assert_eq!(pool::phys(run) % (PAGE_SIZE << order), 0);
-                for n in 0..1 << order {
+                for n in 0..count {
                     // SAFETY: part of the run.
                     let page = unsafe { run.add(n) };
                     prop_assert!(is_zero(page) && !held.contains(&page));

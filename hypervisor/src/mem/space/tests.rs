@@ -23,7 +23,7 @@ fn kernel_entries() {
     let Region { frames, root, .. } = &mut *region;
     let space = AddressSpace::host(frames, root, &LAYOUT).unwrap();
     // SAFETY: the root is a valid page.
-    let table = unsafe { pool::ptr::<Page>(space.root()).as_ref() };
+    let table = unsafe { pool::ptr::<Page>(space.root).as_ref() };
     for i in 0..3 {
         let entry = table.word(KERNEL_ENTRIES + i).load(Ordering::Relaxed);
         assert_eq!(entry, LAYOUT.kernel[i]);
@@ -62,7 +62,7 @@ fn ports() {
             assert_eq!(space.allows(p), p >= port && p < port + (1 << order), "{p:#x}");
         }
         assert_eq!(root.used(), 2);
-        space.deny(port, order);
+        space.set(port, order, true);
         assert!((0..PortSpace::PORTS).all(|p| !space.allows(p)));
     }
     // SAFETY: no CPU reads the bitmap.

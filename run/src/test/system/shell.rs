@@ -1,8 +1,8 @@
 //! From firmware to the guest's shell, and what is said where a part of the boot image is bad.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
-use super::Say::{Hear, Off, Type};
+use super::Say::{Hear, Off, Often, Type};
 use super::{Boot, Say, bytes, contents};
 use crate::bochs::Model;
 use crate::iso::{Contents, Medium, Plan};
@@ -28,15 +28,31 @@ pub(super) const TO_SHELL_QUIET: &[Say] = &[
     Hear("SUM=42"),
 ];
 
-/// The VM comes up beside a component that goes down.
+/// A VM comes up beside a component that goes down, and waits for another one that goes down whenever
+/// it is asked for something: the VM goes on besides, and ends in order. The operator can try that one
+/// again.
 const BESIDE_A_CRASH: &[Say] = &[
     Hear("component \"faulty\" failed"),
     Hear("component \"faulty\" stays down: it failed 3 times in a row"),
     Hear("component \"needy\" not started: its provider \"faulty\" does not run"),
     Hear("GUEST-UP linux"),
     Hear("# "),
-    Type("echo SUM=$((40+2))\n"),
-    Hear("SUM=42"),
+    Type("ip link set eth0 up; echo SUM=$((40+2))\n"),
+    Hear("component \"poisoned\" stays down: it failed 3 times in a row"),
+    Hear("\"linux\" waits until it is started again"),
+    Type("echo SUM=$((50+2))\n"),
+    Hear("SUM=52"),
+    Type("\x1dorestart poisoned\n"),
+    Hear("component \"poisoned\" stays down: it failed 3 times in a row"),
+    Hear("\"linux\" waits until it is started again"),
+    Hear("portico> "),
+    Type("show poisoned\n"),
+    Hear("failed"),
+    Type("\x1d1"),
+    Hear("--- console 1: linux ---"),
+    Type("echo SUM=$((60+2)); poweroff -f\n"),
+    Hear("SUM=62"),
+    Off,
 ];
 
 const POWEROFF: &[Say] = &[Hear("GUEST-UP linux"), Hear("# "), Type("poweroff -f\n"), Off];
@@ -51,6 +67,27 @@ const TO_SHELL_AND_OFF: &[Say] = &[
     Type("poweroff -f\n"),
     Off,
 ];
+
+/// The example of the documentation, killed: it counts on.
+const EXAMPLE: &[Say] = &[
+    Hear("portico> "),
+    Hear("[asker] counted to 3"),
+    Type("kill counter\n"),
+    Hear("component \"counter\" starts again"),
+    Hear("root: started counter"),
+    Often(2, "[asker] counted to "),
+];
+
+/// Whether each count is more than the one before; the last line may not be whole.
+fn counts_on(text: &str) -> Result<String> {
+    let (whole, _) = text.rsplit_once('\n').unwrap_or_default();
+    let counts: Vec<u64> = whole
+        .lines()
+        .filter_map(|line| line.split_once("counted to ")?.1.trim().parse().ok())
+        .collect();
+    ensure!(counts.is_sorted_by(|a, b| a < b), "counted {counts:?}");
+    Ok(String::new())
+}
 
 const REBOOT: &[Say] = &[
     Hear("GUEST-UP linux"),
@@ -99,7 +136,8 @@ pub(super) const BOOTS: &[Boot] = &[
     },
     Boot::new("guest-poweroff-ends-the-machine", "quiet", POWEROFF),
     Boot::new("guest-reboot-starts-it-again", "quiet", REBOOT),
-    Boot::new("faulting-component-is-given-up", "test/crash", BESIDE_A_CRASH),
+    Boot::new("example-goes-on-where-it-was", "example", EXAMPLE).checked(counts_on),
+    Boot::new("faulting-components-are-given-up", "test/crash", BESIDE_A_CRASH),
     Boot {
         damage: |plan| flip_last_byte(plan, config::MODULE_NAME),
         ..Boot::new(

@@ -5,12 +5,14 @@ use std::rc::Rc;
 
 use core::sync::atomic::AtomicU64;
 use proptest::prelude::*;
+use virtio::chain::{Cursor, Segment};
+use virtio::ram::Ram;
 
 use super::world::{IoKind, World};
 use super::{SECTORS, whole};
 use crate::device::feature;
-use crate::disk::Disk;
-use crate::medium::{Completion, Medium, PIECE, Remote, Sink, Source, Tag};
+use crate::disk::{Disk, Piece};
+use crate::medium::{Begun, Completion, Medium, PIECE, Remote, Sink, Source, Tag};
 use crate::overlay::{Layout, Overlay};
 use crate::request::Extent;
 
@@ -50,13 +52,17 @@ impl Late {
         Medium::Remote(Box::new(self.clone()))
     }
 
+    fn is_busy(&self) -> bool {
+        let platter = self.0.borrow();
+        platter.ops.len() >= platter.room
+    }
+
     fn start(&self, tag: Tag, op: impl FnOnce() -> Op) -> bool {
-        let mut platter = self.0.borrow_mut();
-        if platter.ops.len() >= platter.room {
-            return false;
+        let starts = !self.is_busy();
+        if starts {
+            self.0.borrow_mut().ops.push((tag, op()));
         }
-        platter.ops.push((tag, op()));
-        true
+        starts
     }
 
     /// How many of so many sectors it takes at a time.
@@ -79,19 +85,29 @@ impl Remote for Late {
         false
     }
 
-    fn read(&mut self, tag: Tag, sector: u64, count: u64) -> u64 {
+    fn read(&mut self, tag: Tag, sector: u64, count: u64) -> Begun {
         let count = self.part(count);
-        if self.start(tag, || Op::Read(sector, count)) { count } else { 0 }
+        let started = self.start(tag, || Op::Read(sector, count));
+        if started { Begun::Yes(count) } else { Begun::Busy }
     }
 
-    fn write(&mut self, tag: Tag, sector: u64, count: u64, fill: &mut dyn FnMut(Sink<'_>)) -> u64 {
+    fn write(
+        &mut self,
+        tag: Tag,
+        sector: u64,
+        count: u64,
+        fill: &mut dyn FnMut(Sink<'_>) -> bool,
+    ) -> Begun {
         let count = self.part(count);
-        let started = self.start(tag, || {
-            let mut bytes = vec![0; count as usize * 512];
-            fill(Sink::Bytes(&mut bytes));
-            Op::Write(sector, bytes)
-        });
-        if started { count } else { 0 }
+        let mut bytes = vec![0; count as usize * 512];
+        if self.is_busy() {
+            return Begun::Busy;
+        }
+        if !fill(Sink::Bytes(&mut bytes)) {
+            return Begun::NoData;
+        }
+        self.start(tag, || Op::Write(sector, bytes));
+        Begun::Yes(count)
     }
 
     fn flush(&mut self, tag: Tag) -> bool {
@@ -151,6 +167,22 @@ fn drain(world: &mut World, late: &Late) -> u8 {
     }
     world.round();
     world.status().unwrap_or(0xff)
+}
+
+/// A write whose data a guest does not have: it fails, and the disk is asked for nothing.
+#[test]
+fn what_cannot_be_had_is_not_written() {
+    let late = Late::new(SECTORS, 4);
+    let mut disk = whole(false);
+    let ram = Ram::for_test(1 << 20);
+    let tag = Tag { drive: 0, generation: 0, job: 0, offset: 0 };
+    let short = [Segment { gpa: 0x1000, len: 1023 }];
+    let piece = Extent { sector: 0, count: 2 };
+    let mut write =
+        |medium: &mut Medium| disk.write(medium, &ram, &mut Cursor::new(&short), piece, tag);
+    assert_eq!(write(&mut late.medium()), Piece::Failed);
+    assert!(late.0.borrow().ops.is_empty());
+    assert_eq!(write(&mut Medium::Memory(vec![0; 1024].leak())), Piece::Failed);
 }
 
 #[test]

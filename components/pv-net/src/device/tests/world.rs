@@ -87,6 +87,11 @@ impl Vm {
         self.transmit.offer(&both, &[]);
     }
 
+    /// The driver of the receiving queue, to look at.
+    pub fn receiver(&self) -> Driver {
+        self.receive.clone()
+    }
+
     /// Whether all frames were taken.
     pub fn is_sent(&mut self) -> bool {
         while self.transmit.reap().is_some() {}

@@ -50,7 +50,7 @@ fn a_driver_that_looks_is_not_interrupted_and_misses_nothing() {
         ring.add(slot, &[at(0x8000, 16)], &[]).unwrap();
         let chain = queue.pop().unwrap().unwrap();
         queue.complete(chain, 0).unwrap();
-        queue.wants_interrupt().unwrap()
+        queue.wants_interrupt(0).unwrap()
     };
     assert!(end(&mut ring, 0));
     ring.ignore();

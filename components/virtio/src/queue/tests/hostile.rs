@@ -21,7 +21,7 @@ fn exhaust(queue: &mut Queue, ram: &Ram, rounds: usize) -> Result<(), TestCaseEr
         let written = u32::try_from(chain.writable().left()).unwrap_or(u32::MAX);
         prop_assert!(queue.complete(chain, written).is_ok());
         prop_assert!(queue.in_flight() <= SIZE);
-        prop_assert!(queue.wants_interrupt().is_ok());
+        prop_assert!(queue.wants_interrupt(0).is_ok());
     }
     Ok(())
 }

@@ -326,20 +326,27 @@ fn a_chain_with_its_indirect_part_is_no_longer_than_the_queue() {
     assert_eq!(queue.pop(), Err(QueueError::ChainTooLong));
 }
 
+/// A chain is made available and used.
+fn publish(driver: &mut Driver, queue: &mut Queue) {
+    driver.offer(&[at(0x8000, 1)], &[]);
+    let chain = take(queue);
+    queue.complete(chain, 0).unwrap();
+}
+
 #[test]
 fn without_event_index_the_flag_suppresses_interrupts() {
     let (mut driver, mut queue) = pair(0);
     driver.offer(&[at(0x8000, 1)], &[]);
     driver.offer(&[at(0x8000, 1)], &[]);
-    assert!(!queue.wants_interrupt().unwrap(), "nothing was published");
+    assert!(!queue.wants_interrupt(0).unwrap(), "nothing was published");
     let chain = take(&mut queue);
     queue.complete(chain, 0).unwrap();
-    assert!(queue.wants_interrupt().unwrap());
-    assert!(!queue.wants_interrupt().unwrap(), "it had its interrupt");
+    assert!(queue.wants_interrupt(0).unwrap());
+    assert!(!queue.wants_interrupt(0).unwrap(), "it had its interrupt");
     driver.set_flags(NO_INTERRUPT);
     let chain = take(&mut queue);
     queue.complete(chain, 0).unwrap();
-    assert!(!queue.wants_interrupt().unwrap());
+    assert!(!queue.wants_interrupt(0).unwrap());
 }
 
 #[test]
@@ -348,10 +355,8 @@ fn with_event_index_the_interrupt_comes_when_it_is_passed() {
     driver.set_flags(NO_INTERRUPT);
     driver.set_used_event(1);
     for expected in [false, true, false] {
-        driver.offer(&[at(0x8000, 1)], &[]);
-        let chain = take(&mut queue);
-        queue.complete(chain, 0).unwrap();
-        assert_eq!(queue.wants_interrupt().unwrap(), expected);
+        publish(&mut driver, &mut queue);
+        assert_eq!(queue.wants_interrupt(0).unwrap(), expected);
     }
 }
 
@@ -360,12 +365,10 @@ fn one_interrupt_serves_all_that_was_published() {
     let (mut driver, mut queue) = pair(EVENT_IDX);
     driver.set_used_event(2);
     for _ in 0..5 {
-        driver.offer(&[at(0x8000, 1)], &[]);
-        let chain = take(&mut queue);
-        queue.complete(chain, 0).unwrap();
+        publish(&mut driver, &mut queue);
     }
-    assert!(queue.wants_interrupt().unwrap());
-    assert!(!queue.wants_interrupt().unwrap());
+    assert!(queue.wants_interrupt(0).unwrap());
+    assert!(!queue.wants_interrupt(0).unwrap());
 }
 
 #[test]
@@ -413,4 +416,24 @@ fn with_event_index_the_device_asks_for_the_next_chain_before_it_sleeps() {
     assert_eq!(queue.pop(), Ok(None));
     assert_eq!(driver.available_event(), 2);
     assert_eq!(driver.used_flags(), 0);
+}
+
+#[test]
+fn patient_queue_asks_again_before_it_interrupts() {
+    let (mut driver, mut queue) = pair(EVENT_IDX);
+    queue.be_patient(100);
+    publish(&mut driver, &mut queue);
+    publish(&mut driver, &mut queue);
+    assert!(!queue.wants_interrupt(1000).unwrap());
+    assert_eq!(queue.due(), Some(1100));
+    driver.set_used_event(1);
+    assert!(!queue.wants_interrupt(1050).unwrap(), "it has seen one of two");
+    assert_eq!(queue.due(), Some(1100), "patience does not begin anew");
+    driver.set_used_event(2);
+    assert!(!queue.wants_interrupt(1100).unwrap(), "it has seen both");
+    assert_eq!(queue.due(), None);
+    publish(&mut driver, &mut queue);
+    assert!(!queue.wants_interrupt(2000).unwrap());
+    assert!(queue.wants_interrupt(2100).unwrap(), "it does not look");
+    assert!(!queue.wants_interrupt(2200).unwrap());
 }

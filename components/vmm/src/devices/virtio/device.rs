@@ -1,26 +1,12 @@
 //! The registers of a device: feature negotiation, queues, status.
 
 use ipc::proto::virtio::{MAX_QUEUES, Queue, Setup};
+pub use virtio_numbers::status;
+use virtio_numbers::{MAGIC, feature};
 
 use super::Identity;
 use super::page::{Page, offset};
 use crate::num::{high32, low8, low16, low32};
-
-/// Device status (virtio 1.2, 2.1).
-pub mod status {
-    /// The guest has noticed the device.
-    pub const ACKNOWLEDGE: u8 = 1;
-    /// It knows how to drive it.
-    pub const DRIVER: u8 = 2;
-    /// The driver is set up.
-    pub const DRIVER_OK: u8 = 4;
-    /// Features are agreed on.
-    pub const FEATURES_OK: u8 = 8;
-    /// The device cannot go on without a reset.
-    pub const NEEDS_RESET: u8 = 64;
-    /// The driver has given up.
-    pub const FAILED: u8 = 128;
-}
 
 /// Reasons for an interrupt.
 pub mod reason {
@@ -30,22 +16,11 @@ pub mod reason {
     pub const CONFIG: u32 = 2;
 }
 
-/// Features that are not a device type's own (virtio 1.2, 6).
-pub mod feature {
-    /// Descriptors may refer to tables of descriptors.
-    pub const INDIRECT: u64 = 1 << 28;
-    /// Both sides say when they want to be told.
-    pub const EVENT_INDEX: u64 = 1 << 29;
-    /// Not a device of before the standard.
-    pub const VERSION_1: u64 = 1 << 32;
-    /// Buffers are used in order.
-    pub const IN_ORDER: u64 = 1 << 35;
-    /// What a back end may offer: its own bits, and those of the general ones that are no business
-    /// of the transport.
-    pub const OF_DEVICE: u64 = 0x00ff_ffff | 0xfffc << 48 | INDIRECT | EVENT_INDEX | IN_ORDER;
-}
+/// What a back end may offer: its own bits, and those of the general ones that are no business of the
+/// transport.
+const OF_DEVICE: u64 =
+    0x00ff_ffff | 0xfffc << 48 | feature::INDIRECT_DESC | feature::EVENT_IDX | feature::IN_ORDER;
 
-const MAGIC: u32 = u32::from_le_bytes(*b"virt");
 const VENDOR: u32 = u32::from_le_bytes(*b"PTCO");
 const VERSION: u32 = 2;
 
@@ -97,7 +72,7 @@ impl Device {
     /// Features that are offered.
     #[must_use]
     pub fn offered(&self) -> u64 {
-        self.identity.features & feature::OF_DEVICE | feature::VERSION_1
+        self.identity.features & OF_DEVICE | feature::VERSION_1
     }
 
     /// A back end is there, for the first time or again. Returns whether the driver has to be told:

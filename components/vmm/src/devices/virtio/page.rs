@@ -5,6 +5,8 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
+pub use virtio_numbers::register as offset;
+
 use crate::num::{low8, usize_of};
 
 /// Size of the page.
@@ -12,62 +14,6 @@ pub const SIZE: u64 = 0x1000;
 /// Bytes of the registers and the device-specific configuration together.
 pub const USED: u64 = 0x200;
 const WORDS: usize = usize_of(SIZE / 4);
-
-/// Registers by offset (virtio 1.2, 4.2.2). Those of 64 bits are two of 32, low half first.
-pub mod offset {
-    /// "virt".
-    pub const MAGIC: u64 = 0x00;
-    /// Version of the register layout.
-    pub const VERSION: u64 = 0x04;
-    /// Device id.
-    pub const DEVICE_ID: u64 = 0x08;
-    /// Vendor.
-    pub const VENDOR_ID: u64 = 0x0c;
-    /// 32 of the device's features, as selected.
-    pub const DEVICE_FEATURES: u64 = 0x10;
-    /// Which 32.
-    pub const DEVICE_FEATURES_SELECT: u64 = 0x14;
-    /// 32 of the features that the driver takes, as selected.
-    pub const DRIVER_FEATURES: u64 = 0x20;
-    /// Which 32.
-    pub const DRIVER_FEATURES_SELECT: u64 = 0x24;
-    /// Which queue the following registers are about.
-    pub const QUEUE_SELECT: u64 = 0x30;
-    /// Most descriptors.
-    pub const QUEUE_SIZE_MAX: u64 = 0x34;
-    /// Number of descriptors.
-    pub const QUEUE_SIZE: u64 = 0x38;
-    /// Whether the queue is in use.
-    pub const QUEUE_READY: u64 = 0x44;
-    /// The doorbell: the queue's index is written.
-    pub const QUEUE_NOTIFY: u64 = 0x50;
-    /// Why there is an interrupt.
-    pub const INTERRUPT_STATUS: u64 = 0x60;
-    /// Which reasons are dealt with.
-    pub const INTERRUPT_ACK: u64 = 0x64;
-    /// Device status.
-    pub const STATUS: u64 = 0x70;
-    /// Descriptor table.
-    pub const QUEUE_DESCRIPTORS: u64 = 0x80;
-    /// Its upper half.
-    pub const QUEUE_DESCRIPTORS_HIGH: u64 = 0x84;
-    /// Available ring.
-    pub const QUEUE_AVAILABLE: u64 = 0x90;
-    /// Its upper half.
-    pub const QUEUE_AVAILABLE_HIGH: u64 = 0x94;
-    /// Used ring.
-    pub const QUEUE_USED: u64 = 0xa0;
-    /// Its upper half.
-    pub const QUEUE_USED_HIGH: u64 = 0xa4;
-    /// Length of a shared memory region, low half: all ones, as there is none.
-    pub const SHARED_MEMORY: u64 = 0xb0;
-    /// Its other three halves.
-    pub const SHARED_MEMORY_END: u64 = 0xc0;
-    /// Counts changes of the configuration.
-    pub const CONFIG_GENERATION: u64 = 0xfc;
-    /// The device-specific configuration.
-    pub const CONFIG: u64 = 0x100;
-}
 
 /// The page.
 #[derive(Debug)]

@@ -171,7 +171,6 @@ pub(super) struct Mode {
 
 impl Mode {
     /// The mode that a vCPU is in.
-    #[inline]
     pub(super) fn of<B: Backend>(vcpu: &B) -> Self {
         Self {
             cr0: vcpu.get(Reg::Cr0),

@@ -1,6 +1,8 @@
 //! Which ports and MSRs exit. All guests share one pair of bitmaps.
 
-use super::{Page, Platform};
+use core::ptr::NonNull;
+
+use crate::mem::pool::Page;
 
 /// MSRs that the guest accesses itself: they are switched with it, and no value that WRMSR takes
 /// can harm the host.
@@ -43,13 +45,13 @@ pub(super) fn fill_msr(bitmap: &mut [u8], place: Place) {
 /// Fills both bitmaps: every port exits, every MSR but a few.
 ///
 /// # Safety
-/// The pages begin runs of the platform's sizes that nobody else refers to.
-pub(super) unsafe fn fill(io: Page, msr: Page, place: Place) {
+/// The pages begin a run with room for bitmaps of these sizes in pages, one behind the other, that
+/// nobody else refers to.
+pub(super) unsafe fn fill(pages: NonNull<Page>, [io, msr]: [usize; 2], place: Place) {
     // SAFETY: the caller gives the memory.
-    let [io, msr] = unsafe {
-        [(io, Platform::IO_ORDER), (msr, Platform::MSR_ORDER)]
-            .map(|(run, order)| core::slice::from_raw_parts_mut(run.ptr().as_ptr(), 4096 << order))
-    };
-    io.fill(0xff);
-    fill_msr(msr, place);
+    unsafe {
+        pages.write_bytes(0xff, io);
+        let msrs = pages.add(io).cast::<u8>().as_ptr();
+        fill_msr(core::slice::from_raw_parts_mut(msrs, msr * size_of::<Page>()), place);
+    }
 }

@@ -11,9 +11,11 @@ use super::allow::{self, Mode};
 use super::gprs::Gprs;
 use super::registers::{Backend, Reg};
 use super::state;
-use super::{Cpu, CpuBackend, Outcome, Page, Platform, Vendor, reset, svm, vmx};
+use super::{Cpu, Outcome, Platform, Vendor, reset, svm, vmx};
 use crate::arch::fpu::{self, Fpu};
 use crate::arch::msr;
+use crate::log;
+use crate::mem::pool::Page;
 
 /// What an exit says about itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +27,7 @@ pub(super) struct ExitInfo {
 }
 
 /// State of a vCPU that has the same form on every vendor.
+#[derive(Default)]
 pub(super) struct Common {
     pub(super) gprs: Gprs,
     /// The last exit.
@@ -43,12 +46,10 @@ pub(super) struct Common {
     pub(super) debug: [u64; 4],
     /// They are in the CPU.
     debug_live: bool,
-    fpu: Fpu,
 }
 
 impl Common {
     /// Replaces the event to deliver, keeping the window requests.
-    #[inline]
     pub(super) const fn set_event(&mut self, event: Inject) {
         const WINDOWS: u64 = Inject::NONE.with_interrupt_window().with_nmi_window().0;
         self.inject = Inject(self.inject.0 & WINDOWS | event.0);
@@ -85,10 +86,17 @@ impl Common {
         }
         vcpu.resume(cpu);
         let left = loop {
-            match vcpu.run(self, cpu, space()) {
+            #[cfg(not(feature = "sabotage"))]
+            let outcome = vcpu.run(self, cpu, space());
+            #[cfg(feature = "sabotage")]
+            let outcome = super::sabotage::run(vcpu, self, cpu, space());
+            match outcome {
                 Outcome::Exit(exit) => break Ok(exit),
                 Outcome::Interrupt => {}
-                Outcome::MachineCheck => crate::trap::machine_check(),
+                Outcome::MachineCheck => {
+                    // Nothing that the processor did can be trusted.
+                    log::fatal(format_args!("PANIC: machine check in a guest"))
+                }
             }
             if let Some(reason) = pause() {
                 break Err(reason);
@@ -134,9 +142,9 @@ macro_rules! with {
     };
     // The same with `$cpu` bound to what its CPU keeps; all have the same vendor.
     ($guest:expr, $vcpu:ident, $from:expr, $cpu:ident => $body:expr, else $otherwise:expr) => {
-        match ($guest, &mut $from.backend) {
-            (GuestBackend::Svm($vcpu), CpuBackend::Svm($cpu)) => $body,
-            (GuestBackend::Vmx($vcpu), CpuBackend::Vmx($cpu)) => $body,
+        match ($guest, $from) {
+            (GuestBackend::Svm($vcpu), Cpu::Svm($cpu)) => $body,
+            (GuestBackend::Vmx($vcpu), Cpu::Vmx($cpu)) => $body,
             _ => $otherwise,
         }
     };
@@ -145,6 +153,7 @@ macro_rules! with {
 /// The state of one vCPU, and how to run it.
 pub struct Guest {
     common: Common,
+    fpu: Fpu,
     backend: GuestBackend,
     platform: &'static Platform,
 }
@@ -158,10 +167,9 @@ impl Guest {
     ///
     /// # Safety
     /// The pages are the vCPU's alone until it is dropped, retired; the page table lives as long.
-    #[must_use]
     pub unsafe fn new(
         platform: &'static Platform,
-        [control, extended]: [Page; 2],
+        [control, extended]: [NonNull<Page>; 2],
         nested_root: u64,
     ) -> Self {
         // SAFETY: the caller gives the page.
@@ -171,32 +179,19 @@ impl Guest {
                 Vendor::Vmx => GuestBackend::Vmx(vmx::Vcpu::new(platform, control, nested_root)),
             }
         };
-        let mut common = Common {
-            gprs: Gprs::default(),
-            exit: ExitInfo::default(),
-            inject: Inject::NONE,
-            unchecked: false,
-            halted: false,
-            refused: Mtd::empty(),
-            deadline: 0,
-            xcr0: 1,
-            tsc_aux: 0,
-            debug: [0; 4],
-            debug_live: false,
-            // SAFETY: the caller gives the page.
-            fpu: unsafe { Fpu::new(extended.ptr()) },
-        };
+        let mut common = Common::default();
         with!(&mut backend, vcpu => {
             let state = UnsafeCell::new(reset::state(platform.signature));
             state::load(vcpu, &mut common, &platform.limits, reset::GROUPS, &state);
         });
-        Self { common, backend, platform }
+        // SAFETY: the caller gives the page.
+        let fpu = unsafe { Fpu::new(extended.cast()) };
+        Self { common, fpu, backend, platform }
     }
 
     /// The pages, to be given back when the vCPU is gone.
-    #[must_use]
-    pub fn pages(&self) -> [NonNull<u8>; 2] {
-        [with!(&self.backend, vcpu => vcpu.page.ptr()), self.common.fpu.page()]
+    pub fn pages(&self) -> [NonNull<Page>; 2] {
+        [with!(&self.backend, vcpu => vcpu.page), self.fpu.page.cast()]
     }
 
     /// Puts the parts of the guest's state into the CPU that stay there while its VMM handles an
@@ -204,9 +199,10 @@ impl Guest {
     /// caller lets no other protection domain run on this CPU before [`Self::detach`].
     #[inline(never)]
     pub fn attach(&mut self, cpu: &mut Cpu) {
-        let Self { common, backend, .. } = self;
+        let Self { common, fpu, backend, .. } = self;
         // SAFETY: the FPU holds nobody's state: whoever owned it has saved it.
-        unsafe { common.fpu.restore() };
+        unsafe { fpu.restore() };
+        fpu::deny();
         if common.xcr0 != fpu::components() {
             // SAFETY: the value passed `Limits::xcr0`; nothing uses the FPU until `detach`.
             unsafe { fpu::set_xcr0(common.xcr0) };
@@ -227,7 +223,6 @@ impl Guest {
     }
 
     /// Takes the guest's state out of the CPU.
-    #[inline]
     pub fn detach(&mut self) {
         let common = &mut self.common;
         if common.xcr0 != fpu::components() {
@@ -235,7 +230,7 @@ impl Guest {
             unsafe { fpu::set_xcr0(fpu::components()) };
         }
         // SAFETY: the FPU holds the guest's state since `attach`.
-        unsafe { common.fpu.save() };
+        unsafe { self.fpu.save() };
         if common.tsc_aux != 0 {
             // SAFETY: as in `attach`; zero is the host's value.
             unsafe { msr::write(msr::TSC_AUX, 0) };
@@ -290,7 +285,6 @@ impl Guest {
     }
 
     /// Copies groups of state into a message buffer.
-    #[inline]
     pub fn store(&self, mtd: Mtd, state: &UnsafeCell<State>) {
         with!(&self.backend, vcpu => state::store(vcpu, &self.common, mtd, state));
     }
@@ -300,7 +294,6 @@ impl Guest {
     ///
     /// A group with a value that is not allowed changes nothing, and the next [`Self::run`] exits
     /// with [`Exit::EntryFailed`], whose qualification names the group.
-    #[inline]
     pub fn load(&mut self, mtd: Mtd, state: &UnsafeCell<State>) {
         let limits = &self.platform.limits;
         let common = &mut self.common;
@@ -317,8 +310,6 @@ impl Guest {
 
     /// Whether the guest waits for [`Self::stop`] or for new state; and the TSC value at which the
     /// vCPU is to exit with [`Exit::Deadline`], 0 for none.
-    #[inline]
-    #[must_use]
     pub const fn waits(&self) -> (bool, u64) {
         (self.common.halted, self.common.deadline)
     }

@@ -40,38 +40,10 @@ use ipc::event::Exit;
 use raw_cpuid::cpuid;
 
 use crate::mem::paging::{Format, LeafSize};
+use crate::mem::pool::{self, Page};
+use crate::num::u64_of;
 
 pub use guest::Guest;
-
-/// A page of kernel memory, or the first of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Page {
-    ptr: NonNull<u8>,
-    phys: u64,
-}
-
-impl Page {
-    /// A page at `ptr` whose physical address is `phys`.
-    ///
-    /// # Safety
-    /// Both are of the same page-aligned, zeroed memory, which whoever takes the page may use.
-    #[must_use]
-    pub const unsafe fn new(ptr: NonNull<u8>, phys: u64) -> Self {
-        Self { ptr, phys }
-    }
-
-    /// Where it is mapped.
-    #[must_use]
-    pub const fn ptr(self) -> NonNull<u8> {
-        self.ptr
-    }
-
-    /// Its physical address.
-    #[must_use]
-    pub const fn phys(self) -> u64 {
-        self.phys
-    }
-}
 
 /// Whose virtualization extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,15 +60,16 @@ pub type Unavailable = &'static str;
 /// Firmware has the last word.
 const SWITCHED_OFF: Unavailable = "firmware has switched virtualization off";
 
-/// The virtualization extension of this processor, if guests can run on it.
+/// The virtualization extension of this processor, if guests can run on it, and what VT-x can do
+/// where it is that.
 ///
 /// # Errors
 /// The reason why they cannot.
-pub fn detect() -> Result<Vendor, Unavailable> {
+pub fn detect() -> Result<(Vendor, vmx::Caps), Unavailable> {
     if svm::is_present() {
-        svm::detect().map(|()| Vendor::Svm)
+        svm::detect().map(|()| (Vendor::Svm, vmx::Caps::default()))
     } else if vmx::is_present() {
-        vmx::Caps::detect().map(|_| Vendor::Vmx)
+        vmx::Caps::detect().map(|caps| (Vendor::Vmx, caps))
     } else {
         Err("the processor has neither AMD SVM nor Intel VT-x")
     }
@@ -105,61 +78,58 @@ pub fn detect() -> Result<Vendor, Unavailable> {
 /// What all CPUs and all guests share.
 pub struct Platform {
     vendor: Vendor,
-    /// What VT-x can do, if it is that.
     vmx: vmx::Caps,
     limits: allow::Limits,
     /// Family, model and stepping, which a processor has in RDX after RESET.
     signature: u64,
-    /// Physical address of the bitmap of ports that exit.
-    io: u64,
-    /// Physical address of the bitmap of MSRs that exit.
-    msr: u64,
+    /// Physical address of a run of pages: the bitmap of ports that exit, that of MSRs, and two for
+    /// each CPU.
+    run: u64,
     /// Pages of 1 GiB can be mapped.
     huge: bool,
 }
 
 impl Platform {
-    /// Size of the run for the port bitmap: 2^2 pages.
-    pub const IO_ORDER: u8 = 2;
-    /// Size of the run for the MSR bitmap: 2^1 pages.
-    pub const MSR_ORDER: u8 = 1;
+    /// Pages of the port bitmap, and of the MSR bitmap.
+    const BITMAPS: [usize; 2] = [4, 2];
 
-    /// Fills the bitmaps. [`crate::arch::fpu::detect`] has been called.
-    ///
-    /// # Safety
-    /// The pages begin zeroed runs of those sizes and belong to the platform for ever.
-    #[must_use]
-    pub unsafe fn new(vendor: Vendor, io: Page, msr: Page) -> Self {
-        let caps = match vendor {
-            Vendor::Svm => vmx::Caps::default(),
-            Vendor::Vmx => vmx::Caps::detect().unwrap_or_default(),
-        };
-        // SAFETY: the caller gives the runs.
-        unsafe { Self::with(vendor, caps, io, msr) }
+    /// Pages that the platform of a machine with so many CPUs needs, in one run.
+    pub const fn pages(cpus: usize) -> usize {
+        let [io, msr] = Self::BITMAPS;
+        io + msr + 2 * cpus
     }
 
+    /// Fills the bitmaps. [`crate::arch::fpu::detect`] has been called; the rest comes from
+    /// [`detect`].
+    ///
     /// # Safety
-    /// As [`Self::new`].
-    unsafe fn with(vendor: Vendor, vmx: vmx::Caps, io: Page, msr: Page) -> Self {
+    /// The pages begin a zeroed run of that size in the pool, which belongs to the platform for ever.
+    pub unsafe fn new(vendor: Vendor, vmx: vmx::Caps, pages: NonNull<Page>) -> Self {
         let (place, huge): (bitmaps::Place, _) = match vendor {
             Vendor::Svm => (svm::msr_bits, cpuid!(0x8000_0001u32).edx >> 26 & 1 != 0),
             Vendor::Vmx => (vmx::msr_bits, vmx.huge),
         };
-        // SAFETY: the caller gives the runs.
-        unsafe { bitmaps::fill(io, msr, place) };
+        // SAFETY: the caller gives the run.
+        unsafe { bitmaps::fill(pages, Self::BITMAPS, place) };
         Self {
             vendor,
             vmx,
             limits: allow::Limits::detect(),
             signature: u64::from(cpuid!(1u32).eax),
-            io: io.phys(),
-            msr: msr.phys(),
+            run: pool::phys(pages),
             huge,
         }
     }
 
+    /// Physical address of a page of the run: 0 is the first of the port bitmap, [`Self::MSRS`] that
+    /// of the MSR bitmap.
+    const fn page(&self, index: usize) -> u64 {
+        self.run + u64_of(index) * pool::PAGE_SIZE
+    }
+
+    const MSRS: usize = Self::BITMAPS[0];
+
     /// Format of nested page tables, and the largest leaf that they may have.
-    #[must_use]
     pub const fn nested(&self) -> (Format, LeafSize) {
         let format = match self.vendor {
             Vendor::Svm => Format::Npt,
@@ -170,36 +140,30 @@ impl Platform {
 }
 
 /// The virtualization extension of one CPU, switched on.
-pub struct Cpu {
-    backend: CpuBackend,
-}
-
-enum CpuBackend {
+pub enum Cpu {
+    /// AMD's.
     Svm(svm::Cpu),
+    /// Intel's.
     Vmx(vmx::Cpu),
 }
 
 impl Cpu {
-    /// Zeroed pool pages that a CPU needs.
-    pub const PAGES: usize = 2;
-
     /// Switches the extension on.
     ///
     /// # Errors
     /// The reason why this CPU cannot run guests.
     ///
     /// # Safety
-    /// Runs on the CPU in question, whose descriptor tables, TR and GS base are set; the pages
-    /// belong to the result for ever.
-    pub unsafe fn enable(platform: &Platform, pages: [Page; 2]) -> Result<Self, Unavailable> {
-        // SAFETY: the caller keeps the contract.
-        let backend = unsafe {
-            match platform.vendor {
-                Vendor::Svm => CpuBackend::Svm(svm::Cpu::enable(pages)?),
-                Vendor::Vmx => CpuBackend::Vmx(vmx::Cpu::enable(platform, pages)?),
-            }
-        };
-        Ok(Self { backend })
+    /// Runs once on the CPU with this number, whose descriptor tables, TR and GS base are set.
+    pub unsafe fn enable(platform: &Platform, number: usize) -> Result<Self, Unavailable> {
+        let pages = [0, 1].map(|n| pool::ptr(platform.page(Platform::pages(number) + n)));
+        // SAFETY: the caller keeps the contract, and these pages of the run are this CPU's.
+        unsafe {
+            Ok(match platform.vendor {
+                Vendor::Svm => Self::Svm(svm::Cpu::enable(pages)?),
+                Vendor::Vmx => Self::Vmx(vmx::Cpu::enable(platform, pages)?),
+            })
+        }
     }
 }
 

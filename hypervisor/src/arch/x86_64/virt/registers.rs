@@ -102,6 +102,10 @@ pub(super) trait Backend {
     fn park(&mut self, _cpu: &mut Self::Cpu) {}
     /// One entry and exit. `space` is the flush generation of the guest's memory.
     fn run(&mut self, common: &mut Common, cpu: &mut Self::Cpu, space: u64) -> Outcome;
+
+    /// Lets the next entry fail, in a way that `kind` chooses; returns what mends it afterwards.
+    #[cfg(feature = "sabotage")]
+    fn sabotage(&mut self, kind: u64) -> impl FnOnce(&mut Self) + use<Self>;
     /// Takes what this CPU holds of the vCPU out of it.
     fn retire(&mut self) {}
     /// Qualification of the exit that was [`Exit::Io`] or [`Exit::Memory`]; raw for any other.

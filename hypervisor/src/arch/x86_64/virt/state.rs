@@ -80,7 +80,6 @@ const INJECT_BITS: u64 = 0xffff_ffff_8000_3fff;
 pub(super) type Area = UnsafeCell<State>;
 
 /// Copies the groups in `mtd` into the message buffer.
-#[inline]
 pub(super) fn store<B: Backend>(vcpu: &B, common: &Common, mtd: Mtd, state: &Area) {
     let g = &common.gprs;
     put_groups! { mtd state g:
@@ -145,7 +144,6 @@ fn store_system<B: Backend>(vcpu: &B, common: &Common, mtd: Mtd, state: &Area) {
 
 /// Takes the groups in `mtd` from the message buffer. A group with a value that is not allowed
 /// changes nothing and is named in [`Common::refused`].
-#[inline]
 pub(super) fn load<B: Backend>(
     vcpu: &mut B,
     common: &mut Common,
@@ -216,7 +214,6 @@ fn load_rare<B: Backend>(
 }
 
 /// Sets RIP and RFLAGS. Whoever moves RIP has completed an instruction, so a shadow is over.
-#[inline]
 pub(super) fn set_rip<B: Backend>(vcpu: &mut B, rip: u64, rflags: u64) {
     let blocking = vcpu.blocking();
     if blocking.contains(Activity::INTERRUPT_SHADOW) && rip != vcpu.get(Reg::Rip) {

@@ -13,8 +13,9 @@ pub(super) struct Tags {
     next: u32,
     /// One more than the largest tag.
     limit: u32,
-    /// All entries of all tags are to be flushed on the next entry.
-    flush: bool,
+    /// All entries of all tags are to be flushed on the next entry, which ends that where it
+    /// succeeds.
+    pub(super) flush: bool,
 }
 
 /// A guest's tag, and for what it is valid.
@@ -23,7 +24,8 @@ pub(super) struct Tag {
     cpu: u64,
     generation: u64,
     space: u64,
-    value: u32,
+    /// The number for the processor.
+    pub(super) value: u32,
 }
 
 /// What happened to a tag.
@@ -46,7 +48,6 @@ impl Tags {
     }
 
     /// Makes `tag` good for this CPU and generation `space` of the guest's memory.
-    #[inline]
     pub(super) fn renew(&mut self, tag: &mut Tag, space: u64) -> Renewed {
         if tag.cpu == self.cpu && tag.generation == self.generation && tag.space == space {
             return Renewed::Kept;
@@ -65,25 +66,5 @@ impl Tags {
         *tag = Tag { cpu: self.cpu, generation: self.generation, space, value: self.next };
         self.next += 1;
         if moved { Renewed::Moved } else { Renewed::New }
-    }
-
-    /// Whether the next entry has to flush everything.
-    #[inline]
-    pub(super) const fn flush(&self) -> bool {
-        self.flush
-    }
-
-    /// An entry with that flush succeeded.
-    #[inline]
-    pub(super) const fn flushed(&mut self) {
-        self.flush = false;
-    }
-}
-
-impl Tag {
-    /// The number for the processor.
-    #[inline]
-    pub(super) const fn value(&self) -> u32 {
-        self.value
     }
 }

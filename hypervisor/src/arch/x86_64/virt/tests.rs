@@ -7,18 +7,17 @@ use ipc::state::{Activity, Inject, InjectKind, Mtd, Segment, State};
 
 use super::allow::{self, Limits, Mode};
 use super::tag::{Renewed, Tag, Tags};
-use super::{Guest, Page, Platform, Vendor};
+use super::{Guest, Platform, Vendor};
 use crate::mem::paging::Format;
+use crate::mem::pool::Page;
 
 #[repr(C, align(4096))]
-struct Memory([u8; 4 * 4096]);
+struct Memory([u8; 6 * 4096]);
 
-/// Zeroed pages for ever.
-fn pages() -> Page {
-    let memory = Box::leak(Box::new(Memory([0; 4 * 4096])));
-    let ptr = NonNull::from(memory).cast::<u8>();
-    // SAFETY: the memory is fresh; on the host nothing looks at physical addresses.
-    unsafe { Page::new(ptr, u64::try_from(ptr.as_ptr().addr()).unwrap_or(0)) }
+/// Zeroed pages for ever; on the host nothing looks at physical addresses.
+fn pages() -> NonNull<Page> {
+    let memory = Box::leak(Box::new(Memory([0; 6 * 4096])));
+    NonNull::from(memory).cast()
 }
 
 const VENDORS: [Vendor; 2] = [Vendor::Svm, Vendor::Vmx];
@@ -26,7 +25,7 @@ const VENDORS: [Vendor; 2] = [Vendor::Svm, Vendor::Vmx];
 fn platform(vendor: Vendor) -> &'static Platform {
     let caps = super::vmx::tests::caps();
     // SAFETY: the pages are fresh and large enough.
-    Box::leak(Box::new(unsafe { Platform::with(vendor, caps, pages(), pages()) }))
+    Box::leak(Box::new(unsafe { Platform::new(vendor, caps, pages()) }))
 }
 
 fn guest(vendor: Vendor) -> Guest {
@@ -395,27 +394,27 @@ fn a_tag_is_good_for_one_cpu_one_generation_and_one_state_of_memory() {
     let mut a = Tags::new(0x1000, 4);
     let mut b = Tags::new(0x2000, 4);
     let (mut x, mut y) = (Tag::default(), Tag::default());
-    assert!(a.flush());
+    assert!(a.flush);
     assert_eq!(a.renew(&mut x, 1), Renewed::Moved);
-    a.flushed();
-    assert_eq!(x.value(), 1);
+    a.flush = false;
+    assert_eq!(x.value, 1);
     assert_eq!(a.renew(&mut x, 1), Renewed::Kept);
     assert_eq!(a.renew(&mut y, 1), Renewed::Moved);
-    assert_eq!(y.value(), 2);
+    assert_eq!(y.value, 2);
     // Its memory changed.
     assert_eq!(a.renew(&mut x, 2), Renewed::New);
-    assert_eq!(x.value(), 3);
-    assert!(!a.flush());
+    assert_eq!(x.value, 3);
+    assert!(!a.flush);
     // No tag is left: all entries go, and older tags are worth nothing.
     assert_eq!(a.renew(&mut x, 3), Renewed::New);
-    assert!(a.flush());
-    assert_eq!(x.value(), 1);
+    assert!(a.flush);
+    assert_eq!(x.value, 1);
     assert_eq!(a.renew(&mut y, 1), Renewed::New);
-    assert_eq!(y.value(), 2);
+    assert_eq!(y.value, 2);
     // Elsewhere and back: what it left behind under its old tag is not used again.
     assert_eq!(b.renew(&mut y, 1), Renewed::Moved);
     assert_eq!(a.renew(&mut y, 1), Renewed::Moved);
-    assert_eq!(y.value(), 3);
+    assert_eq!(y.value, 3);
 }
 
 #[test]
@@ -425,12 +424,12 @@ fn no_two_guests_share_a_tag_between_flushes() {
     for round in 0..200_u64 {
         let mut tag = Tag::default();
         let _ = tags.renew(&mut tag, round);
-        assert!(tag.value() > 0 && tag.value() < 16);
-        if tags.flush() {
+        assert!(tag.value > 0 && tag.value < 16);
+        if tags.flush {
             live.clear();
-            tags.flushed();
+            tags.flush = false;
         }
-        assert!(live.iter().all(|other| other.value() != tag.value()));
+        assert!(live.iter().all(|other| other.value != tag.value));
         live.push(tag);
     }
 }

@@ -14,7 +14,6 @@ pub(super) const DEBUG: u64 = 0x41;
 pub(super) const SHUTDOWN: u64 = 0x7f;
 
 /// Translates an exit code. `info1` is EXITINFO1.
-#[inline]
 pub(super) const fn meaning(code: u64, info1: u64) -> Meaning {
     match code {
         0x72 => Meaning::Plain(Exit::Cpuid, 2),
@@ -76,7 +75,6 @@ pub(super) fn memory(info1: u64) -> MemoryAccess {
 
 /// Length of an instruction at `rip` that is followed by one at `next`. `nominal` is taken where
 /// the processor does not tell, which is then wrong for an instruction with prefixes.
-#[inline]
 pub(super) const fn length(rip: u64, next: u64, nominal: u64) -> u64 {
     match next.wrapping_sub(rip) {
         known @ 1..=15 => known,

@@ -3,18 +3,19 @@
 mod enter;
 mod exit;
 mod run;
-#[cfg(feature = "sabotage")]
-mod sabotage;
 #[cfg(test)]
 mod tests;
 mod vcpu;
 mod vmcb;
 
+use core::ptr::NonNull;
+
 use raw_cpuid::cpuid;
 
 use super::tag::Tags;
-use super::{Page, SWITCHED_OFF, Unavailable};
+use super::{SWITCHED_OFF, Unavailable};
 use crate::arch::msr;
+use crate::mem::pool::{self, Page};
 
 pub(super) use vcpu::Vcpu;
 pub(super) use vmcb::msr_bits;
@@ -48,7 +49,7 @@ pub(super) fn detect() -> Result<(), Unavailable> {
 }
 
 /// What a CPU keeps for its guests.
-pub(super) struct Cpu {
+pub struct Cpu {
     /// Physical address of the control block with the host's state of VMSAVE.
     host: u64,
     tags: Tags,
@@ -61,17 +62,17 @@ impl Cpu {
     ///
     /// # Safety
     /// The pages are for this CPU alone, for ever.
-    pub(super) unsafe fn enable([save, host]: [Page; 2]) -> Result<Self, Unavailable> {
+    pub(super) unsafe fn enable([save, host]: [NonNull<Page>; 2]) -> Result<Self, Unavailable> {
         detect()?;
         let features = cpuid!(LEAF);
         // SAFETY: SVM is there and may be enabled; the processor may use the page.
         unsafe {
             msr::write(msr::EFER, msr::read(msr::EFER) | EFER_SVME);
-            msr::write(VM_HSAVE_PA, save.phys());
+            msr::write(VM_HSAVE_PA, pool::phys(save));
         }
         Ok(Self {
-            host: host.phys(),
-            tags: Tags::new(save.phys(), features.ebx),
+            host: pool::phys(host),
+            tags: Tags::new(pool::phys(save), features.ebx),
             clean: if features.edx & 1 << 5 != 0 { vmcb::CLEAN_ALL } else { 0 },
         })
     }

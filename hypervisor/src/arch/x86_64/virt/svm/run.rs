@@ -13,6 +13,7 @@ use super::exit;
 use super::vcpu::{Nmi, Vcpu};
 use super::vmcb::{clean, field, intercept, vintr};
 use super::{Cpu, enter};
+use crate::mem::pool;
 use crate::num::low32;
 
 /// DR6: a single step ended.
@@ -22,7 +23,6 @@ const DR6_BREAKPOINTS: u64 = 0xf;
 
 impl Vcpu {
     /// [`Backend::run`].
-    #[inline]
     pub(super) fn enter_guest(
         &mut self,
         common: &mut Common,
@@ -41,15 +41,15 @@ impl Vcpu {
             // What another CPU has cached says nothing here.
             Renewed::Moved => self.put(field::CLEAN, 0),
         }
-        let flush = u64::from(cpu.tags.flush()) << 32;
-        self.put(field::TAG, u64::from(self.tag.value()) | flush);
+        let flush = u64::from(cpu.tags.flush) << 32;
+        self.put(field::TAG, u64::from(self.tag.value) | flush);
         self.put(field::EVENT, injected.0);
         self.put(field::RAX, common.gprs.rax);
         let entered_at = self.get(Reg::Rip);
 
         // SAFETY: a `Cpu` exists only where SVM is enabled; `attach` has saved the host's state in
         // its block; interrupts are off while a guest is attached.
-        unsafe { enter::enter(&raw mut common.gprs, self.physical(), cpu.host) };
+        unsafe { enter::enter(&raw mut common.gprs, pool::phys(self.page), cpu.host) };
 
         common.gprs.rax = self.read(field::RAX);
         self.put(field::CLEAN, cpu.clean);
@@ -60,7 +60,7 @@ impl Vcpu {
             common.exit = ExitInfo { qualification: [code, 0, 0], length: 0 };
             return Outcome::Exit(Exit::EntryFailed);
         }
-        cpu.tags.flushed();
+        cpu.tags.flush = false;
         common.set_event(Inject::NONE);
         let interrupted = Inject(self.read(field::INTERRUPTED) & EVENT);
         // What a shutdown leaves behind is undefined (APM 2, section 15.14.3).

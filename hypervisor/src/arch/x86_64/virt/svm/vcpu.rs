@@ -1,14 +1,17 @@
 //! A control block as a [`Backend`].
 
+use core::ptr::NonNull;
+
 use ipc::event::Exit;
 use ipc::state::{Activity, Segment};
 
 use super::super::guest::Common;
 use super::super::registers::{Backend, Reg, Seg, places};
 use super::super::tag::Tag;
-use super::super::{Outcome, Page, Platform};
+use super::super::{Outcome, Platform};
 use super::vmcb::{clean, field, intercept, pack, unpack, vintr};
 use super::{Cpu, EFER_SVME, enter, exit};
+use crate::mem::pool::Page;
 use crate::num::{low16, low32};
 
 /// Whether the guest handles an NMI. Without support by the processor, the end of the handler is
@@ -25,7 +28,7 @@ pub(super) enum Nmi {
 
 /// A vCPU on SVM.
 pub(in super::super) struct Vcpu {
-    pub(in super::super) page: Page,
+    pub(in super::super) page: NonNull<Page>,
     pub(super) tag: Tag,
     pub(super) nmi: Nmi,
     /// An exit is requested when the guest can take an interrupt.
@@ -41,7 +44,11 @@ impl Vcpu {
     ///
     /// # Safety
     /// The page is the vCPU's until it is dropped; `nested_root` is that of a nested page table.
-    pub(in super::super) unsafe fn new(platform: &Platform, page: Page, nested_root: u64) -> Self {
+    pub(in super::super) unsafe fn new(
+        platform: &Platform,
+        page: NonNull<Page>,
+        nested_root: u64,
+    ) -> Self {
         let mut vcpu = Self {
             page,
             tag: Tag::default(),
@@ -54,8 +61,8 @@ impl Vcpu {
             (field::REGISTERS, intercept::DEBUG),
             (field::INTERCEPTS, intercept::ALWAYS),
             (field::MORE_INTERCEPTS, intercept::MORE),
-            (field::IO_BITMAP, platform.io),
-            (field::MSR_BITMAP, platform.msr),
+            (field::IO_BITMAP, platform.page(0)),
+            (field::MSR_BITMAP, platform.page(Platform::MSRS)),
             (field::VIRTUAL_INTERRUPT, vintr::ALWAYS),
             (field::NESTED_CONTROL, 1),
             (field::NESTED_ROOT, nested_root),
@@ -69,14 +76,14 @@ impl Vcpu {
     #[inline(always)]
     pub(super) const fn read(&self, field: u32) -> u64 {
         // SAFETY: offsets are inside the page, which is the vCPU's.
-        unsafe { self.page.ptr().add(field as usize).cast::<u64>().read() }
+        unsafe { self.page.cast::<u8>().add(field as usize).cast::<u64>().read() }
     }
 
     /// Writes a word that the processor does not cache.
     #[inline(always)]
     pub(super) const fn put(&mut self, field: u32, value: u64) {
         // SAFETY: as in `read`; the processor uses the page only inside `enter`.
-        unsafe { self.page.ptr().add(field as usize).cast::<u64>().write(value) }
+        unsafe { self.page.cast::<u8>().add(field as usize).cast::<u64>().write(value) }
     }
 
     /// Writes a word.
@@ -84,12 +91,6 @@ impl Vcpu {
     pub(super) const fn write(&mut self, field: u32, value: u64) {
         self.put(field, value);
         self.put(field::CLEAN, self.read(field::CLEAN) & !clean(field));
-    }
-
-    /// Physical address of the control block.
-    #[inline(always)]
-    pub(super) const fn physical(&self) -> u64 {
-        self.page.phys()
     }
 
     /// Switches bits of a word.
@@ -198,12 +199,10 @@ impl Backend for Vcpu {
         self.switch(field::REGISTERS, intercept::DEBUG, on);
     }
 
-    #[inline]
     fn flush(&mut self) {
         self.tag = Tag::default();
     }
 
-    #[inline]
     fn attach(&mut self, cpu: &mut Cpu) {
         // SAFETY: a `Cpu` exists only where SVM is enabled, and the block is its own.
         unsafe { enter::vmsave(cpu.host) };
@@ -211,14 +210,24 @@ impl Backend for Vcpu {
 
     #[inline(always)]
     fn run(&mut self, common: &mut Common, cpu: &mut Cpu, space: u64) -> Outcome {
-        #[cfg(feature = "sabotage")]
-        if let Some(outcome) = self.sabotaged(common, cpu, space) {
-            return outcome;
-        }
         self.enter_guest(common, cpu, space)
     }
 
-    #[inline]
+    /// What VMRUN refuses (APM volume 2, 15.5.1).
+    #[cfg(feature = "sabotage")]
+    fn sabotage(&mut self, kind: u64) -> impl FnOnce(&mut Self) + use<> {
+        let (field, wrong) = match kind {
+            // VMRUN is not intercepted.
+            1 => (field::MORE_INTERCEPTS, 1),
+            2 => (field::EFER, EFER_SVME),
+            3 => (field::CR4, 1 << 63),
+            _ => (field::CR0, 1 << 63),
+        };
+        let right = self.read(field);
+        self.write(field, right ^ wrong);
+        move |vcpu| vcpu.write(field, right)
+    }
+
     fn describe(&self, exit: Exit) -> [u64; 3] {
         let [code, info1, info2] = [field::CODE, field::INFO1, field::INFO2].map(|f| self.read(f));
         match exit {
@@ -228,7 +237,6 @@ impl Backend for Vcpu {
         }
     }
 
-    #[inline]
     fn length(&self, nominal: u64) -> u64 {
         let port = self.read(field::CODE) == exit::IOIO;
         let next = self.read(if port { field::INFO2 } else { field::NEXT_RIP });

@@ -74,13 +74,11 @@ pub(super) mod intercept {
 }
 
 /// Attributes of the ABI (descriptor bits 40 to 56) in the VMCB's form, which has no gap.
-#[inline]
 pub(super) const fn pack(attributes: u16) -> u16 {
     attributes & 0xff | attributes >> 4 & 0xf00
 }
 
 /// The reverse of [`pack`].
-#[inline]
 pub(super) const fn unpack(attributes: u16) -> u16 {
     attributes & 0xff | (attributes & 0xf00) << 4
 }

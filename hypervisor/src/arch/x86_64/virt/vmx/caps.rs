@@ -27,7 +27,7 @@ const EPT_SINGLE: u64 = 1 << 25;
 
 /// The controls that every guest runs with, and what else is to be known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in super::super) struct Caps {
+pub struct Caps {
     /// First word of every control structure.
     pub(super) revision: u32,
     pub(super) pin: u64,

@@ -27,7 +27,6 @@ pub(super) mod reason {
 }
 
 /// What a reason means; [`Meaning::Own`] where the reason alone does not tell.
-#[inline]
 pub(super) const fn usual(reason: u32) -> Meaning {
     match reason {
         10 => Meaning::Plain(Exit::Cpuid, 2),

@@ -5,8 +5,6 @@ mod enter;
 mod exit;
 mod instr;
 mod run;
-#[cfg(feature = "sabotage")]
-mod sabotage;
 #[cfg(test)]
 pub(super) mod tests;
 mod vcpu;
@@ -18,10 +16,11 @@ use raw_cpuid::cpuid;
 use x86_64::registers::control::{Cr4, Cr4Flags};
 
 use super::tag::Tags;
-use super::{Page, Platform, SWITCHED_OFF, Unavailable};
+use super::{Platform, SWITCHED_OFF, Unavailable};
 use crate::arch::msr;
+use crate::mem::pool::{self, Page};
 
-pub(super) use caps::Caps;
+pub use caps::Caps;
 pub(super) use vcpu::Vcpu;
 pub(super) use vmcs::msr_bits;
 
@@ -37,10 +36,10 @@ pub(super) fn is_present() -> bool {
 }
 
 /// What a CPU keeps for its guests.
-pub(super) struct Cpu {
+pub struct Cpu {
     tags: Tags,
     /// Virtual-APIC page of the guest that is attached, of which only the task priority is in use.
-    apic: Page,
+    apic: NonNull<Page>,
     /// The host's values of [`SWITCHED`].
     switched: [u64; 3],
 }
@@ -52,7 +51,7 @@ impl Cpu {
     /// The pages are for this CPU alone, for ever; descriptor tables and system call MSRs are set.
     pub(super) unsafe fn enable(
         platform: &Platform,
-        [region, apic]: [Page; 2],
+        [region, apic]: [NonNull<Page>; 2],
     ) -> Result<Self, Unavailable> {
         let caps = Caps::detect()?;
         if caps != platform.vmx {
@@ -67,19 +66,19 @@ impl Cpu {
                 msr::write(caps::FEATURE_CONTROL, allowed);
             }
             Cr4::write_raw(Cr4::read_raw() | Cr4Flags::VIRTUAL_MACHINE_EXTENSIONS.bits());
-            region.ptr().cast::<u32>().write(caps.revision);
-            (instr::vmxon(region.phys()), SWITCHED.map(|register| msr::read(register)))
+            region.cast::<u32>().write(caps.revision);
+            (instr::vmxon(pool::phys(region)), SWITCHED.map(|register| msr::read(register)))
         };
         if !begun {
             return Err(SWITCHED_OFF);
         }
-        let tags = Tags::new(region.phys(), 1 << 16);
+        let tags = Tags::new(pool::phys(region), 1 << 16);
         Ok(Self { tags, apic, switched })
     }
 
     /// Task priority of the attached guest, as CR8 has it in its upper half.
     fn task_priority(&self) -> NonNull<u8> {
         // SAFETY: offset 0x80 is inside the page.
-        unsafe { self.apic.ptr().add(0x80) }
+        unsafe { self.apic.cast::<u8>().add(0x80) }
     }
 }

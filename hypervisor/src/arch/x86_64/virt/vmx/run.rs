@@ -22,7 +22,6 @@ const NMI_UNBLOCKED: u64 = 1 << 12;
 
 impl Vcpu {
     /// [`Backend::run`].
-    #[inline]
     pub(super) fn enter_guest(
         &mut self,
         common: &mut Common,
@@ -32,10 +31,10 @@ impl Vcpu {
         let windows = processor::INTERRUPT_WINDOW | processor::NMI_WINDOW;
         let injected = Inject(common.inject.0 & EVENT);
         let mut moved_to = None;
-        if common.inject.0 != 0 || self.has(windows) {
+        if common.inject.0 != 0 || self.controls & windows != 0 {
             moved_to = self.prepare(common.inject);
         }
-        if cpu.tags.renew(&mut self.tag, space) != Renewed::Kept || cpu.tags.flush() {
+        if cpu.tags.renew(&mut self.tag, space) != Renewed::Kept || cpu.tags.flush {
             self.forget(cpu);
         }
         self.update_host();

@@ -1,5 +1,7 @@
 //! A control structure as a [`Backend`].
 
+use core::ptr::NonNull;
+
 use ipc::event::Exit;
 use ipc::state::{Activity, Segment};
 use x86_64::instructions::tables::{sgdt, sidt};
@@ -10,11 +12,12 @@ use super::super::allow::{Limits, cr0, efer, rflags};
 use super::super::guest::Common;
 use super::super::registers::{Backend, Reg, Seg, places};
 use super::super::tag::Tag;
-use super::super::{Outcome, Page, Platform};
+use super::super::{Outcome, Platform};
 use super::vmcs::{self, blocking, entry, field, processor, secondary};
 use super::{ATTACHED, Caps, Cpu, SWITCHED, enter, exit, instr};
 use crate::arch::layout::window;
 use crate::arch::{descriptors, msr, percpu, tsc};
+use crate::mem::pool::{self, Page};
 use crate::num::{low8, low16, low32, u64_of};
 
 /// CR4: machine checks are on, whatever the guest thinks, or one would stop the machine.
@@ -42,7 +45,7 @@ struct Shared {
 /// Until it is first attached there is no control structure: its page holds an image of one, field
 /// by field, so that any CPU can set it up and no CPU has to be told when it goes.
 pub(in super::super) struct Vcpu {
-    pub(in super::super) page: Page,
+    pub(in super::super) page: NonNull<Page>,
     pub(super) caps: &'static Caps,
     pub(super) tag: Tag,
     cr0: Shared,
@@ -54,7 +57,7 @@ pub(in super::super) struct Vcpu {
     /// What the control structure holds as the host's CR3.
     host_cr3: u64,
     /// And as primary controls.
-    controls: u64,
+    pub(super) controls: u64,
     /// There is a control structure.
     loaded: bool,
     /// It has run since it was last cleared.
@@ -68,7 +71,7 @@ impl Vcpu {
     /// The page is the vCPU's until it is dropped; `nested_root` is that of a nested page table.
     pub(in super::super) unsafe fn new(
         platform: &'static Platform,
-        page: Page,
+        page: NonNull<Page>,
         nested_root: u64,
     ) -> Self {
         /// Four levels, in write-back memory.
@@ -94,9 +97,9 @@ impl Vcpu {
         };
         for (field, value) in [
             (field::LINK, u64::MAX),
-            (field::IO_BITMAP_A, platform.io),
-            (field::IO_BITMAP_B, platform.io + 4096),
-            (field::MSR_BITMAP, platform.msr),
+            (field::IO_BITMAP_A, platform.page(0)),
+            (field::IO_BITMAP_B, platform.page(1)),
+            (field::MSR_BITMAP, platform.page(Platform::MSRS)),
             (field::EPT_POINTER, nested_root | EPT),
             (field::ENCLS_BITMAP, u64::MAX),
             (field::PIN, caps.pin),
@@ -116,7 +119,7 @@ impl Vcpu {
     /// Address of a field in the image.
     const fn image(&self, field: u32) -> *mut u64 {
         // SAFETY: there are as many slots as words in the page.
-        unsafe { self.page.ptr().cast::<u64>().as_ptr().add(vmcs::slot(field)) }
+        unsafe { self.page.cast::<u64>().as_ptr().add(vmcs::slot(field)) }
     }
 
     /// Reads a field.
@@ -144,14 +147,14 @@ impl Vcpu {
     #[cold]
     fn load(&mut self, cpu: &Cpu) {
         // Nobody is attached, so the CPU's page is free to keep the image meanwhile.
-        let copy = cpu.apic.ptr().cast::<[u64; vmcs::SLOTS]>();
-        let page = self.page.ptr().cast::<[u64; vmcs::SLOTS]>();
+        let copy = cpu.apic.cast::<[u64; vmcs::SLOTS]>();
+        let page = self.page.cast::<[u64; vmcs::SLOTS]>();
         // SAFETY: both pages are ours; `Cpu` exists only in VMX operation.
         let image = unsafe {
             copy.copy_from_nonoverlapping(page, 1);
             page.write_bytes(0, 1);
             page.cast::<u32>().write(self.caps.revision);
-            self.loaded = instr::vmclear(self.page.phys());
+            self.loaded = instr::vmclear(pool::phys(self.page));
             &*copy.as_ptr()
         };
         self.select();
@@ -165,7 +168,7 @@ impl Vcpu {
         let (pat, efer) = unsafe { (msr::read(msr::PAT), msr::read(msr::EFER)) };
         let base = u64_of(core::ptr::from_ref(percpu::this()).addr());
         for (field, value) in [
-            (field::VIRTUAL_APIC, cpu.apic.phys()),
+            (field::VIRTUAL_APIC, pool::phys(cpu.apic)),
             // A millisecond, from each entry on. Interrupts end guest mode by themselves, but Bochs
             // forgets that for a guest that it enters with interrupts off.
             (field::TIMER, tsc::khz() >> self.caps.timer_shift),
@@ -174,7 +177,7 @@ impl Vcpu {
             (field::HOST_TR, descriptors::TASK_STATE.into()),
             (field::HOST_PAT, pat),
             (field::HOST_EFER, efer),
-            // The FPU is the guest's whenever it runs.
+            // With TS set: what is in the FPU is the guest's.
             (field::HOST_CR0, Cr0::read_raw()),
             (field::HOST_CR4, Cr4::read_raw()),
             (field::HOST_GS_BASE, base),
@@ -188,7 +191,6 @@ impl Vcpu {
     }
 
     /// Before each entry: the host's address space may be another one than before.
-    #[inline]
     pub(super) fn update_host(&mut self) {
         let (root, low) = Cr3::read_raw();
         let cr3 = root.start_address().as_u64() | u64::from(low);
@@ -199,7 +201,6 @@ impl Vcpu {
     }
 
     /// Switches primary controls.
-    #[inline]
     pub(super) fn control(&mut self, bits: u64, on: bool) {
         let wanted = if on { self.controls | bits } else { self.controls & !bits };
         if wanted != self.controls {
@@ -208,21 +209,15 @@ impl Vcpu {
         }
     }
 
-    /// Whether any of these primary controls is on.
-    #[inline]
-    pub(super) const fn has(&self, bits: u64) -> bool {
-        self.controls & bits != 0
-    }
-
     /// Forgets what the CPU knows of the guest's memory and gives the guest its current tag.
     #[cold]
     pub(super) fn forget(&mut self, cpu: &mut Cpu) {
-        let kind = if cpu.tags.flush() { 2 } else { self.caps.invept };
+        let kind = if cpu.tags.flush { 2 } else { self.caps.invept };
         // SAFETY: a `Cpu` exists only in VMX operation; the kind is one that the processor has.
         unsafe { instr::invept(kind, self.read(field::EPT_POINTER)) };
-        cpu.tags.flushed();
+        cpu.tags.flush = false;
         if self.caps.secondary & secondary::VPID != 0 {
-            self.write(field::VPID, self.tag.value().into());
+            self.write(field::VPID, self.tag.value.into());
         }
     }
 
@@ -326,7 +321,7 @@ impl Backend for Vcpu {
         if self.loaded {
             // SAFETY: a control structure exists only in VMX operation, on this CPU, and its page
             // is the processor's.
-            unsafe { instr::vmptrld(self.page.phys()) };
+            unsafe { instr::vmptrld(pool::phys(self.page)) };
         }
     }
 
@@ -418,7 +413,6 @@ impl Backend for Vcpu {
         self.control(processor::DEBUG, on);
     }
 
-    #[inline]
     fn flush(&mut self) {
         self.tag = Tag::default();
     }
@@ -444,7 +438,6 @@ impl Backend for Vcpu {
         }
     }
 
-    #[inline]
     fn resume(&mut self, cpu: &mut Cpu) {
         for ((register, guest), host) in SWITCHED.into_iter().zip(self.own).zip(cpu.switched) {
             if guest != host {
@@ -460,7 +453,6 @@ impl Backend for Vcpu {
         self.load_dr6();
     }
 
-    #[inline]
     fn park(&mut self, cpu: &mut Cpu) {
         for ((register, guest), host) in SWITCHED.into_iter().zip(self.own).zip(cpu.switched) {
             if guest != host {
@@ -480,21 +472,39 @@ impl Backend for Vcpu {
     fn retire(&mut self) {
         if self.loaded {
             // SAFETY: there is a control structure, on this CPU.
-            unsafe { instr::vmclear(self.page.phys()) };
+            unsafe { instr::vmclear(pool::phys(self.page)) };
             self.launched = false;
         }
     }
 
     #[inline(always)]
     fn run(&mut self, common: &mut Common, cpu: &mut Cpu, space: u64) -> Outcome {
-        #[cfg(feature = "sabotage")]
-        if let Some(outcome) = self.sabotaged(common, cpu, space) {
-            return outcome;
-        }
         self.enter_guest(common, cpu, space)
     }
 
-    #[inline]
+    /// What ends with VMfail (SDM volume 3, 27.1 and 27.2).
+    #[cfg(feature = "sabotage")]
+    fn sabotage(&mut self, kind: u64) -> impl FnOnce(&mut Self) + use<> {
+        let launched = self.launched;
+        let field = if kind == 1 { field::PIN } else { field::HOST_CS };
+        let right = self.read(field);
+        match kind {
+            // There is no current control structure.
+            2 => self.retire(),
+            // VMRESUME of one that was not launched, or the other way round.
+            3 => self.launched = !launched,
+            // No control that has to be one is; the host has no code segment.
+            _ => self.write(field, 0),
+        }
+        move |vcpu| {
+            vcpu.select();
+            if kind == 3 {
+                vcpu.launched = launched;
+            }
+            vcpu.write(field, right);
+        }
+    }
+
     fn describe(&self, exit: Exit) -> [u64; 3] {
         let (qualification, address) =
             (self.read(field::QUALIFICATION), self.read(field::PHYSICAL));
@@ -505,7 +515,6 @@ impl Backend for Vcpu {
         }
     }
 
-    #[inline]
     fn length(&self, _nominal: u64) -> u64 {
         self.read(field::LENGTH)
     }

@@ -1,0 +1,3 @@
+//! Links the component; see the included file.
+
+include!("../../sysroot/component.rs");
