@@ -216,7 +216,7 @@ fn finished(drives: &mut [Option<Drive>], links: &mut Links, done: Completion<'_
     if let (Request::Read(_), Some(ram)) = (job.request, link.ram()) {
         let mut to = job.chain.writable();
         to.advance(tag.offset * SECTOR);
-        let piece = job.piece(tag.offset, PIECE);
+        let piece = job.piece(tag.offset, data.size() / SECTOR);
         good &= drive.disk.arrived(ram, &mut to, piece, data) == Piece::Done;
     }
     if !good {
@@ -264,20 +264,22 @@ impl Drive {
                 }
             }
         };
+        let mut count = piece.count;
         match outcome {
             Piece::Busy => return None,
-            Piece::Started => {
+            Piece::Started(sectors) => {
                 job.pending += 1;
                 self.pending += 1;
+                count = count.min(sectors);
             }
             Piece::Done => {}
             Piece::Failed => job.status = Status::IoError,
         }
-        job.begun += piece.count;
+        job.begun += count;
         if job.begun >= job.extent().count || job.status != Status::Ok {
             self.current = None;
         }
-        Some(piece.count.max(1))
+        Some(count.max(1))
     }
 
     /// Makes a job of the next chain; `None` where there is none, or the driver broke a rule.
@@ -324,7 +326,7 @@ impl Drive {
                 let tag = Tag { drive, generation, job: index, offset: 0 };
                 match self.disk.flush(medium, tag) {
                     Piece::Busy => continue,
-                    Piece::Started => {
+                    Piece::Started(_) => {
                         job.flushed = true;
                         job.pending += 1;
                         self.pending += 1;
@@ -377,6 +379,12 @@ impl Backend for Block {
         for disk in media.iter_mut().filter_map(remote) {
             while disk.finish(&mut |done| finished(drives, links, done)) {}
         }
+    }
+
+    fn rest(&mut self) -> bool {
+        // All of them are to tell.
+        let ended = self.media.iter_mut().filter_map(remote).filter_map(|d| d.rest().then_some(()));
+        ended.count() > 0
     }
 
     fn turn(&mut self, links: &mut Links, at: usize) -> bool {

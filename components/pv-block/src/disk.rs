@@ -14,8 +14,8 @@ use crate::request::{Extent, Limits, SERIAL, Status};
 pub enum Piece {
     /// It is done.
     Done,
-    /// The medium works on it.
-    Started,
+    /// The medium works on so many sectors of it; the rest is another piece.
+    Started(u64),
     /// The medium is busy; nothing was done.
     Busy,
     /// It failed.
@@ -79,7 +79,7 @@ impl Disk {
                 if all_new {
                     return self.deliver(ram, to, piece, |_, _| None);
                 }
-                started(disk.read(tag, self.part.sector + piece.sector, piece.count))
+                disk.read(tag, self.part.sector + piece.sector, piece.count).into()
             }
         }
     }
@@ -175,7 +175,7 @@ impl Disk {
     /// Makes permanent what was acknowledged. Memory is as permanent as it gets.
     pub fn flush(&self, medium: &mut Medium, tag: Tag) -> Piece {
         match medium {
-            Medium::Remote(disk) if self.writes_medium() => started(disk.flush(tag)),
+            Medium::Remote(disk) if self.writes_medium() => flushing(disk.flush(tag)),
             _ => Piece::Done,
         }
     }
@@ -193,7 +193,7 @@ impl From<Piece> for Status {
 impl From<Begun> for Piece {
     fn from(begun: Begun) -> Self {
         match begun {
-            Begun::Yes => Self::Started,
+            Begun::Yes(sectors) => Self::Started(sectors),
             Begun::Busy => Self::Busy,
             Begun::NoData => Self::Failed,
         }
@@ -204,8 +204,9 @@ const fn done(done: bool) -> Piece {
     if done { Piece::Done } else { Piece::Failed }
 }
 
-const fn started(started: bool) -> Piece {
-    if started { Piece::Started } else { Piece::Busy }
+const fn flushing(begun: bool) -> Piece {
+    // It is about no sectors.
+    if begun { Piece::Started(0) } else { Piece::Busy }
 }
 
 /// Whether nothing of a piece comes from the medium.

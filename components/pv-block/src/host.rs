@@ -7,8 +7,8 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use ipc::proto::start::Device;
-use sysroot::num::{u64_of, usize_of};
-use sysroot::{process, time};
+use sysroot::num::u64_of;
+use sysroot::time;
 use virtio::chain::Segment;
 use virtio::host::pci::{Function, FunctionError};
 use virtio::host::ring::{Dma, Ring, Used};
@@ -16,6 +16,7 @@ use virtio::ram::NotRam;
 
 use crate::SECTOR;
 use crate::medium::{Begun, Completion, PIECE, Remote, Sink, Source, Tag};
+use crate::pool::{Pool, Run};
 
 /// Features (virtio 1.2, 5.2.3).
 const RO: u64 = 1 << 5;
@@ -27,14 +28,15 @@ const OUT: u32 = 1;
 const SYNC: u32 = 4;
 
 /// Descriptors of the queue, and of a request: header, data, status.
-const QUEUE: u16 = 64;
+const QUEUE: u16 = 128;
 const PARTS: u16 = 3;
 /// Where things are in the memory: headers with their status, then data. The queue is before.
 const HEADERS: u64 = 4096;
 const HEADER: u64 = 32;
 const DATA: u64 = 8192;
-/// Bytes of data of a request.
-const ROOM: u64 = PIECE * SECTOR;
+/// Data comes in units of so many sectors and bytes.
+const UNIT_SECTORS: u64 = 128;
+const UNIT: u64 = UNIT_SECTORS * SECTOR;
 /// How long the disk may take while nothing else goes on.
 const PATIENCE_MS: u64 = 10_000;
 
@@ -45,8 +47,22 @@ const _: () = assert!(HEADERS + HEADER * (QUEUE as u64) <= DATA);
 #[derive(Clone, Copy, Debug)]
 struct Op {
     tag: Tag,
+    /// Where the data is.
+    room: Option<Run>,
     /// Bytes to deliver.
     reads: u32,
+}
+
+impl Op {
+    /// What is to be delivered.
+    fn data(&self) -> Segment {
+        Segment { gpa: self.room.map_or(DATA, place), len: self.reads }
+    }
+}
+
+/// Offset of data in the memory.
+fn place(room: Run) -> u64 {
+    DATA + UNIT * u64::from(room.at)
 }
 
 /// A disk of the machine.
@@ -61,6 +77,9 @@ pub struct HostDisk {
     cached: bool,
     /// By slot.
     ops: Vec<Option<Op>>,
+    pool: Pool,
+    /// The disk was not told of all requests.
+    untold: bool,
     /// Flushes of a disk that has nothing to flush.
     idle: VecDeque<Tag>,
 }
@@ -75,11 +94,11 @@ impl HostDisk {
         let dma = function.memory(device)?;
         let features = function.negotiate(RO | FLUSH)?;
         let ring = function.queue(&dma, 0, QUEUE, PARTS)?;
-        let room = dma.memory.size().saturating_sub(DATA) / ROOM;
-        let slots = ring.slots().min(usize_of(room));
-        if slots == 0 {
+        let units = dma.memory.size().saturating_sub(DATA) / UNIT;
+        if units == 0 {
             return Err(FunctionError::NoMemory);
         }
+        let slots = ring.slots();
         function.start();
         let sectors = function.config(0, 4) | function.config(4, 4) << 32;
         Ok(Self {
@@ -90,64 +109,93 @@ impl HostDisk {
             read_only: features & RO != 0,
             cached: features & FLUSH != 0,
             ops: alloc::vec![None; slots],
+            pool: Pool::new(u32::try_from(units).unwrap_or(u32::MAX)),
+            untold: false,
             idle: VecDeque::new(),
         })
     }
 
-    /// A slot that is free.
-    fn slot(&self) -> Option<u16> {
-        self.ring.free().filter(|slot| usize::from(*slot) < self.ops.len())
+    /// Starts to move sectors, as many as there is room for; `prepare` gets the room before.
+    fn transfer(
+        &mut self,
+        tag: Tag,
+        kind: u32,
+        (sector, count): (u64, u64),
+        prepare: &mut dyn FnMut(Sink<'_>) -> bool,
+    ) -> Begun {
+        let count = count.min(PIECE);
+        let units = u32::try_from(count.div_ceil(UNIT_SECTORS)).unwrap_or(u32::MAX);
+        let Some(slot) = self.ring.free() else { return Begun::Busy };
+        let Some(room) = self.pool.take(units) else { return Begun::Busy };
+        let count = count.min(UNIT_SECTORS * u64::from(room.len));
+        // Not more than a piece.
+        let len = u32::try_from(count * SECTOR).unwrap_or(0);
+        // Where it is not filled, the room still holds what somebody else read or wrote.
+        if !prepare(Sink::Memory(&self.dma.memory, Segment { gpa: place(room), len })) {
+            self.pool.give(room);
+            return Begun::NoData;
+        }
+        if self.submit(slot, tag, kind, sector, Some((room, len))).is_err() {
+            self.pool.give(room);
+            return Begun::Busy;
+        }
+        Begun::Yes(count)
     }
 
-    /// Gives the disk a request whose data, `len` bytes, is or will be in the slot's place.
+    /// Gives the disk a request whose data is or will be in the room.
     fn submit(
         &mut self,
         slot: u16,
         tag: Tag,
         kind: u32,
         sector: u64,
-        len: u64,
+        data: Option<(Run, u32)>,
     ) -> Result<(), NotRam> {
         let header = HEADERS + HEADER * u64::from(slot);
         let status = header + 16;
-        let data = data(slot);
+        let (room, len) = data.unzip();
         let memory = &self.dma.memory;
         memory.write_word(header, 8, kind.into())?;
         memory.write_word(header + 8, 8, sector)?;
         memory.write_word(status, 1, 0xff)?;
-        let len32 = u32::try_from(len).map_err(|_| NotRam { gpa: data, len })?;
         let header = Segment { gpa: header, len: 16 };
         let status = Segment { gpa: status, len: 1 };
-        let data = Segment { gpa: data, len: len32 };
+        let data = Segment { gpa: room.map_or(DATA, place), len: len.unwrap_or(0) };
         match kind {
             IN => self.ring.add(slot, &[header], &[data, status])?,
             OUT => self.ring.add(slot, &[header, data], &[status])?,
             _ => self.ring.add(slot, &[header], &[status])?,
         }
         if let Some(place) = self.ops.get_mut(usize::from(slot)) {
-            *place = Some(Op { tag, reads: if kind == IN { len32 } else { 0 } });
+            *place = Some(Op { tag, room, reads: if kind == IN { data.len } else { 0 } });
         }
-        if self.ring.should_notify() {
-            self.function.notify(0);
-        }
+        self.untold = true;
         Ok(())
     }
 
-    /// The next operation that ended: what it was, whether it succeeded, and where its data is until
-    /// the slot is used again.
-    fn reap(&mut self) -> Option<(Op, bool, Segment)> {
+    /// Tells the disk of requests: of all at a time, as that takes longer than adding one.
+    fn tell(&mut self) {
+        if core::mem::take(&mut self.untold) && self.ring.should_notify() {
+            self.function.notify(0);
+        }
+    }
+
+    /// The next operation that ended: what it was, and whether it succeeded. Its room is to be given
+    /// back.
+    fn reap(&mut self) -> Option<(Op, bool)> {
         let Used { slot, .. } = self.ring.reap()?;
         let op = self.ops.get_mut(usize::from(slot)).and_then(Option::take)?;
         let status = HEADERS + HEADER * u64::from(slot) + 16;
         let ok = self.dma.memory.read_word(status, 1) == Ok(0);
-        let data = Segment { gpa: data(slot), len: op.reads };
-        Some((op, ok, data))
+        Some((op, ok))
     }
-}
 
-/// Offset of a slot's data.
-fn data(slot: u16) -> u64 {
-    DATA + ROOM * u64::from(slot)
+    /// The data of an operation that ended was used.
+    fn release(&mut self, op: Op) {
+        if let Some(room) = op.room {
+            self.pool.give(room);
+        }
+    }
 }
 
 impl Remote for HostDisk {
@@ -159,9 +207,8 @@ impl Remote for HostDisk {
         self.read_only
     }
 
-    fn read(&mut self, tag: Tag, sector: u64, count: u64) -> bool {
-        let Some(slot) = self.slot() else { return false };
-        self.submit(slot, tag, IN, sector, count.min(PIECE) * SECTOR).is_ok()
+    fn read(&mut self, tag: Tag, sector: u64, count: u64) -> Begun {
+        self.transfer(tag, IN, (sector, count), &mut |_| true)
     }
 
     fn write(
@@ -171,52 +218,50 @@ impl Remote for HostDisk {
         count: u64,
         fill: &mut dyn FnMut(Sink<'_>) -> bool,
     ) -> Begun {
-        let Some(slot) = self.slot() else { return Begun::Busy };
-        let len = count.min(PIECE) * SECTOR;
-        let Ok(room) = u32::try_from(len) else { return Begun::NoData };
-        // Where it is not filled, the slot still holds what somebody else read or wrote.
-        if !fill(Sink::Memory(&self.dma.memory, Segment { gpa: data(slot), len: room })) {
-            return Begun::NoData;
-        }
-        match self.submit(slot, tag, OUT, sector, len) {
-            Ok(()) => Begun::Yes,
-            Err(NotRam { .. }) => Begun::Busy,
-        }
+        self.transfer(tag, OUT, (sector, count), fill)
     }
 
     fn flush(&mut self, tag: Tag) -> bool {
         if !self.cached {
             self.idle.push_back(tag);
-            // The loop is to look at it.
-            let _ = process::semaphore().up();
             return true;
         }
-        let Some(slot) = self.slot() else { return false };
-        self.submit(slot, tag, SYNC, 0, 0).is_ok()
+        let Some(slot) = self.ring.free() else { return false };
+        self.submit(slot, tag, SYNC, 0, None).is_ok()
     }
 
     fn finish(&mut self, done: &mut dyn FnMut(Completion<'_>)) -> bool {
+        self.tell();
         self.function.acknowledge();
+        self.ring.ignore();
         if let Some(tag) = self.idle.pop_front() {
             done(Completion { tag, ok: true, data: Source::Bytes(&[]) });
             return true;
         }
-        let Some((op, ok, data)) = self.reap() else { return false };
-        let data = Source::Memory(&self.dma.memory, data);
-        done(Completion { tag: op.tag, ok, data });
+        let Some((op, ok)) = self.reap() else { return false };
+        done(Completion { tag: op.tag, ok, data: Source::Memory(&self.dma.memory, op.data()) });
+        self.release(op);
         true
+    }
+
+    fn rest(&mut self) -> bool {
+        self.tell();
+        self.ring.listen() || !self.idle.is_empty()
     }
 
     fn read_now(&mut self, sector: u64, to: &mut [u8]) -> bool {
         let tag = Tag { drive: usize::MAX, generation: 0, job: 0, offset: 0 };
-        if !self.read(tag, sector, u64_of(to.len()) / SECTOR) {
+        let count = u64_of(to.len()) / SECTOR;
+        if count == 0 || self.read(tag, sector, count) != Begun::Yes(count) {
             return false;
         }
+        self.tell();
         let deadline = time::deadline_in_ms(PATIENCE_MS);
         loop {
-            if let Some((_, ok, data)) = self.reap() {
-                let whole = u64::from(data.len) == u64_of(to.len());
-                return ok && whole && self.dma.memory.read(data.gpa, to).is_ok();
+            if let Some((op, ok)) = self.reap() {
+                let good = ok && self.dma.memory.read(op.data().gpa, to).is_ok();
+                self.release(op);
+                return good;
             }
             if time::now() > deadline {
                 return false;

@@ -13,6 +13,7 @@
 //! | [`overlay`] | copy-on-write: which sectors are new, and where. Pure |
 //! | [`medium`] | where sectors are: memory, or a disk that answers later |
 //! | [`host`] | a disk of the machine |
+//! | [`pool`] | memory for the data of its requests. Pure |
 //! | [`disk`] | a disk: medium, partition and overlay in one |
 //! | [`device`] | the virtio device: features, configuration space, jobs |
 //! | [`options`] | what the configuration says of a disk |
@@ -40,6 +41,7 @@ pub mod host;
 pub mod medium;
 pub mod options;
 pub mod overlay;
+pub mod pool;
 pub mod request;
 
 /// Bytes of a sector, whatever the block size of a disk (virtio 1.2, 5.2.4).

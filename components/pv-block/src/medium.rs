@@ -5,8 +5,9 @@ use alloc::boxed::Box;
 use virtio::chain::{self, Cursor, Segment};
 use virtio::ram::Ram;
 
-/// Most sectors of a piece that a [`Remote`] is asked for.
-pub const PIECE: u64 = 256;
+/// Most sectors of a piece that a [`Remote`] is asked for: 512 KiB. Each piece costs a way to the
+/// disk and back; of a large request one is copied while the disk works on the next.
+pub const PIECE: u64 = 1024;
 
 /// Names an operation: what it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,15 @@ pub enum Source<'a> {
 }
 
 impl Source<'_> {
+    /// How many bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => sysroot::num::u64_of(bytes.len()),
+            Self::Memory(_, segment) => segment.len.into(),
+        }
+    }
+
     /// `len` bytes from `at` on, where there are so many.
     #[must_use]
     pub fn part(self, at: usize, len: usize) -> Option<Self> {
@@ -102,22 +112,23 @@ pub struct Completion<'a> {
     pub tag: Tag,
     /// Whether it succeeded.
     pub ok: bool,
-    /// What was read.
+    /// What was read, or was to be.
     pub data: Source<'a>,
 }
 
-/// Whether an operation that takes data from a guest was begun.
+/// Whether an operation on data was begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begun {
-    /// It was.
-    Yes,
+    /// So many sectors of it; the rest is another operation.
+    Yes(u64),
     /// There is no room for it; after a completion there is again.
     Busy,
     /// Its data could not be had.
     NoData,
 }
 
-/// A disk that does several things at a time and answers later.
+/// A disk that does several things at a time and answers later. It begins with them at the next
+/// [`Self::finish`] or [`Self::rest`] at the latest.
 pub trait Remote {
     /// Number of sectors.
     fn sectors(&self) -> u64;
@@ -125,12 +136,11 @@ pub trait Remote {
     /// Whether it can only be read.
     fn is_read_only(&self) -> bool;
 
-    /// Starts to read up to [`PIECE`] sectors. `false`: it is busy; after a completion there is
-    /// room again.
-    fn read(&mut self, tag: Tag, sector: u64, count: u64) -> bool;
+    /// Starts to read up to [`PIECE`] sectors, as many as it has room for.
+    fn read(&mut self, tag: Tag, sector: u64, count: u64) -> Begun;
 
-    /// Starts to write up to [`PIECE`] sectors; `fill` provides them, or says that it cannot. It is
-    /// not called where the disk is busy.
+    /// Starts to write up to [`PIECE`] sectors, as many as it has room for; `fill` provides them, or
+    /// says that it cannot. It is not called where the disk is busy.
     fn write(
         &mut self,
         tag: Tag,
@@ -144,6 +154,10 @@ pub trait Remote {
 
     /// Hands an operation that has ended to `done`; `false` where there is none.
     fn finish(&mut self, done: &mut dyn FnMut(Completion<'_>)) -> bool;
+
+    /// Has the disk tell when an operation ends, by a signal, until [`Self::finish`] is called.
+    /// Returns whether one has ended already.
+    fn rest(&mut self) -> bool;
 
     /// Reads up to [`PIECE`] sectors and waits for them: for when nothing else goes on.
     fn read_now(&mut self, sector: u64, to: &mut [u8]) -> bool;

@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::ops::ControlFlow;
 
 use ipc::proto::virtio::MAX_CONFIG;
 use sysroot::log;
@@ -82,6 +83,8 @@ struct Card {
     floods: Bucket,
     /// Until when its next frame waits for its receiver.
     until: Option<u64>,
+    /// How many segments of that frame the receiver has already.
+    segments: usize,
     /// When to look at it again.
     wake: Option<u64>,
     /// Frames that were dropped as their source was not the card's address.
@@ -161,6 +164,7 @@ impl<'n> Net<'n> {
             rate: options.rate.map(|rate| bucket(rate, (rate / BURST_PART).max(BURST))),
             floods: bucket(FLOODS, FLOODS_AT_ONCE),
             until: None,
+            segments: 0,
             wake: None,
             spoofed: 0,
         };
@@ -218,12 +222,18 @@ impl<'n> Net<'n> {
         let frame = Frame { todo: sent.todo, payload: Payload::Guest(&ram, start) };
         let (destination, source) = addresses(sent.ethernet);
         let place = card.place;
+        let mut segments = card.segments;
         let verdict = self.switch.forward(place, source, destination, self.seconds(now));
-        let delivery = self.carry(links, Some(client), place, verdict, frame, now);
+        let sender = Some((client, &mut segments));
+        let delivery = self.carry(links, sender, place, verdict, frame, now);
         let patience = self.clock.frequency / 1000 * PATIENCE_MS;
         let Some(link) = links.get_mut(at) else { return false };
         let Some(card) = self.card(client) else { return false };
         if delivery == Delivery::Full {
+            // A receiver that takes some of a frame makes room.
+            if segments > card.segments {
+                (card.until, card.segments) = (None, segments);
+            }
             let until = *card.until.get_or_insert(now + patience);
             if now < until {
                 link.put_back(TRANSMIT, chain);
@@ -231,7 +241,7 @@ impl<'n> Net<'n> {
                 return false;
             }
         }
-        card.until = None;
+        (card.until, card.segments) = (None, 0);
         if let Some(rate) = &mut card.rate {
             rate.spend(sent.len);
         }
@@ -253,19 +263,21 @@ impl<'n> Net<'n> {
         true
     }
 
-    /// Brings a frame to whom it is for.
+    /// Brings a frame to whom it is for. With a sender that waits where there is no room comes how
+    /// many segments of the frame have arrived.
     fn carry(
         &mut self,
         links: &mut Links,
-        client: Option<usize>,
+        sender: Option<(usize, &mut usize)>,
         from: usize,
         verdict: Verdict,
         frame: Frame<'_>,
         now: u64,
     ) -> Delivery {
+        let (client, segments) = sender.unzip();
         let uplinks_only = match verdict {
             Verdict::Drop(_) => return Delivery::Lost,
-            Verdict::To(to) => return self.send(links, to, frame),
+            Verdict::To(to) => return self.send(links, to, frame, segments.unwrap_or(&mut 0)),
             Verdict::All => false,
             Verdict::Uplinks => true,
         };
@@ -278,14 +290,20 @@ impl<'n> Net<'n> {
         for to in 0..self.stations.len() {
             if self.switch.is_other(from, to, uplinks_only) {
                 // Whoever has no room misses it.
-                let _ = self.send(links, to, frame);
+                let _ = self.send(links, to, frame, &mut 0);
             }
         }
         Delivery::Done
     }
 
-    /// Brings a frame to one place.
-    fn send(&mut self, links: &mut Links, to: usize, frame: Frame<'_>) -> Delivery {
+    /// Brings a frame to one place, but for the first `segments` of it; counts further ones there.
+    fn send(
+        &mut self,
+        links: &mut Links,
+        to: usize,
+        frame: Frame<'_>,
+        segments: &mut usize,
+    ) -> Delivery {
         let features = match self.stations.get(to) {
             Some(Station::Vm(client)) => {
                 let link = links.position(*client).and_then(|at| links.get(at));
@@ -301,9 +319,14 @@ impl<'n> Net<'n> {
         let mut whole = core::mem::take(&mut self.whole);
         let mut outcome = Delivery::Lost;
         if gather(frame.payload, &mut whole) {
-            let finished = offload::finish(&mut whole, frame.todo, &mut |bytes| {
+            let finished = offload::finish(&mut whole, frame.todo, *segments, &mut |bytes| {
                 let frame = Frame { todo: Todo::default(), payload: Payload::Bytes(bytes) };
                 outcome = self.hand_over(links, to, frame);
+                if outcome == Delivery::Full {
+                    return ControlFlow::Break(());
+                }
+                *segments += 1;
+                ControlFlow::Continue(())
             });
             if finished.is_err() {
                 outcome = Delivery::Lost;
@@ -374,7 +397,7 @@ impl Backend for Net<'_> {
     fn leave(&mut self, links: &mut Links, at: usize) -> bool {
         let client = links.get(at).map(virtio::link::Link::client);
         if let Some(card) = client.and_then(|client| self.card(client)) {
-            (card.until, card.wake) = (None, None);
+            (card.until, card.segments, card.wake) = (None, 0, None);
         }
         true
     }
@@ -395,11 +418,14 @@ impl Backend for Net<'_> {
         }
     }
 
+    fn rest(&mut self) -> bool {
+        // All of them are to tell.
+        let news = self.uplinks.iter_mut().filter_map(|(_, u)| u.rest().then_some(()));
+        self.more || news.count() > 0
+    }
+
     fn deadline(&self) -> Option<u64> {
-        /// A time that is over.
-        const PAST: u64 = 1;
-        let cards = self.cards.iter().flatten().filter_map(|card| card.wake).min();
-        if self.more { Some(PAST) } else { cards }
+        self.cards.iter().flatten().filter_map(|card| card.wake).min()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Checksums and TCP segments for receivers that leave neither to others. Pure.
 
 use alloc::vec::Vec;
+use core::ops::ControlFlow;
 
 use crate::frame::HEADER;
 use crate::header::{Checksum, Invalid, Segmentation, Todo};
@@ -17,35 +18,45 @@ const TCP_PROTOCOL: u32 = 6;
 const LAST_ONLY: u8 = 0x09;
 const FIRST_ONLY: u8 = 0x80;
 
-/// Does what is left to do for a frame, and passes the results on.
+/// Where the frames go that [`finish`] makes. Behind a break it makes no more.
+pub type Out<'a> = dyn FnMut(&[u8]) -> ControlFlow<()> + 'a;
+
+/// Does what is left to do for a frame, and passes the results on, but for the first `skip`.
 ///
 /// # Errors
 /// The frame is not what it is said to be.
-pub fn finish(frame: &mut [u8], todo: Todo, out: &mut dyn FnMut(&[u8])) -> Result<(), Invalid> {
-    match todo {
-        Todo { segmentation: Some(how), checksum: Some(sum) } => segment(frame, how, sum, out)?,
+pub fn finish(frame: &mut [u8], todo: Todo, skip: usize, out: &mut Out<'_>) -> Result<(), Invalid> {
+    let whole = match todo {
+        Todo { segmentation: Some(how), checksum: Some(sum) } => {
+            return segment(frame, how, sum, skip, out);
+        }
         Todo { checksum: Some(sum), .. } => {
             complete(frame, sum)?;
-            out(frame);
+            frame
         }
-        Todo { .. } => out(frame),
+        Todo { .. } => frame,
+    };
+    if skip == 0 {
+        let _ = out(whole);
     }
     Ok(())
 }
 
-/// Adds 16-bit words, as the Internet checksum does (RFC 1071).
+/// Adds 16-bit words, as the Internet checksum does (RFC 1071): four at a time, as carries may be
+/// added at the end.
 fn add(sum: u32, bytes: &[u8]) -> u32 {
     let mut total = u64::from(sum);
-    let mut words = bytes.chunks_exact(2);
-    for word in words.by_ref() {
-        total += u64::from(u16::from_be_bytes([
-            word.first().copied().unwrap_or(0),
-            word.get(1).copied().unwrap_or(0),
-        ]));
+    let (chunks, rest) = bytes.as_chunks();
+    for chunk in chunks {
+        let words = u64::from_be_bytes(*chunk);
+        total += (words >> 32) + (words & 0xffff_ffff);
     }
-    if let [last] = words.remainder() {
-        total += u64::from(*last) << 8;
+    let mut last = [0; 8];
+    for (to, from) in last.iter_mut().zip(rest) {
+        *to = *from;
     }
+    let words = u64::from_be_bytes(last);
+    total += (words >> 32) + (words & 0xffff_ffff);
     while total > 0xffff {
         total = (total & 0xffff) + (total >> 16);
     }
@@ -78,7 +89,8 @@ fn segment(
     frame: &[u8],
     Segmentation { v6, size }: Segmentation,
     sum: Checksum,
-    out: &mut dyn FnMut(&[u8]),
+    skip: usize,
+    out: &mut Out<'_>,
 ) -> Result<(), Invalid> {
     let tcp = usize::from(sum.start);
     let smallest = HEADER + if v6 { IPV6 } else { IPV4 };
@@ -99,7 +111,7 @@ fn segment(
     let size = usize::from(size);
     let count = payload.len().div_ceil(size);
     let mut segment = Vec::with_capacity(headers.len() + size);
-    for (n, part) in payload.chunks(size).enumerate() {
+    for (n, part) in payload.chunks(size).enumerate().skip(skip) {
         segment.clear();
         segment.extend_from_slice(headers);
         segment.extend_from_slice(part);
@@ -129,7 +141,9 @@ fn segment(
         put(&mut segment, tcp + TCP_CHECKSUM, [0, 0])?;
         let sum = add(pseudo, segment.get(tcp..).ok_or(Invalid)?);
         put(&mut segment, tcp + TCP_CHECKSUM, fold(sum))?;
-        out(&segment);
+        if out(&segment).is_break() {
+            break;
+        }
     }
     Ok(())
 }

@@ -18,28 +18,45 @@ pub trait Uplink: Debug {
     /// Features as those of a receiver, for [`Todo::suits`].
     fn features(&self) -> u64;
 
-    /// Sends a frame.
+    /// Sends a frame; it leaves with the next [`Self::receive`] or [`Self::rest`] at the latest.
     fn send(&mut self, todo: Todo, payload: Payload<'_>) -> Delivery;
 
     /// The next frame that came in; it is put into `frame`.
     fn receive(&mut self, frame: &mut Vec<u8>) -> Option<Todo>;
+
+    /// Has the card tell, by a signal, when a frame comes in or there is room again for one that
+    /// found none, until [`Self::receive`] is called. Returns whether that is so already.
+    fn rest(&mut self) -> bool;
 }
 
-/// Slots and their sizes: frames that come in are not larger than what a wire carries; those that
-/// go out are segmented by the card where it can.
-const RECEIVE_SLOTS: u16 = 128;
-const RECEIVE_ROOM: u64 = 2048;
-const SEND_SLOTS: u16 = 16;
-const SEND_ROOM: u64 = 68 << 10;
-/// Where things are in the memory.
-const SEND_RING: u64 = 4096;
-const RECEIVE_DATA: u64 = 8192;
-const SEND_DATA: u64 = RECEIVE_DATA + RECEIVE_ROOM * RECEIVE_SLOTS as u64;
-/// Bytes of DMA memory that an uplink takes.
-pub const MEMORY: u64 = SEND_DATA + SEND_ROOM * SEND_SLOTS as u64;
+/// Frames of a queue, and room for each.
+#[derive(Clone, Copy, Debug)]
+struct Slots {
+    count: u16,
+    room: u64,
+}
 
-const _: () = assert!(Ring::bytes(RECEIVE_SLOTS) <= SEND_RING);
-const _: () = assert!(SEND_RING + Ring::bytes(SEND_SLOTS) <= RECEIVE_DATA);
+impl Slots {
+    /// No frame on a wire is larger.
+    const PLAIN: Self = Self { count: 256, room: 2048 };
+    /// Of frames that the card cuts into segments.
+    const LARGE: Self = Self { count: 16, room: 68 << 10 };
+
+    const fn bytes(self) -> u64 {
+        self.room * self.count as u64
+    }
+}
+
+/// Where things are in the memory.
+const SEND_RING: u64 = 8192;
+const RECEIVE_DATA: u64 = 16384;
+const SEND_DATA: u64 = RECEIVE_DATA + Slots::PLAIN.bytes();
+/// Bytes of DMA memory that an uplink takes.
+pub const MEMORY: u64 = SEND_DATA + Slots::LARGE.bytes();
+
+const _: () = assert!(Slots::PLAIN.bytes() <= Slots::LARGE.bytes());
+const _: () = assert!(Ring::bytes(Slots::PLAIN.count) <= SEND_RING);
+const _: () = assert!(SEND_RING + Ring::bytes(Slots::PLAIN.count) <= RECEIVE_DATA);
 
 /// Queues of the function.
 const RECEIVE: u16 = 0;
@@ -52,6 +69,11 @@ pub struct Card {
     dma: Dma,
     receive: Ring,
     send: Ring,
+    sends: Slots,
+    /// A frame found no room.
+    full: bool,
+    /// The card was not told of all frames.
+    untold: bool,
     features: u64,
 }
 
@@ -68,11 +90,16 @@ impl Card {
             return Err(FunctionError::NoMemory);
         }
         let features = function.negotiate(CSUM | GUEST_CSUM | HOST_TSO4 | HOST_TSO6)?;
-        let receive = function.queue(&dma, 0, RECEIVE_SLOTS, 1)?;
-        let send = function.queue(&dma, SEND_RING, SEND_SLOTS, 1)?;
-        let mut card = Self { function, dma, receive, send, features };
+        let large = features & (HOST_TSO4 | HOST_TSO6) != 0;
+        let sends = if large { Slots::LARGE } else { Slots::PLAIN };
+        let receive = function.queue(&dma, 0, Slots::PLAIN.count, 1)?;
+        let mut send = function.queue(&dma, SEND_RING, sends.count, 1)?;
+        // Room is looked for when it is needed.
+        send.ignore();
+        let mut card =
+            Self { function, dma, receive, send, sends, full: false, untold: false, features };
         card.function.start();
-        for slot in 0..RECEIVE_SLOTS {
+        for slot in (0..).take(card.receive.slots()) {
             card.refill(slot);
         }
         card.function.notify(RECEIVE);
@@ -81,10 +108,18 @@ impl Card {
 
     /// Gives the card a buffer for a frame.
     fn refill(&mut self, slot: u16) {
-        let gpa = RECEIVE_DATA + RECEIVE_ROOM * u64::from(slot);
-        let len = u32::try_from(RECEIVE_ROOM).unwrap_or(0);
+        let Slots { room, .. } = Slots::PLAIN;
+        let gpa = RECEIVE_DATA + room * u64::from(slot);
+        let len = u32::try_from(room).unwrap_or(0);
         // The slot is free and its place lies in the memory.
         let _ = self.receive.add(slot, &[], &[Segment { gpa, len }]);
+    }
+
+    /// Tells the card of frames to send: of all at a time, as that takes longer than adding one.
+    fn tell(&mut self) {
+        if core::mem::take(&mut self.untold) && self.send.should_notify() {
+            self.function.notify(SEND);
+        }
     }
 
     /// Lets the next interrupt come.
@@ -94,8 +129,9 @@ impl Card {
 
     fn put(&mut self, slot: u16, todo: Todo, mut payload: Payload<'_>) -> Option<()> {
         let len = u64_of(SIZE) + payload.left();
-        let len = u32::try_from(len).ok().filter(|n| u64::from(*n) <= SEND_ROOM)?;
-        let segment = Segment { gpa: SEND_DATA + SEND_ROOM * u64::from(slot), len };
+        let room = self.sends.room;
+        let len = u32::try_from(len).ok().filter(|n| u64::from(*n) <= room)?;
+        let segment = Segment { gpa: SEND_DATA + room * u64::from(slot), len };
         let segments = [segment];
         let mut to = Cursor::new(&segments);
         to.write(&self.dma.memory, &todo.header(0)).ok()?;
@@ -116,14 +152,17 @@ impl Uplink for Card {
     }
 
     fn send(&mut self, todo: Todo, payload: Payload<'_>) -> Delivery {
-        while self.send.reap().is_some() {}
-        // What has left tells of itself by an interrupt.
-        let Some(slot) = self.send.free() else { return Delivery::Full };
+        if self.send.free().is_none() {
+            while self.send.reap().is_some() {}
+        }
+        let Some(slot) = self.send.free() else {
+            self.full = true;
+            self.tell();
+            return Delivery::Full;
+        };
         match self.put(slot, todo, payload) {
             Some(()) => {
-                if self.send.should_notify() {
-                    self.function.notify(SEND);
-                }
+                self.untold = true;
                 Delivery::Done
             }
             None => Delivery::Lost,
@@ -131,11 +170,15 @@ impl Uplink for Card {
     }
 
     fn receive(&mut self, frame: &mut Vec<u8>) -> Option<Todo> {
+        self.tell();
         self.acknowledge();
+        self.receive.ignore();
+        self.send.ignore();
         loop {
             let used = self.receive.reap()?;
-            let gpa = RECEIVE_DATA + RECEIVE_ROOM * u64::from(used.slot);
-            let len = u64::from(used.written).min(RECEIVE_ROOM).checked_sub(u64_of(SIZE));
+            let Slots { room, .. } = Slots::PLAIN;
+            let gpa = RECEIVE_DATA + room * u64::from(used.slot);
+            let len = u64::from(used.written).min(room).checked_sub(u64_of(SIZE));
             let header = self.dma.memory.read_array::<SIZE>(gpa);
             let mut todo = None;
             if let (Some(len), Ok(header)) = (len, header) {
@@ -153,5 +196,11 @@ impl Uplink for Card {
                 return todo;
             }
         }
+    }
+
+    fn rest(&mut self) -> bool {
+        self.tell();
+        let room = core::mem::take(&mut self.full) && self.send.listen();
+        self.receive.listen() || room
     }
 }

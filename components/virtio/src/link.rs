@@ -41,6 +41,12 @@ pub trait Backend {
     /// Signals came in; bits below [`crate::session::FIRST_BADGE`] are the back end's own.
     fn woken(&mut self, _links: &mut Links, _badges: u64) {}
 
+    /// There is nothing to do at once. Has devices of the machine tell by interrupt from now on, and
+    /// returns whether there is something by now.
+    fn rest(&mut self) -> bool {
+        false
+    }
+
     /// When to wake up at the latest, as a TSC value.
     fn deadline(&self) -> Option<u64> {
         None
@@ -369,7 +375,7 @@ pub fn run<B: Backend + ?Sized>(mut links: Links, backend: &mut B) -> ! {
     /// A time that is over: signals are taken without waiting.
     const PAST: u64 = 1;
     loop {
-        let more = links.round(backend);
+        let more = links.round(backend) || backend.rest();
         let deadlines = [backend.deadline(), links.deadline()];
         let deadline = if more { Some(PAST) } else { deadlines.into_iter().flatten().min() };
         let badges = process::semaphore().down_all(deadline).unwrap_or(0);

@@ -102,11 +102,9 @@ fn the_buffers_of_a_frame_show_all_at_once() {
     });
 }
 
-#[test]
-fn what_the_receiver_does_not_take_is_done_for_it() {
-    let mut world = World::new(&[("lan", OFFLOAD), ("lan", 0)]);
-    world.vms[1].room(2048, 8);
-    let mut sent = frame(mac(1), mac(0), 34);
+/// A frame of three segments.
+fn large(to: [u8; 6], from: [u8; 6]) -> (Todo, Vec<u8>) {
+    let mut sent = frame(to, from, 34);
     sent[14] = 0x45;
     sent.extend_from_slice(&[0; 20]);
     sent[46] = 0x50;
@@ -115,6 +113,14 @@ fn what_the_receiver_does_not_take_is_done_for_it() {
         checksum: Some(Checksum { start: 34, offset: 16 }),
         segmentation: Some(Segmentation { v6: false, size: 1000 }),
     };
+    (todo, sent)
+}
+
+#[test]
+fn what_the_receiver_does_not_take_is_done_for_it() {
+    let mut world = World::new(&[("lan", OFFLOAD), ("lan", 0)]);
+    world.vms[1].room(2048, 8);
+    let (todo, sent) = large(mac(1), mac(0));
     world.vms[0].send(todo, &sent);
     world.round();
     for n in 0..3 {
@@ -123,6 +129,31 @@ fn what_the_receiver_does_not_take_is_done_for_it() {
         assert_eq!(got[54..], sent[54 + n * 1000..54 + (n + 1) * 1000]);
     }
     assert_eq!(world.vms[1].receive(), None);
+}
+
+#[test]
+fn segments_arrive_once_where_there_is_room_for_some() {
+    let mut world = World::new(&[("lan", OFFLOAD)]);
+    let wire = world.uplink("lan");
+    let there = [2, 0, 0, 0, 0, 99];
+    wire.bring(&frame(BROADCAST, there, 60));
+    world.round();
+    let (todo, sent) = large(there, mac(0));
+    wire.limit(2);
+    world.vms[0].send(todo, &sent);
+    world.round();
+    let first = wire.sent();
+    assert_eq!(first.len(), 2);
+    assert!(!world.vms[0].is_sent());
+    world.round();
+    let last = wire.sent();
+    assert!(world.vms[0].is_sent());
+    let payload: Vec<u8> = first.iter().chain(&last).flat_map(|f| f[54..].to_vec()).collect();
+    assert_eq!(payload, sent[54..]);
+    // The next frame begins at its start.
+    world.vms[0].send(todo, &sent);
+    world.round();
+    assert_eq!(wire.sent(), first);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Segments against a receiver that checks everything.
 
+use core::ops::ControlFlow;
+
 use proptest::prelude::*;
 
 use super::{add, finish};
@@ -34,6 +36,10 @@ fn packet(v6: bool, options: usize, payload: &[u8]) -> (Vec<u8>, Todo) {
     (frame, todo)
 }
 
+fn drop_it(_: &[u8]) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
 /// Checks a segment as a receiver would; its sequence number, flags and payload.
 fn receive(segment: &[u8], v6: bool) -> (u32, u8, Vec<u8>) {
     let tcp = ETHERNET + if v6 { 40 } else { 20 };
@@ -60,7 +66,11 @@ fn checksum_is_completed_where_its_sum_stands() {
     let mut frame = vec![1, 2, 3, 4, 0x12, 0x34, 0x56, 0, 0];
     let todo = Todo { checksum: Some(Checksum { start: 4, offset: 3 }), segmentation: None };
     let mut out = Vec::new();
-    finish(&mut frame, todo, &mut |f| out = f.to_vec()).unwrap();
+    let mut keep = |f: &[u8]| {
+        out = f.to_vec();
+        ControlFlow::Continue(())
+    };
+    finish(&mut frame, todo, 0, &mut keep).unwrap();
     assert_eq!(&out[..7], &[1, 2, 3, 4, 0x12, 0x34, 0x56]);
     let sum = !(0x1234_u16 + 0x5600);
     assert_eq!(&out[7..], &sum.to_be_bytes());
@@ -69,7 +79,7 @@ fn checksum_is_completed_where_its_sum_stands() {
 #[test]
 fn what_is_no_tcp_packet_is_refused() {
     let (frame, todo) = packet(false, 0, &[7; 300]);
-    let refused = |frame: &[u8], todo| finish(&mut frame.to_vec(), todo, &mut |_| {});
+    let refused = |frame: &[u8], todo| finish(&mut frame.to_vec(), todo, 0, &mut drop_it);
     let v6 = Todo { segmentation: Some(Segmentation { v6: true, size: 100 }), ..todo };
     assert_eq!(refused(&frame, v6), Err(Invalid));
     for start in [0, 13, 33, 353, 0xffff] {
@@ -84,24 +94,45 @@ fn what_is_no_tcp_packet_is_refused() {
 }
 
 proptest! {
+    /// Word by word, as RFC 1071 says it.
+    #[test]
+    fn sums(sum in 0u32..0x2_0000, bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let words = bytes.chunks(2).map(|w| u32::from(w[0]) << 8 | w.get(1).map_or(0, |b| u32::from(*b)));
+        let expected = words.fold(sum, |sum, word| sum + word);
+        let mut expected = (expected & 0xffff) + (expected >> 16);
+        expected = (expected & 0xffff) + (expected >> 16);
+        prop_assert_eq!(add(sum, &bytes), expected);
+    }
+
     #[test]
     fn segments_make_up_the_packet(
         v6: bool,
         options in 0usize..10,
         size in 1u16..2000,
         payload in proptest::collection::vec(any::<u8>(), 1..5000),
+        room in 1usize..50,
     ) {
-        let (mut frame, mut todo) = packet(v6, options * 4, &payload);
+        let (frame, mut todo) = packet(v6, options * 4, &payload);
         todo.segmentation = Some(Segmentation { v6, size });
         let mut whole = Vec::new();
         let mut flags = Vec::new();
-        finish(&mut frame, todo, &mut |segment| {
-            let (sequence, flag, part) = receive(segment, v6);
-            assert_eq!(sequence, 0xffff_ff00_u32.wrapping_add(whole.len() as u32));
-            assert!(part.len() <= usize::from(size));
-            whole.extend_from_slice(&part);
-            flags.push(flag);
-        }).unwrap();
+        loop {
+            let before = flags.len();
+            finish(&mut frame.clone(), todo, before, &mut |segment| {
+                if flags.len() == before + room {
+                    return ControlFlow::Break(());
+                }
+                let (sequence, flag, part) = receive(segment, v6);
+                assert_eq!(sequence, 0xffff_ff00_u32.wrapping_add(whole.len() as u32));
+                assert!(part.len() <= usize::from(size));
+                whole.extend_from_slice(&part);
+                flags.push(flag);
+                ControlFlow::Continue(())
+            }).unwrap();
+            if flags.len() < before + room {
+                break;
+            }
+        }
         prop_assert_eq!(whole, payload);
         let last = flags.len() - 1;
         for (n, flag) in flags.into_iter().enumerate() {
@@ -119,7 +150,7 @@ proptest! {
             checksum: Some(Checksum { start, offset }),
             segmentation: Some(Segmentation { v6, size }),
         };
-        let _ = finish(&mut frame.clone(), todo, &mut |_| {});
-        let _ = finish(&mut frame, Todo { segmentation: None, ..todo }, &mut |_| {});
+        let _ = finish(&mut frame.clone(), todo, 0, &mut drop_it);
+        let _ = finish(&mut frame, Todo { segmentation: None, ..todo }, 0, &mut drop_it);
     }
 }

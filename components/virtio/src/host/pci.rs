@@ -275,10 +275,12 @@ impl Function {
         Ok(agreed & !VERSION_1)
     }
 
-    /// Sets up the next queue, whose ring is at offset `at` of the memory.
+    /// Sets up the next queue, whose ring is at offset `at` of the memory: of `size` descriptors,
+    /// or as many as the device takes.
     ///
     /// # Errors
-    /// The device does not have it, or not as large; the ring does not fit there.
+    /// The device does not have it, or not with the `parts` of one request; the ring does not fit
+    /// there.
     pub fn queue(
         &mut self,
         dma: &Dma,
@@ -287,13 +289,16 @@ impl Function {
         parts: u16,
     ) -> Result<Ring, FunctionError> {
         let index = u16::try_from(self.doorbells.len()).unwrap_or(u16::MAX);
-        let ring = Ring::new(dma.clone(), at, size, parts);
-        let ring = ring.map_err(|_| FunctionError::NoMemory)?;
         let registers = self.common;
         registers.write(common::QUEUE_SELECT, 2, index.into());
-        if registers.read(common::QUEUE_SIZE, 2) < u64::from(size) {
+        let most = low16(registers.read(common::QUEUE_SIZE, 2));
+        // At reset it is a power of two, as sizes have to be.
+        let size = size.min(most);
+        if size < parts || !size.is_power_of_two() {
             return Err(FunctionError::Queue(index));
         }
+        let ring = Ring::new(dma.clone(), at, size, parts);
+        let ring = ring.map_err(|_| FunctionError::NoMemory)?;
         registers.write(common::QUEUE_SIZE, 2, size.into());
         if matches!(self.source, Source::Message) {
             registers.write(common::QUEUE_VECTOR, 2, 0);

@@ -15,6 +15,8 @@ use crate::ram::{NotRam, Ram};
 
 /// Flag of the used ring: the device wants no notifications.
 const NO_NOTIFY: u16 = 1;
+/// Flag of the available ring: the driver wants no interrupts.
+const NO_INTERRUPT: u16 = 1;
 
 /// Memory that a device reaches.
 #[derive(Clone, Debug)]
@@ -46,6 +48,8 @@ pub struct Ring {
     busy: Box<[bool]>,
     available: u16,
     used: u16,
+    /// The device interrupts when it has used something.
+    interrupts: bool,
 }
 
 impl Ring {
@@ -69,7 +73,7 @@ impl Ring {
         let used = (available + 6 + 2 * u64::from(size)).next_multiple_of(4);
         let place = Queue { size, descriptors: at, available, used };
         let busy = alloc::vec![false; usize::from(size / parts.max(1))].into();
-        Ok(Self { dma, place, parts, busy, available: 0, used: 0 })
+        Ok(Self { dma, place, parts, busy, available: 0, used: 0, interrupts: true })
     }
 
     /// Where it is, for the device.
@@ -146,6 +150,31 @@ impl Ring {
         // The device writes its wish and then reads the index; here it is the reverse.
         fence(Ordering::SeqCst);
         self.dma.memory.load_u16(self.place.used).is_ok_and(|flags| flags & NO_NOTIFY == 0)
+    }
+
+    /// The driver looks for itself: an interrupt for each request that ends would only disturb.
+    pub fn ignore(&mut self) {
+        if self.interrupts {
+            self.set_flags(NO_INTERRUPT);
+        }
+    }
+
+    /// Has the device interrupt from now on. Returns whether something has ended already, of which
+    /// no interrupt tells.
+    #[must_use]
+    pub fn listen(&mut self) -> bool {
+        if !self.interrupts {
+            self.set_flags(0);
+            // The device writes its index and then reads the flags; here it is the reverse.
+            fence(Ordering::SeqCst);
+        }
+        self.dma.memory.load_u16(self.place.used + 2) != Ok(self.used)
+    }
+
+    fn set_flags(&mut self, flags: u16) {
+        // The ring was checked to lie in the memory.
+        let _ = self.dma.memory.store_u16(self.place.available, flags);
+        self.interrupts = flags & NO_INTERRUPT == 0;
     }
 
     /// The next request that has ended. What the device says it used and does not have is

@@ -27,6 +27,8 @@ struct Platter {
     content: Vec<u8>,
     ops: Vec<(Tag, Op)>,
     room: usize,
+    /// Most sectors of an operation.
+    most: u64,
     /// Which of the operations ends next.
     order: u64,
     fail: bool,
@@ -41,7 +43,8 @@ impl Late {
     fn new(sectors: u64, room: usize) -> Self {
         let content = (0..sectors).flat_map(|s| [s as u8; 512]).collect();
         let ops = Vec::new();
-        let platter = Platter { content, ops, room, order: 0, fail: false, unsafe_writes: 0 };
+        let (most, order, fail, unsafe_writes) = (PIECE, 0, false, 0);
+        let platter = Platter { content, ops, room, most, order, fail, unsafe_writes };
         Self(Rc::new(RefCell::new(platter)))
     }
 
@@ -62,6 +65,12 @@ impl Late {
         starts
     }
 
+    /// How many of so many sectors it takes at a time.
+    fn part(&self, count: u64) -> u64 {
+        assert!((1..=PIECE).contains(&count));
+        count.min(self.0.borrow().most)
+    }
+
     fn set_room(&self, room: usize) {
         self.0.borrow_mut().room = room;
     }
@@ -76,9 +85,10 @@ impl Remote for Late {
         false
     }
 
-    fn read(&mut self, tag: Tag, sector: u64, count: u64) -> bool {
-        assert!((1..=PIECE).contains(&count));
-        self.start(tag, || Op::Read(sector, count))
+    fn read(&mut self, tag: Tag, sector: u64, count: u64) -> Begun {
+        let count = self.part(count);
+        let started = self.start(tag, || Op::Read(sector, count));
+        if started { Begun::Yes(count) } else { Begun::Busy }
     }
 
     fn write(
@@ -88,7 +98,7 @@ impl Remote for Late {
         count: u64,
         fill: &mut dyn FnMut(Sink<'_>) -> bool,
     ) -> Begun {
-        assert!((1..=PIECE).contains(&count));
+        let count = self.part(count);
         let mut bytes = vec![0; count as usize * 512];
         if self.is_busy() {
             return Begun::Busy;
@@ -97,7 +107,7 @@ impl Remote for Late {
             return Begun::NoData;
         }
         self.start(tag, || Op::Write(sector, bytes));
-        Begun::Yes
+        Begun::Yes(count)
     }
 
     fn flush(&mut self, tag: Tag) -> bool {
@@ -128,6 +138,10 @@ impl Remote for Late {
         };
         done(Completion { tag, ok: !*fail, data: Source::Bytes(&data) });
         true
+    }
+
+    fn rest(&mut self) -> bool {
+        !self.0.borrow().ops.is_empty()
     }
 
     fn read_now(&mut self, sector: u64, to: &mut [u8]) -> bool {
@@ -207,11 +221,12 @@ fn several_requests_are_in_flight_and_answered_in_order() {
 #[test]
 fn a_busy_disk_is_asked_again() {
     let late = Late::new(2048, 1);
+    late.0.borrow_mut().most = 256;
     let part = Extent { sector: 0, count: 2048 };
     let mut world = World::new(late.medium(), Disk { part, ..whole(false) });
-    world.begin_read(0, 3 * PIECE);
+    world.begin_read(0, 3 * 256);
     assert_eq!(drain(&mut world, &late), 0);
-    let data = world.data(0, 3 * PIECE as usize * 512);
+    let data = world.data(0, 3 * 256 * 512);
     for (n, sector) in data.chunks(512).enumerate() {
         assert!(sector.iter().all(|b| *b == n as u8));
     }
@@ -291,10 +306,11 @@ proptest! {
     fn behaves_like_an_array(
         steps in proptest::collection::vec(
             (0u8..3, 0..SECTORS, 1u64..20, any::<u8>()), 1..40),
-        room in 1usize..5, with_overlay in any::<bool>(), order in 0u64..1000, flush in any::<bool>(),
+        room in 1usize..5, most in 1u64..20, with_overlay in any::<bool>(), order in 0u64..1000, flush in any::<bool>(),
     ) {
         let late = Late::new(SECTORS, room);
         late.0.borrow_mut().order = order;
+        late.0.borrow_mut().most = most;
         let disk = Disk {
             overlay: if with_overlay { overlay(SECTORS) } else { None },
             ..whole(false)

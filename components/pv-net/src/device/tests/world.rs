@@ -200,12 +200,18 @@ impl World {
 pub struct Wire {
     sent: Rc<RefCell<Vec<Vec<u8>>>>,
     coming: Rc<RefCell<Vec<Vec<u8>>>>,
+    /// Frames that it takes at a time, where there is a limit.
+    room: Rc<Cell<Option<usize>>>,
 }
 
 impl Wire {
     /// What was sent since the last call.
     pub fn sent(&self) -> Vec<Vec<u8>> {
         self.sent.take()
+    }
+
+    pub fn limit(&self, frames: usize) {
+        self.room.set(Some(frames));
     }
 
     pub fn bring(&self, frame: &[u8]) {
@@ -220,6 +226,9 @@ impl Uplink for Wire {
 
     fn send(&mut self, todo: Todo, payload: Payload<'_>) -> Delivery {
         assert_eq!(todo, Todo::default());
+        if self.room.get().is_some_and(|room| self.sent.borrow().len() >= room) {
+            return Delivery::Full;
+        }
         let mut frame = Vec::new();
         assert!(super::super::gather(payload, &mut frame));
         self.sent.borrow_mut().push(frame);
@@ -233,5 +242,9 @@ impl Uplink for Wire {
         }
         *frame = coming.remove(0);
         Some(Todo::default())
+    }
+
+    fn rest(&mut self) -> bool {
+        !self.coming.borrow().is_empty()
     }
 }

@@ -44,6 +44,24 @@ fn a_busy_device_is_not_notified() {
 }
 
 #[test]
+fn a_driver_that_looks_is_not_interrupted_and_misses_nothing() {
+    let (mut ring, mut queue, _) = pair();
+    let mut end = |ring: &mut Ring, slot| {
+        ring.add(slot, &[at(0x8000, 16)], &[]).unwrap();
+        let chain = queue.pop().unwrap().unwrap();
+        queue.complete(chain, 0).unwrap();
+        queue.wants_interrupt(0).unwrap()
+    };
+    assert!(end(&mut ring, 0));
+    ring.ignore();
+    assert!(!end(&mut ring, 1));
+    assert!(ring.listen(), "what ended meanwhile is told at once");
+    assert!(ring.reap().is_some() && ring.reap().is_some());
+    assert!(!ring.listen());
+    assert!(end(&mut ring, 0));
+}
+
+#[test]
 fn slots_are_used_once_at_a_time() {
     let (mut ring, mut queue, _) = pair();
     assert_eq!(ring.slots(), 5);
