@@ -152,12 +152,12 @@ fn a_guest_and_a_thread_keep_theirs() -> Outcome {
     prepare(&mut d)?;
     let ec = ok!(d.thread_with(cpu, 0, waits, EC_FPU));
     ok!(d.start(ec, crate::runner::priority() - 1));
-    ok!(bell(2).down_until(time::deadline_in_ms(5000)));
+    ok!(bell(2).down_until(patience()));
     MONITOR.resume.store(1, Ordering::SeqCst);
     ok!(syscall::recall(machine.vcpu));
     same!(machine.word(RESULT), 0x1234_abcd);
     ok!(bell(0).up());
-    ok!(bell(2).down_until(time::deadline_in_ms(5000)));
+    ok!(bell(2).down_until(patience()));
     same!((GOOD.load(Ordering::SeqCst), BAD.load(Ordering::SeqCst)), (1, 0));
     Ok(())
 }

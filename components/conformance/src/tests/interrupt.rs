@@ -163,7 +163,7 @@ fn a_level_waits_for_its_acknowledgement() -> Outcome {
 /// The card's message comes with this badge, and no more once its cause has ended.
 fn comes(card: &Card, sm: Cap<Semaphore>, badge: u64) -> Outcome {
     card.fire();
-    same!(ok!(sm.down_until(time::deadline_in_ms(2000))), badge);
+    same!(ok!(sm.down_until(patience())), badge);
     card.quiet();
     // What it repeated.
     time::sleep_ms(1);

@@ -31,7 +31,6 @@ const ALL_UNDER_KILLS: &[Say] = &[
     Together(&[
         Times(20, "KILLED disks"),
         Times(20, "KILLED switch"),
-        Times(20, "KILLED console"),
         Counting(2000, "LINE one "),
         Times(1, "DISK-SAME one"),
         Times(2, "NET-SAME one"),
