@@ -55,6 +55,16 @@ pub struct Cpu {
     tags: Tags,
     /// What the processor caches of a control block that it has run.
     clean: u64,
+    /// Guests get interrupts as virtual ones that are pending (15.21.4), and not as events.
+    pends: bool,
+}
+
+/// Whether an event may be delivered twice. QEMU, at least up to 10.0, keeps the vector of an
+/// injected interrupt as that of an exception, and raises it when its thread is called for something
+/// else before the guest's next exit: in the middle of whatever the guest does by then.
+fn delivers_twice() -> bool {
+    const SIGNATURE: u32 = u32::from_le_bytes(*b"TCGT");
+    cpuid!(1u32).ecx >> 31 != 0 && cpuid!(0x4000_0000u32).ebx == SIGNATURE
 }
 
 impl Cpu {
@@ -74,6 +84,7 @@ impl Cpu {
             host: pool::phys(host),
             tags: Tags::new(pool::phys(save), features.ebx),
             clean: if features.edx & 1 << 5 != 0 { vmcb::CLEAN_ALL } else { 0 },
+            pends: delivers_twice(),
         })
     }
 }

@@ -44,7 +44,8 @@ impl Vcpu {
         }
         let flush = u64::from(cpu.tags.flush) << 32;
         self.put(field::TAG, u64::from(self.tag.value) | flush);
-        self.put(field::EVENT, injected.0);
+        let pends = cpu.pends && self.pend(injected);
+        self.put(field::EVENT, if pends { 0 } else { injected.0 });
         self.put(field::RAX, common.gprs.rax);
         let entered_at = self.get(Reg::Rip);
 
@@ -54,6 +55,7 @@ impl Vcpu {
 
         common.gprs.rax = self.read(field::RAX);
         self.put(field::CLEAN, cpu.clean);
+        let left = pends && self.stop_pending();
         let (code, info1) = (self.read(field::CODE), self.read(field::INFO1));
         if exit::refused(code) {
             // Nothing happened: neither the event nor the flush.
@@ -63,7 +65,8 @@ impl Vcpu {
         }
         cpu.tags.flush = false;
         common.set_event(Inject::NONE);
-        let interrupted = Inject(self.read(field::INTERRUPTED) & EVENT);
+        let delivering = Inject(self.read(field::INTERRUPTED) & EVENT);
+        let interrupted = if left { injected } else { delivering };
         // What a shutdown leaves behind is undefined (APM 2, section 15.14.3).
         if interrupted.is_valid() && code != exit::SHUTDOWN {
             let same = interrupted == injected && entered_at == self.get(Reg::Rip);
@@ -78,6 +81,30 @@ impl Vcpu {
             self.set_nmi(Nmi::Returning);
         }
         handle(self, common, meaning, low32(info1))
+    }
+
+    /// Makes an interrupt pending that the guest can take at once, see [`Cpu::pends`]. Not where a
+    /// window is waited for, which takes the same way.
+    fn pend(&mut self, event: Inject) -> bool {
+        let open = event.is_valid()
+            && event.kind() == Some(InjectKind::Interrupt)
+            && !self.window
+            && self.get(Reg::Rflags) & rflags::IF != 0
+            && !self.blocking().contains(Activity::INTERRUPT_SHADOW);
+        if open {
+            let word = self.read(field::VIRTUAL_INTERRUPT);
+            let vector = u64::from(event.vector()) << vintr::VECTOR;
+            self.write(field::VIRTUAL_INTERRUPT, word | vintr::PENDING | vector);
+        }
+        open
+    }
+
+    /// After [`Self::pend`]; whether the guest has not taken the interrupt.
+    fn stop_pending(&mut self) -> bool {
+        let word = self.read(field::VIRTUAL_INTERRUPT);
+        let vector = 0xff << vintr::VECTOR;
+        self.write(field::VIRTUAL_INTERRUPT, word & !(vintr::PENDING | vector));
+        word & vintr::PENDING != 0
     }
 
     /// Gets an event on its way, and the windows that are waited for.

@@ -48,6 +48,8 @@ pub(super) mod vintr {
     pub(in super::super) const TPR: u64 = 0xf;
     /// A virtual interrupt is pending.
     pub(in super::super) const PENDING: u64 = 1 << 8;
+    /// Where its vector begins.
+    pub(in super::super) const VECTOR: u32 = 32;
     /// Its priority: the highest, and it is not compared with the TPR. The guest's IF and CR8 are
     /// virtual: physical interrupts obey the host's.
     pub(in super::super) const ALWAYS: u64 = 0xf << 16 | 1 << 20 | 1 << 24;
