@@ -419,6 +419,8 @@ fn time_of_waiters_and_makers() -> Outcome {
 }
 
 fn guests_that_run() -> Outcome {
+    /// Each takes selectors that are not used again, and so pages of the object space.
+    const GUESTS: u64 = 300;
     let cpu = elsewhere()?;
-    without_loss(|_| endless(cpu).map(drop))
+    without_loss(|n| if n < GUESTS { endless(cpu).map(drop) } else { Ok(()) })
 }

@@ -30,12 +30,14 @@ impl Vcpu {
         cpu: &mut Cpu,
         space: u64,
     ) -> Outcome {
+        let injected = Inject(common.inject.0 & EVENT);
+        let pends =
+            cpu.pends && injected.is_valid() && injected.kind() == Some(InjectKind::Interrupt);
         if (common.inject.0 != 0 || self.window)
-            && let Some(outcome) = self.prepare(common)
+            && let Some(outcome) = self.prepare(common, pends)
         {
             return outcome;
         }
-        let injected = Inject(common.inject.0 & EVENT);
         match cpu.tags.renew(&mut self.tag, space) {
             Renewed::Kept => {}
             Renewed::New => self.put(field::CLEAN, self.read(field::CLEAN) & !clean(field::TAG)),
@@ -44,7 +46,6 @@ impl Vcpu {
         }
         let flush = u64::from(cpu.tags.flush) << 32;
         self.put(field::TAG, u64::from(self.tag.value) | flush);
-        let pends = cpu.pends && self.pend(injected);
         self.put(field::EVENT, if pends { 0 } else { injected.0 });
         self.put(field::RAX, common.gprs.rax);
         let entered_at = self.get(Reg::Rip);
@@ -83,20 +84,11 @@ impl Vcpu {
         handle(self, common, meaning, low32(info1))
     }
 
-    /// Makes an interrupt pending that the guest can take at once, see [`Cpu::pends`]. Not where a
-    /// window is waited for, which takes the same way.
-    fn pend(&mut self, event: Inject) -> bool {
-        let open = event.is_valid()
-            && event.kind() == Some(InjectKind::Interrupt)
-            && !self.window
-            && self.get(Reg::Rflags) & rflags::IF != 0
-            && !self.blocking().contains(Activity::INTERRUPT_SHADOW);
-        if open {
-            let word = self.read(field::VIRTUAL_INTERRUPT);
-            let vector = u64::from(event.vector()) << vintr::VECTOR;
-            self.write(field::VIRTUAL_INTERRUPT, word | vintr::PENDING | vector);
-        }
-        open
+    /// Makes an interrupt pending, which the guest can take at once; see [`Cpu::pends`].
+    fn pend(&mut self, vector: u8) {
+        let word = self.read(field::VIRTUAL_INTERRUPT);
+        let vector = u64::from(vector) << vintr::VECTOR;
+        self.write(field::VIRTUAL_INTERRUPT, word | vintr::PENDING | vector);
     }
 
     /// After [`Self::pend`]; whether the guest has not taken the interrupt.
@@ -107,19 +99,23 @@ impl Vcpu {
         word & vintr::PENDING != 0
     }
 
-    /// Gets an event on its way, and the windows that are waited for.
+    /// Gets an event on its way, and the windows that are waited for. Behind an interrupt that
+    /// `pends`, which takes the same way, the window is looked at again after the next exit.
     #[inline(never)]
-    fn prepare(&mut self, common: &mut Common) -> Option<Outcome> {
+    fn prepare(&mut self, common: &mut Common, pends: bool) -> Option<Outcome> {
         let inject = common.inject;
         if inject.is_valid() && inject.kind() == Some(InjectKind::Nmi) {
             self.set_nmi(Nmi::Blocked);
         }
         // The return address of a software interrupt, where the processor asks for it.
         self.put(field::NEXT_RIP, self.get(Reg::Rip));
-        if inject.wants_interrupt_window() != self.window {
+        if (inject.wants_interrupt_window() && !pends) != self.window {
             self.set_window(!self.window);
         }
-        // Behind an event the window is looked at again after the next exit.
+        if pends {
+            self.pend(inject.vector());
+        }
+        // So is that for NMIs behind any event.
         if inject.wants_nmi_window() && !inject.is_valid() {
             let shadow = self.blocking().contains(Activity::INTERRUPT_SHADOW);
             match self.nmi {
