@@ -22,7 +22,7 @@ const TWO_VMS: &[Say] = &[
 ];
 
 /// Two guests write, sync and read back 64 MiB of each disk, send each other files and have one
-/// sent back from outside, and print, while each back end is ended 20 times. A pass that finds a
+/// sent back from outside, and print, while disks and switch are ended 20 times each. A pass that finds a
 /// difference is the last one. The second guest's console is attached to at the end.
 const ALL_UNDER_KILLS: &[Say] = &[
     Hear("GUEST-UP one"),
