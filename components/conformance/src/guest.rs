@@ -50,8 +50,8 @@ pub(crate) struct Monitor {
     pub resume: AtomicU64,
     /// Exits so far.
     pub count: AtomicUsize,
-    /// Number and first two words of the qualification of the first of them.
-    pub trace: [[AtomicU64; 3]; 16],
+    /// Number, first two words of the qualification, and instruction length of the first of them.
+    pub trace: [[AtomicU64; 4]; 16],
     /// State at the start: rip, base of cs, cr0, rflags.
     pub reset: [AtomicU64; 4],
 }
@@ -64,7 +64,7 @@ pub(crate) static MONITOR: Monitor = Monitor {
     cr0: AtomicU64::new(0),
     resume: AtomicU64::new(0),
     count: AtomicUsize::new(0),
-    trace: [const { [const { AtomicU64::new(0) }; 3] }; 16],
+    trace: [const { [const { AtomicU64::new(0) }; 4] }; 16],
     reset: [const { AtomicU64::new(0) }; 4],
 };
 
@@ -81,19 +81,27 @@ impl Monitor {
 
     /// The `n`-th exit: number and two words of qualification.
     pub(crate) fn exit(&self, n: usize) -> (Option<Exit>, u64, u64) {
-        let [number, a, b] = match self.trace.get(n) {
-            Some(words) => words.each_ref().map(|w| w.load(Ordering::SeqCst)),
-            None => [0xff; 3],
-        };
+        let [number, a, b, _] = self.words(n);
         let number = u8::try_from(number).ok().and_then(Exit::from_number);
         (number.filter(|_| n < self.count.load(Ordering::SeqCst)), a, b)
+    }
+
+    /// Length of the instruction that the `n`-th exit names.
+    pub(crate) fn length(&self, n: usize) -> u64 {
+        let [.., length] = self.words(n);
+        length
+    }
+
+    fn words(&self, n: usize) -> [u64; 4] {
+        let words = self.trace.get(n);
+        words.map_or([0xff; 4], |words| words.each_ref().map(|w| w.load(Ordering::SeqCst)))
     }
 
     fn note(&self, id: u64, state: &State) {
         let n = self.count.fetch_add(1, Ordering::SeqCst);
         if let Some(words) = self.trace.get(n) {
             let [a, b, _] = state.qualification;
-            for (to, from) in words.iter().zip([id, a, b]) {
+            for (to, from) in words.iter().zip([id, a, b, state.instruction_length]) {
                 to.store(from, Ordering::SeqCst);
             }
         }

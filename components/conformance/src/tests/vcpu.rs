@@ -27,6 +27,7 @@ group!("vcpu":
     a_deadline_ends_a_loop,
     a_deadline_ends_a_loop_with_interrupts_off,
     an_interrupt_is_injected,
+    an_interrupt_changes_no_length,
     a_window_for_interrupts_is_an_exit,
     a_window_that_is_open_is_an_exit_at_once,
     a_window_for_nmis_is_an_exit,
@@ -178,6 +179,20 @@ fn an_interrupt_is_injected() -> Outcome {
     same!(machine.word(0x820), 1);
     // It went on behind the first HLT, to the second.
     same!(MONITOR.exit(3).0, Some(Exit::Hlt));
+    Ok(())
+}
+
+/// Where the processor does not tell the length of instructions, none is made of where an event was
+/// injected.
+fn an_interrupt_changes_no_length() -> Outcome {
+    let machine = run(0x780)?;
+    machine.set_word(0x20 * 4, 0x13c0);
+    MONITOR.inject.store(Inject::interrupt(0x20).0, SeqCst);
+    MONITOR.resume.store(1, SeqCst);
+    ok!(syscall::recall(machine.vcpu));
+    same!(machine.word(0x820), 1);
+    same!((MONITOR.exit(3).0, MONITOR.length(3)), (Some(Exit::Cpuid), 2));
+    same!((MONITOR.exit(4).0, MONITOR.length(4)), (Some(Exit::Hlt), 1));
     Ok(())
 }
 

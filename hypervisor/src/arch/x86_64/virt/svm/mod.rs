@@ -55,6 +55,8 @@ pub struct Cpu {
     tags: Tags,
     /// What the processor caches of a control block that it has run.
     clean: u64,
+    /// The processor reads and writes [`vmcb::field::NEXT_RIP`].
+    knows_next: bool,
     /// Guests get interrupts as virtual ones that are pending (15.21.4), and not as events.
     pends: bool,
 }
@@ -84,6 +86,7 @@ impl Cpu {
             host: pool::phys(host),
             tags: Tags::new(pool::phys(save), features.ebx),
             clean: if features.edx & 1 << 5 != 0 { vmcb::CLEAN_ALL } else { 0 },
+            knows_next: features.edx & 1 << 3 != 0,
             pends: delivers_twice(),
         })
     }

@@ -34,7 +34,7 @@ impl Vcpu {
         let pends =
             cpu.pends && injected.is_valid() && injected.kind() == Some(InjectKind::Interrupt);
         if (common.inject.0 != 0 || self.window)
-            && let Some(outcome) = self.prepare(common, pends)
+            && let Some(outcome) = self.prepare(common, cpu, pends)
         {
             return outcome;
         }
@@ -102,13 +102,16 @@ impl Vcpu {
     /// Gets an event on its way, and the windows that are waited for. Behind an interrupt that
     /// `pends`, which takes the same way, the window is looked at again after the next exit.
     #[inline(never)]
-    fn prepare(&mut self, common: &mut Common, pends: bool) -> Option<Outcome> {
+    fn prepare(&mut self, common: &mut Common, cpu: &Cpu, pends: bool) -> Option<Outcome> {
         let inject = common.inject;
         if inject.is_valid() && inject.kind() == Some(InjectKind::Nmi) {
             self.set_nmi(Nmi::Blocked);
         }
-        // The return address of a software interrupt, where the processor asks for it.
-        self.put(field::NEXT_RIP, self.get(Reg::Rip));
+        // The return address of a software interrupt, where the processor asks for it. Elsewhere it
+        // would stay, and be taken for the end of the next instruction that exits.
+        if cpu.knows_next {
+            self.put(field::NEXT_RIP, self.get(Reg::Rip));
+        }
         if (inject.wants_interrupt_window() && !pends) != self.window {
             self.set_window(!self.window);
         }
