@@ -18,13 +18,7 @@ macro_rules! entry {
 #[cfg(target_os = "none")]
 #[used]
 #[unsafe(link_section = ".note.portico")]
-static NOTE: [u32; 6] = {
-    use ipc::proto::start::{NOTE_NAME, NOTE_VERSION};
-
-    let [a, b, c, d, e, f, g, h] = *NOTE_NAME;
-    let name = [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])];
-    [8, 4, NOTE_VERSION, name[0], name[1], ipc::ABI_VERSION]
-};
+static NOTE: [u32; 6] = ipc::proto::start::NOTE;
 
 /// Sets up the run-time library from the start block and runs the component's `main`.
 #[cfg(target_os = "none")]

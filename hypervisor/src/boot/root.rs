@@ -4,11 +4,12 @@
 //! segment has to lie page by page in the file as it does in memory, zeroes included.
 
 use elf::ElfBytes;
-use elf::abi::{EM_X86_64, ET_EXEC, PF_R, PF_W, PF_X, PT_LOAD};
+use elf::abi::{EM_X86_64, ET_EXEC, PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE};
 use elf::endian::LittleEndian;
 use elf::segment::ProgramHeader;
 use heapless::Vec;
 use ipc::cap::MemRights;
+use ipc::proto::start::NOTE;
 
 use super::Result;
 use crate::num::u64_of;
@@ -54,9 +55,15 @@ pub fn parse(file: &[u8]) -> Result<Image> {
     if elf.ehdr.e_machine != EM_X86_64 || elf.ehdr.e_type != ET_EXEC {
         return Err("root task: not a static x86-64 executable");
     }
+    let headers = elf.segments().ok_or(MALFORMED)?;
+    let mut notes = headers.iter().filter(|header| header.p_type == PT_NOTE);
+    let ours = || NOTE.iter().flat_map(|word| word.to_le_bytes());
+    if !notes.any(|note| elf.segment_data(&note).is_ok_and(|note| note.iter().copied().eq(ours())))
+    {
+        return Err("root task: no note that it was built for this version of the ABI");
+    }
     let mut segments: Vec<Segment, MAX_SEGMENTS> = Vec::new();
-    let loadable = elf.segments().ok_or(MALFORMED)?.iter();
-    for header in loadable.filter(|header| header.p_type == PT_LOAD && header.p_memsz > 0) {
+    for header in headers.iter().filter(|header| header.p_type == PT_LOAD && header.p_memsz > 0) {
         let segment = segment(&header, u64_of(file.len()))?;
         segments.push(segment).map_err(|_| "root task: too many loadable segments")?;
     }

@@ -15,10 +15,16 @@ pub const MAGIC: [u8; 4] = *b"PSTA";
 /// Pages that the block takes, used or not.
 pub const PAGES: usize = 4;
 
-/// Name of the ELF note in a component's image that tells the ABI version it was built for.
+/// Name of the ELF note in an image, the root task's too, that tells the ABI version it was built for.
 pub const NOTE_NAME: &[u8; 8] = b"Portico\0";
 /// Type of that note; its content is the version, a word.
 pub const NOTE_VERSION: u32 = 1;
+/// The note of an image that is built for this version.
+pub const NOTE: [u32; 6] = {
+    let [a, b, c, d, e, f, g, h] = *NOTE_NAME;
+    let name = [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])];
+    [8, 4, NOTE_VERSION, name[0], name[1], ABI_VERSION]
+};
 
 /// Bytes of magic, ABI version and length before the encoded block.
 const HEADER: usize = 12;

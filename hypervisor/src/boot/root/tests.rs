@@ -3,7 +3,10 @@
 
 use super::*;
 
-/// An ELF file with one code segment and one data segment, two pages each.
+/// Where the note is in the file below.
+const NOTE_AT: usize = 0x1000;
+
+/// An ELF file with one code segment and one data segment, two pages each, and the note.
 fn file() -> std::vec::Vec<u8> {
     let mut f = std::vec![0u8; 4 * 4096];
     f[..16].copy_from_slice(&[0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
@@ -14,7 +17,12 @@ fn file() -> std::vec::Vec<u8> {
     put(&mut f, 32, &64u64.to_le_bytes());
     put(&mut f, 52, &64u16.to_le_bytes());
     put(&mut f, 54, &56u16.to_le_bytes());
-    put(&mut f, 56, &2u16.to_le_bytes());
+    put(&mut f, 56, &3u16.to_le_bytes());
+    for (n, word) in NOTE.into_iter().enumerate() {
+        put(&mut f, NOTE_AT + 4 * n, &word.to_le_bytes());
+    }
+    header(&mut f, 2, PF_R, 0x1000, LOWEST + 0x1000, 24, 24);
+    put(&mut f, 64 + 56 * 2, &PT_NOTE.to_le_bytes());
     header(&mut f, 0, PF_R | PF_X, 0, LOWEST, 0x2000, 0x2000);
     header(&mut f, 1, PF_R | PF_W, 0x2000, LOWEST + 0x2000, 0x1800, 0x1800);
     f
@@ -58,7 +66,7 @@ fn every_truncation_is_an_error_or_the_whole_image() {
 #[test]
 fn lies_are_named() {
     type Spoil<'a> = &'a dyn Fn(&mut [u8]);
-    let cases: [(Spoil<'_>, &str); 7] = [
+    let cases: [(Spoil<'_>, &str); 11] = [
         (&|f| f[0] = 0, MALFORMED),
         (&|f| put(f, 18, &3u16.to_le_bytes()), "not a static"),
         (&|f| put(f, 16, &3u16.to_le_bytes()), "not a static"),
@@ -66,6 +74,10 @@ fn lies_are_named() {
         (&|f| header(f, 1, PF_R, 0x2000, LOWEST + 0x2000, 0x9000, 0x9000), "beyond the end"),
         (&|f| header(f, 1, PF_R, 0x2000, LOWEST + 0x2000, 0x1000, 0x2000), "beyond the end"),
         (&|f| header(f, 1, PF_R, u64::MAX, LOWEST + 0x2000, 0x1000, 0x1000), "beyond the end"),
+        (&|f| put(f, NOTE_AT + 20, &(ipc::ABI_VERSION + 1).to_le_bytes()), "this version"),
+        (&|f| put(f, NOTE_AT + 12, b"another"), "this version"),
+        (&|f| header(f, 2, PF_R, 0x1000, LOWEST + 0x1000, 20, 20), "this version"),
+        (&|f| put(f, 64 + 56 * 2 + 8, &u64::MAX.to_le_bytes()), "this version"),
     ];
     for (n, (spoil, expected)) in cases.into_iter().enumerate() {
         let mut f = file();

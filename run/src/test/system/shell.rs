@@ -1,6 +1,7 @@
 //! From firmware to the guest's shell, and what is said where a part of the boot image is bad.
 
 use anyhow::{Context as _, Result, ensure};
+use ipc::proto::start::NOTE;
 
 use super::Say::{Hear, Off, Often, Type};
 use super::{Boot, Say, bytes, contents};
@@ -163,6 +164,14 @@ pub(super) const BOOTS: &[Boot] = &[
         )
     },
     Boot {
+        damage: |plan| of_another_version(plan, "roottask"),
+        ..Boot::new(
+            "root-task-for-another-abi-is-told",
+            "quiet",
+            &[Hear("root task: no note that it was built for this version of the ABI")],
+        )
+    },
+    Boot {
         damage: |plan| remove(plan, "linux.kernel"),
         ..Boot::new(
             "missing-kernel-module-is-told",
@@ -212,8 +221,9 @@ fn halve(plan: &mut Plan, name: &str) -> Result<()> {
 fn of_another_version(plan: &mut Plan, name: &str) -> Result<()> {
     let contents = contents(plan, name)?;
     let mut bytes = bytes(contents)?;
-    let at = bytes.windows(8).position(|name| name == b"Portico\0");
-    let version = at.and_then(|at| bytes.get_mut(at + 8..at + 12));
+    let note: Vec<u8> = NOTE.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let at = bytes.windows(note.len()).position(|found| found == note);
+    let version = at.and_then(|at| bytes.get_mut(at + 20..at + 24));
     version.context("the image has no note")?.copy_from_slice(&99_u32.to_le_bytes());
     *contents = Contents::Bytes(bytes);
     Ok(())
