@@ -189,7 +189,7 @@ fn counted(text: &str, last: u32, between: &str) -> Result<usize> {
 }
 
 /// Leaves out log lines, which begin like `[    1.234] `.
-fn without_log(text: &str) -> String {
+pub(super) fn without_log(text: &str) -> String {
     let is_stamp = |s: &str| {
         let stamp = s.get(1..10).and_then(|s| s.split_once('.'));
         s.get(10..12) == Some("] ")

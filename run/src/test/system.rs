@@ -5,7 +5,6 @@ mod hostile;
 mod isolation;
 mod shell;
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -30,7 +29,7 @@ pub(super) enum Say {
     /// Hears it so many times.
     Often(usize, &'static str),
     /// Hears each of these so many times, in any order.
-    Together(&'static [Heard]),
+    Together(&'static [Times]),
     Type(&'static str),
     /// So many times: hears the one text and types the other.
     Answer(usize, &'static str, &'static str),
@@ -38,22 +37,8 @@ pub(super) enum Say {
     Off,
 }
 
-/// A text that is heard beside others, so many times.
-pub(super) enum Heard {
-    /// The same text.
-    Times(usize, &'static str),
-    /// Behind the text, the numbers from 1 on; none may be missing.
-    Counting(usize, &'static str),
-}
-
-impl Heard {
-    fn texts(&self) -> VecDeque<String> {
-        match *self {
-            Self::Times(count, text) => (0..count).map(|_| text.to_owned()).collect(),
-            Self::Counting(count, text) => (1..=count).map(|n| format!("{text}{n} ")).collect(),
-        }
-    }
-}
+/// So many times, a text that is heard beside others.
+pub(super) struct Times(pub(super) usize, pub(super) &'static str);
 
 /// A machine that boots and what is said.
 pub(super) struct Boot {
@@ -151,6 +136,7 @@ fn run(context: &Context, boot: &Boot) -> Result<String> {
     let iso = context.scratch(&boot.name().replace('/', "-"))?.with_extension("iso");
     plan.pack_for(boot.medium, &iso)?;
 
+    let texts = |&Times(count, text): &Times| (0..count).map(|_| text.to_owned()).collect();
     let mut script = Vec::new();
     let mut off = false;
     for say in boot.script {
@@ -160,7 +146,7 @@ fn run(context: &Context, boot: &Boot) -> Result<String> {
                 script.extend((0..*count).map(|_| Step::Expect((*text).to_owned())));
             }
             Say::Together(all) => {
-                script.push(Step::Together(all.iter().map(Heard::texts).collect()));
+                script.push(Step::Together(all.iter().map(texts).collect()));
             }
             Say::Type(text) => script.push(Step::Send((*text).to_owned())),
             Say::Answer(count, heard, typed) => {

@@ -1,8 +1,10 @@
 //! Disks, network cards and consoles of VMs, and back ends that die under load.
 
-use super::Heard::{Counting, Times};
+use anyhow::{Context as _, Result, ensure};
+
 use super::Say::{Hear, Often, Together, Type};
-use super::{Boot, Say, contents};
+use super::{Boot, Say, Times, contents};
+use crate::test::operator::without_log;
 use crate::test::partition;
 
 /// What two guests try when they start. The second one's console is attached later, and shows what
@@ -22,8 +24,8 @@ const TWO_VMS: &[Say] = &[
 ];
 
 /// Two guests write, sync and read back 64 MiB of each disk, send each other files and have one
-/// sent back from outside, and print, while disks and switch are ended 20 times each. A pass that finds a
-/// difference is the last one. The second guest's console is attached to at the end.
+/// sent back from outside, and print, while disks, switch and console are ended 20 times each. A pass
+/// that finds a difference is the last one. The second guest's console is attached to at the end.
 const ALL_UNDER_KILLS: &[Say] = &[
     Hear("GUEST-UP one"),
     Hear("DISK-OK one"),
@@ -31,14 +33,34 @@ const ALL_UNDER_KILLS: &[Say] = &[
     Together(&[
         Times(20, "KILLED disks"),
         Times(20, "KILLED switch"),
-        Counting(2000, "LINE one "),
+        Times(20, "KILLED console"),
+        Times(2000, LINE),
         Times(1, "DISK-SAME one"),
         Times(2, "NET-SAME one"),
     ]),
     Together(&[Times(1, "DISK-SAME one"), Times(1, "NET-SAME one")]),
     Type("\x1d2"),
+    Hear("--- console 2: two ---"),
     Together(&[Times(1, "DISK-SAME two"), Times(1, "NET-SAME two")]),
 ];
+
+/// Begins each of the numbered lines that the first guest prints.
+const LINE: &str = "LINE one ";
+
+/// No line is missing of those that the first guest printed while its console was shown.
+fn lines_in_order(text: &str) -> Result<String> {
+    let (shown, _) = text.split_once("--- console 2").context("no other console")?;
+    let shown = without_log(shown);
+    let mut last = 0;
+    for line in shown.split(LINE).skip(1) {
+        // What was just being written when the other console was attached to.
+        let Some((number, _)) = line.split_once(" on the console") else { break };
+        last += 1;
+        ensure!(number == last.to_string(), "{LINE}{last} is missing; there is: {number}");
+    }
+    ensure!(last >= 2000, "only {last} lines");
+    Ok(format!("{last} lines"))
+}
 
 /// A partition that is written elsewhere: the same one, read-only, stays as it is.
 const PARTITION: &[Say] = &[
@@ -87,7 +109,28 @@ pub(super) const BOOTS: &[Boot] = &[
         damage: |plan| partition::pack(contents(plan, "disks.base")?),
         ..Boot::new("partition-with-changes-elsewhere", "test/partition", PARTITION)
     },
-    Boot::new("killed-back-ends-lose-nothing", "test/kill-back-ends", ALL_UNDER_KILLS),
+    Boot::new("killed-back-ends-lose-nothing", "test/kill-back-ends", ALL_UNDER_KILLS)
+        .checked(lines_in_order),
     Boot::new("back-end-that-stays-down-is-waited-for", "test/down", DOWN_AND_UP),
     Boot::new("disk-of-a-killed-vm-serves-the-next", "test/kill-vm", DISK_AFTER_KILLS),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::lines_in_order;
+
+    #[test]
+    fn a_line_that_is_missing_or_out_of_order_is_found() {
+        let log = "[   10.001] [operator] KILLED console: 1\n";
+        let lines = |numbers: &mut dyn Iterator<Item = u32>| -> String {
+            numbers.map(|n| format!("LINE one {n} on {log}the console\nDISK-SAME one\n")).collect()
+        };
+        let shown =
+            |lines: &str| format!("{log}{lines}LINE one 30\n--- console 2: two ---\nLINE one 7 ");
+        assert!(lines_in_order(&shown(&lines(&mut (1..=2000)))).is_ok());
+        assert!(lines_in_order(&shown(&lines(&mut (1..=1999)))).is_err());
+        assert!(lines_in_order(&shown(&lines(&mut (1..=3000).filter(|&n| n != 17)))).is_err());
+        assert!(lines_in_order(&shown(&lines(&mut (1..=1500).chain(1500..=2500)))).is_err());
+        assert!(lines_in_order(&lines(&mut (1..=2000))).is_err());
+    }
+}

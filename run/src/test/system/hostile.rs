@@ -1,8 +1,7 @@
 //! A guest that breaks the rules, and who must not notice.
 
-use super::Heard::Times;
 use super::Say::{Answer, Together, Type};
-use super::{Boot, Say};
+use super::{Boot, Say, Times};
 
 /// Each back end says what the guest did; the guest finds that its devices work again each time, and
 /// the VM beside it works on.
