@@ -13,6 +13,7 @@ use virtio::session::{Description, Tally};
 
 use crate::frame::{HEADER, Mac, addresses};
 use crate::header::{Todo, feature};
+use crate::join::Joined;
 use crate::offload;
 use crate::options::Options;
 use crate::port::{self, Delivery, NoFrame, Payload, TRANSMIT};
@@ -120,6 +121,8 @@ pub struct Net<'n> {
     uplinks: Vec<(usize, Box<dyn Uplink>)>,
     /// An uplink has more frames.
     more: bool,
+    /// What came in from an uplink and waits for what may follow at once.
+    joined: Joined,
     chains: Vec<Chain>,
     /// A frame in one piece.
     whole: Vec<u8>,
@@ -137,6 +140,7 @@ impl<'n> Net<'n> {
             cards: Vec::new(),
             uplinks: Vec::new(),
             more: false,
+            joined: Joined::new(),
             chains: Vec::new(),
             whole: Vec::new(),
         }
@@ -362,18 +366,38 @@ impl<'n> Net<'n> {
 
     /// Takes a frame from an uplink. Whether there was one.
     fn intake(&mut self, links: &mut Links, n: usize, frame: &mut Vec<u8>) -> bool {
-        let Some((place, uplink)) = self.uplinks.get_mut(n) else { return false };
-        let place = *place;
+        let Some((_, uplink)) = self.uplinks.get_mut(n) else { return false };
         let Some(todo) = uplink.receive(frame) else { return false };
-        if let Some(header) = frame.first_chunk::<HEADER>() {
-            let (destination, source) = addresses(*header);
-            let now = (self.clock.now)();
-            let verdict = self.switch.forward(place, source, destination, self.seconds(now));
-            let frame = Frame { todo, payload: Payload::Bytes(frame) };
-            // What does not arrive is sent again by whoever sent it.
-            let _ = self.carry(links, None, place, verdict, frame, now);
+        if !self.joined.take(frame, todo) {
+            self.release(links, n);
+            if !self.joined.take(frame, todo) {
+                self.arrived(links, n, todo, frame);
+            }
         }
         true
+    }
+
+    /// Brings on its way what was joined of the frames of an uplink.
+    fn release(&mut self, links: &mut Links, n: usize) {
+        if !self.joined.is_empty() {
+            let mut joined = core::mem::take(&mut self.joined);
+            let todo = joined.finish();
+            self.arrived(links, n, todo, joined.bytes());
+            joined.clear();
+            self.joined = joined;
+        }
+    }
+
+    /// Brings a frame that came in from an uplink on its way.
+    fn arrived(&mut self, links: &mut Links, n: usize, todo: Todo, frame: &[u8]) {
+        let Some(place) = self.uplinks.get(n).map(|(place, _)| *place) else { return };
+        let Some(header) = frame.first_chunk::<HEADER>() else { return };
+        let (destination, source) = addresses(*header);
+        let now = (self.clock.now)();
+        let verdict = self.switch.forward(place, source, destination, self.seconds(now));
+        let frame = Frame { todo, payload: Payload::Bytes(frame) };
+        // What does not arrive is sent again by whoever sent it.
+        let _ = self.carry(links, None, place, verdict, frame, now);
     }
 }
 
@@ -415,6 +439,7 @@ impl Backend for Net<'_> {
         let mut frame = Vec::new();
         for n in 0..self.uplinks.len() {
             self.more |= (0..INTAKE).all(|_| self.intake(links, n, &mut frame));
+            self.release(links, n);
         }
     }
 

@@ -12,6 +12,7 @@
 //! | [`frame`] | addresses and the header of a frame |
 //! | [`header`] | what goes with a frame on a virtqueue: checksum and segmentation left to do. Pure |
 //! | [`offload`] | doing that for receivers that cannot. Pure |
+//! | [`join`] | fewer, larger frames out of what an uplink brings. Pure |
 //! | [`switch`] | who gets a frame. Pure |
 //! | [`rate`] | how much a port may send. Pure |
 //! | [`options`] | what the configuration says of a card |
@@ -37,6 +38,7 @@ pub mod component;
 pub mod device;
 pub mod frame;
 pub mod header;
+pub mod join;
 pub mod offload;
 pub mod options;
 pub mod port;

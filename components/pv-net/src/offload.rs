@@ -7,13 +7,13 @@ use crate::frame::HEADER;
 use crate::header::{Checksum, Invalid, Segmentation, Todo};
 
 /// Bytes of the smallest IPv4 and of the IPv6 header.
-const IPV4: usize = 20;
-const IPV6: usize = 40;
+pub(crate) const IPV4: usize = 20;
+pub(crate) const IPV6: usize = 40;
 /// Bytes of the smallest TCP header; where its checksum is.
-const TCP: usize = 20;
-const TCP_CHECKSUM: usize = 16;
+pub(crate) const TCP: usize = 20;
+pub(crate) const TCP_CHECKSUM: usize = 16;
 /// Number of TCP among the protocols.
-const TCP_PROTOCOL: u32 = 6;
+pub(crate) const TCP_PROTOCOL: u32 = 6;
 /// TCP flags that only the last segment has, FIN and PSH, and only the first, CWR.
 const LAST_ONLY: u8 = 0x09;
 const FIRST_ONLY: u8 = 0x80;
@@ -44,7 +44,7 @@ pub fn finish(frame: &mut [u8], todo: Todo, skip: usize, out: &mut Out<'_>) -> R
 
 /// Adds 16-bit words, as the Internet checksum does (RFC 1071): four at a time, as carries may be
 /// added at the end.
-fn add(sum: u32, bytes: &[u8]) -> u32 {
+pub(crate) fn add(sum: u32, bytes: &[u8]) -> u32 {
     let mut total = u64::from(sum);
     let (chunks, rest) = bytes.as_chunks();
     for chunk in chunks {
@@ -75,12 +75,16 @@ fn complete(frame: &mut [u8], Checksum { start, offset }: Checksum) -> Result<()
     put(part, offset.into(), sum)
 }
 
-fn put<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) -> Result<(), Invalid> {
+pub(crate) fn put<const N: usize>(
+    bytes: &mut [u8],
+    at: usize,
+    value: [u8; N],
+) -> Result<(), Invalid> {
     bytes.get_mut(at..at + N).ok_or(Invalid)?.copy_from_slice(&value);
     Ok(())
 }
 
-fn get<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], Invalid> {
+pub(crate) fn get<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], Invalid> {
     bytes.get(at..).and_then(|b| b.first_chunk()).copied().ok_or(Invalid)
 }
 
@@ -149,7 +153,7 @@ fn segment(
 }
 
 /// Length, number and checksum of an IPv4 header that ends at `end`.
-fn ipv4(segment: &mut [u8], end: usize, number: u16) -> Result<(), Invalid> {
+pub(crate) fn ipv4(segment: &mut [u8], end: usize, number: u16) -> Result<(), Invalid> {
     let length = u16::try_from(segment.len() - HEADER).map_err(|_| Invalid)?;
     put(segment, HEADER + 2, length.to_be_bytes())?;
     put(segment, HEADER + 4, number.to_be_bytes())?;
@@ -159,4 +163,4 @@ fn ipv4(segment: &mut [u8], end: usize, number: u16) -> Result<(), Invalid> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use super::FLOODS_AT_ONCE;
 use crate::header::feature::{CSUM, GUEST_CSUM, GUEST_TSO4, HOST_TSO4, MRG_RXBUF};
 use crate::header::{Checksum, Segmentation, Todo};
+use crate::join::tests::cut;
 use world::{BROADCAST, SECOND, World, frame, mac};
 
 const OFFLOAD: u64 = CSUM | GUEST_CSUM | HOST_TSO4 | GUEST_TSO4;
@@ -284,4 +285,33 @@ fn the_wire_gets_finished_frames() {
     let sent = wire.sent();
     assert_eq!(sent.len(), 1);
     assert_ne!(sent[0][30..32], [30, 31]);
+}
+
+#[test]
+fn segments_from_the_wire_come_as_one_frame_to_whom_takes_it() {
+    let mut world = World::new(&[("lan", OFFLOAD | MRG_RXBUF), ("lan", 0)]);
+    let wire = world.uplink("lan");
+    let mut last = frame(mac(0), [2, 9, 9, 9, 9, 9], 80);
+    for (n, vm) in world.vms.iter_mut().enumerate() {
+        vm.room(2048, 8);
+        let mut segments = cut(false, 12, &[7; 3000], 1200);
+        for segment in &mut segments {
+            segment[..6].copy_from_slice(&mac(n));
+            segment[6..12].copy_from_slice(&[2, 9, 9, 9, 9, 9]);
+            wire.bring(segment);
+        }
+        last[..6].copy_from_slice(&mac(n));
+        wire.bring(&last);
+    }
+    world.round();
+    let (todo, joined) = world.vms[0].receive().unwrap();
+    assert_eq!(todo.segmentation, Some(Segmentation { v6: false, size: 1200 }));
+    assert_eq!(joined.len(), 14 + 20 + 32 + 3000);
+    assert_eq!(world.vms[0].receive().map(|(_, frame)| frame.len()), Some(last.len()));
+    let plain: Vec<(Todo, usize)> = core::iter::from_fn(|| world.vms[1].receive())
+        .map(|(todo, frame)| (todo, frame.len()))
+        .collect();
+    let headers = 14 + 20 + 32;
+    let lengths = [headers + 1200, headers + 1200, headers + 600, last.len()];
+    assert_eq!(plain, lengths.map(|len| (Todo::default(), len)));
 }

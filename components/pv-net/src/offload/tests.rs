@@ -9,7 +9,7 @@ use crate::header::{Checksum, Invalid, Segmentation, Todo};
 
 const ETHERNET: usize = 14;
 
-fn packet(v6: bool, options: usize, payload: &[u8]) -> (Vec<u8>, Todo) {
+pub(crate) fn packet(v6: bool, options: usize, payload: &[u8]) -> (Vec<u8>, Todo) {
     let ip = if v6 { 40 } else { 20 };
     let tcp = ETHERNET + ip;
     let mut frame = vec![0; tcp + 20 + options];
@@ -22,6 +22,7 @@ fn packet(v6: bool, options: usize, payload: &[u8]) -> (Vec<u8>, Todo) {
     } else {
         frame[14] = 0x45;
         frame[18..20].copy_from_slice(&0xfffe_u16.to_be_bytes());
+        frame[22] = 64;
         frame[23] = 6;
         frame[26..34].copy_from_slice(&[10, 0, 0, 1, 10, 0, 0, 2]);
     }
