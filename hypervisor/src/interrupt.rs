@@ -17,8 +17,9 @@ use crate::{sync, trace};
 
 /// First vector for devices.
 pub const FIRST_DEVICE: u8 = 0x30;
-/// Last vector for devices.
-pub const LAST_DEVICE: u8 = 0xdf;
+/// Last vector for devices. Few machines have interrupts for all of them, so tests of what happens
+/// without another one have a kernel with one only.
+pub const LAST_DEVICE: u8 = if cfg!(feature = "sabotage") { FIRST_DEVICE } else { 0xdf };
 /// Local APIC timer.
 pub const TIMER: u8 = 0xe0;
 /// The inbox of this CPU has something.

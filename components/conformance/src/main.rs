@@ -4,7 +4,7 @@
 //! It prints `START name` and then `TEST name ... ok` or `TEST name ... FAILED: why` for each test
 //! and `N passed, N failed` at the end, and leaves the emulator with the result. With the argument
 //! `bench` it prints `BENCH name unit value` instead; with `stress` it runs random operations
-//! against a model; with `only=TEXT` it runs the tests whose name contains the text, with
+//! against a model; with `only=TEXT,TEXT` it runs the tests whose name contains one of these, with
 //! `skip=NAME,NAME` all but these; with `crash=fault|overflow|panic|exit` it ends so, with
 //! `poisoned` beside it once it is asked for something, and with `kill=NAME,NAME` it ends other
 //! components in turn, for tests of the root task and of whoever depends on components that may die.

@@ -105,7 +105,7 @@ fn run_tests() -> bool {
     let only = process::argument("only").unwrap_or("");
     let (mut passed, mut failed, mut skipped) = (0u32, 0u32, 0u32);
     let all = tests::GROUPS.iter().flat_map(|g| g.iter());
-    for test in all.filter(|t| t.name.contains(only)) {
+    for test in all.filter(|t| only.split(',').any(|part| t.name.contains(part))) {
         if left_out(test.name) {
             skipped += 1;
             log!("TEST {} ... skipped: left out", test.name);

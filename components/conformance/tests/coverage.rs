@@ -12,7 +12,7 @@ use ipc::syscall::Call;
 
 mod table;
 
-use table::{NEEDED, SHOWN, UNSHOWN};
+use table::{NEEDED, SHOWN};
 
 type Pairs = BTreeSet<(String, String)>;
 
@@ -95,10 +95,9 @@ fn cases() -> BTreeMap<String, String> {
 fn every_documented_status_is_shown_by_a_case() {
     let mut missing = documented();
     let mut twice = BTreeSet::new();
-    let named = SHOWN.iter().map(|(call, status, _)| (*call, *status));
-    for (call, status) in named.chain(UNSHOWN.iter().map(|(call, status, _)| (*call, *status))) {
+    for (call, status, _) in SHOWN {
         assert!(twice.insert((call, status)), "{call} {status} stands in the table twice");
-        let pair = (call.to_owned(), status.to_owned());
+        let pair = ((*call).to_owned(), (*status).to_owned());
         assert!(missing.remove(&pair), "{call} {status} is not in docs/abi.md");
     }
     assert!(missing.is_empty(), "no case shows {missing:#?}");

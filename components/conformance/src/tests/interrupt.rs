@@ -9,7 +9,7 @@ use sysroot::{process, syscall, time, utcb};
 use crate::check::{Failure, Outcome, patience};
 use crate::devices::{Card, Message, Timer};
 use crate::domain::{Domain, other_cpu, own, with_rights};
-use crate::runner::group;
+use crate::runner::{group, used};
 
 group!("interrupt":
     rights_and_parameters,
@@ -25,6 +25,7 @@ group!("interrupt":
     a_message_needs_its_right_and_trigger,
     a_message_ends_with_capability_and_semaphore,
     a_driver_in_another_domain,
+    where_no_vector_is_left,
 );
 
 /// An interrupt of a device of this component, with its trigger flags.
@@ -297,5 +298,32 @@ fn a_driver_in_another_domain() -> Outcome {
     is_lost(&card, sm)?;
     ok!(syscall::bind_interrupt(source, cpu, sm, 1, MESSAGE_SIGNALLED));
     ok!(syscall::unbind_interrupt(source));
+    Ok(())
+}
+
+/// On a kernel that has one vector for devices on each CPU.
+fn where_no_vector_is_left() -> Outcome {
+    if !process::has_argument("sabotage") {
+        return Err(Failure::Skip("this kernel has vectors for all interrupts"));
+    }
+    let (source, trigger) = interrupt()?;
+    let other = process::start().devices.iter().flat_map(|d| &d.interrupts).find_map(|i| {
+        let cap = Cap::<Interrupt>::new(Selector(i.selector.into()));
+        (cap.raw() != source.raw()).then_some((cap, i.trigger))
+    });
+    let (other, its_trigger) = other.ok_or(Failure::Skip("no other interrupt"))?;
+    let mut d = own();
+    let sm = ok!(d.semaphore(0));
+    let cpu = process::start().cpu;
+    for _ in 0..2 {
+        ok!(syscall::bind_interrupt(source, cpu, sm, 1, trigger));
+        let before = ok!(used());
+        refused!(syscall::bind_interrupt(other, cpu, sm, 2, its_trigger), Quota);
+        same!(ok!(used()), before);
+        refused!(syscall::unbind_interrupt(other), BadState);
+        ok!(syscall::unbind_interrupt(source));
+        ok!(syscall::bind_interrupt(other, cpu, sm, 2, its_trigger));
+        ok!(syscall::unbind_interrupt(other));
+    }
     Ok(())
 }

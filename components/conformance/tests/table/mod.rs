@@ -106,14 +106,8 @@ pub(super) const SHOWN: &[(&str, &str, &str)] = &[
     ("CtrlInterrupt", "BadParam", "interrupt::rights_and_parameters"),
     ("CtrlInterrupt", "BadCpu", "interrupt::rights_and_parameters"),
     ("CtrlInterrupt", "BadState", "interrupt::bound_once_and_until_it_is_unbound"),
+    ("CtrlInterrupt", "Quota", "interrupt::where_no_vector_is_left"),
 ];
-
-/// Call, status, and why no case shows it.
-pub(super) const UNSHOWN: &[(&str, &str, &str)] = &[(
-    "CtrlInterrupt",
-    "Quota",
-    "needs more interrupts than there are vectors; emulated machines have half as many",
-)];
 
 /// Call, right that it needs, and the case in which it is missing.
 pub(super) const NEEDED: &[(&str, &str, &str)] = &[
