@@ -37,5 +37,9 @@ extern "sysv64" fn portico_kernel_fault(frame: *const KernelFrame) -> ! {
     for (name, value) in KernelFrame::NAMES.iter().zip(frame.registers) {
         log::emergency(format_args!("  {name:3} {value:#018x}"));
     }
+    // An entry path that faulted has what was interrupted here.
+    arch::entry::stack_from(*rsp, 4, |[a, b]| {
+        log::emergency(format_args!("  stack {a:#018x} {b:#018x}"));
+    });
     log::stop(frame.rbp())
 }

@@ -365,17 +365,31 @@ pub fn frame_pointer() -> u64 {
     pointer
 }
 
-/// Calls `visit` with the return addresses that the chain of frame pointers from `frame` leads to,
-/// as far as it stays in one of the stacks of the CPU that runs this.
-pub fn return_addresses(mut frame: u64, visit: impl Fn(u64)) {
+/// The two words at `address`, if it is in the stack of the CPU that runs this in which `from` is.
+fn stack_words(from: u64, address: u64) -> Option<[u64; 2]> {
     let window = frame_pointer() & !(window::SIZE - 1);
     let stacks = [window::STACK].into_iter().chain(window::IST);
     let mut bounds = stacks.map(|(start, end)| window + start..window + end - 8);
-    let Some(stack) = bounds.find(|stack| stack.contains(&frame)) else { return };
-    while frame.is_multiple_of(8) && stack.contains(&frame) {
-        let words = core::ptr::with_exposed_provenance::<[u64; 2]>(crate::num::usize_of(frame));
-        // SAFETY: both words are in a stack, which is mapped; any content will do.
-        let [next, address] = unsafe { words.read_volatile() };
+    let stack = bounds.find(|stack| stack.contains(&from))?;
+    if !address.is_multiple_of(8) || !stack.contains(&address) {
+        return None;
+    }
+    let words = core::ptr::with_exposed_provenance::<[u64; 2]>(crate::num::usize_of(address));
+    // SAFETY: both words are in a stack, which is mapped; any content will do.
+    Some(unsafe { words.read_volatile() })
+}
+
+/// Calls `visit` with the words on the stack from `from` on, `count` pairs of them at most, as far
+/// as it is one of the stacks of the CPU that runs this.
+pub fn stack_from(from: u64, count: u64, visit: impl Fn([u64; 2])) {
+    (0..count).map_while(|n| stack_words(from, from + 16 * n)).for_each(visit);
+}
+
+/// Calls `visit` with the return addresses that the chain of frame pointers from `frame` leads to,
+/// as far as it stays in one of the stacks of the CPU that runs this.
+pub fn return_addresses(mut frame: u64, visit: impl Fn(u64)) {
+    let first = frame;
+    while let Some([next, address]) = stack_words(first, frame) {
         visit(address);
         if next <= frame {
             return;
