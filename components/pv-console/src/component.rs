@@ -239,7 +239,7 @@ impl Loop {
         };
         self.desk.attached.store(attached, Ordering::Relaxed);
         for (index, line) in self.lines.iter_mut().enumerate() {
-            if !self.devices.iter().any(|d| d.active && d.console == index) {
+            if !Device::take_keys(&self.devices, &self.links, index) {
                 line.hand_over(index, self.mux.keep());
             }
         }

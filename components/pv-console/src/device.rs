@@ -57,8 +57,6 @@ pub trait Consoles {
 pub struct Device {
     /// Its console.
     pub console: usize,
-    /// A driver uses it: what is typed goes to it.
-    pub active: bool,
     /// Output that was printed in part, and how much of it.
     printing: Option<(Chain, Mark)>,
 }
@@ -67,7 +65,14 @@ impl Device {
     /// The device of a console.
     #[must_use]
     pub const fn new(console: usize) -> Self {
-        Self { console, active: false, printing: None }
+        Self { console, printing: None }
+    }
+
+    /// Whether what is typed for a console goes to one of the devices, which are in the order of the
+    /// links: it waits for one that is not taken up yet.
+    pub fn take_keys(devices: &[Self], links: &Links, console: usize) -> bool {
+        let mut own = (0..).zip(devices).filter(|(_, device)| device.console == console);
+        own.any(|(at, _)| links.is_driven(at))
     }
 
     /// Prints. Whether there is more that could be printed at once.
@@ -160,8 +165,7 @@ pub struct Turn<'a, C> {
 
 impl<C: Consoles> Backend for Turn<'_, C> {
     fn enter(&mut self, links: &mut Links, at: usize) {
-        if let Some((link, device)) = links.get_mut(at).zip(self.devices.get_mut(at)) {
-            device.active = true;
+        if let Some(link) = links.get_mut(at) {
             // Linux waits for its output by looking, and takes an interrupt for what it has seen for
             // one that nobody wants: after 100,000 of them it switches the line off.
             link.be_patient(TRANSMIT, time::ticks_of_ms(1) / 10);
@@ -170,7 +174,7 @@ impl<C: Consoles> Backend for Turn<'_, C> {
 
     fn leave(&mut self, _links: &mut Links, at: usize) -> bool {
         if let Some(device) = self.devices.get_mut(at) {
-            (device.active, device.printing) = (false, None);
+            device.printing = None;
         }
         true
     }

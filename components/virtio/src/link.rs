@@ -299,6 +299,25 @@ impl Links {
         self.links.iter().filter_map(Link::due).min()
     }
 
+    /// Whether a driver uses the device, or will as soon as this back end has taken up the queues: from
+    /// its first round on, where a life before it worked on them.
+    #[must_use]
+    pub fn is_driven(&self, at: usize) -> bool {
+        self.links.get(at).is_some_and(|link| {
+            let seen = self.seen(link);
+            seen.life.is_mapped() && seen.wanted.is_active() && !seen.broken
+        })
+    }
+
+    fn seen(&self, link: &Link) -> Seen {
+        let shared = link.seat.shared;
+        Seen {
+            life: self.orders.life(link.seat.client),
+            wanted: shared.wanted(),
+            broken: shared.is_broken(),
+        }
+    }
+
     /// A turn for every device. Returns whether there is more to do at once.
     pub fn round<B: Backend + ?Sized>(&mut self, backend: &mut B) -> bool {
         let mut more = false;
@@ -322,12 +341,7 @@ impl Links {
     fn follow<B: Backend + ?Sized>(&mut self, backend: &mut B, at: usize) {
         loop {
             let Some(link) = self.links.get(at) else { return };
-            let shared = link.seat.shared;
-            let seen = Seen {
-                life: self.orders.life(link.seat.client),
-                wanted: shared.wanted(),
-                broken: shared.is_broken(),
-            };
+            let (shared, seen) = (link.seat.shared, self.seen(link));
             let mut follow = link.follow;
             let step = follow.step(seen, || backend.leave(self, at));
             let Some(link) = self.links.get_mut(at) else { return };
