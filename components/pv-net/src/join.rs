@@ -9,14 +9,14 @@ use core::ops::Range;
 
 use crate::frame::HEADER;
 use crate::header::{Checksum, Segmentation, Todo};
-use crate::offload::{IPV4, IPV6, TCP, TCP_CHECKSUM, TCP_PROTOCOL, add, get, ipv4, put};
+use crate::offload::{IPV4, IPV6, TCP, TCP_CHECKSUM, TCP_PROTOCOL, add, get, ipv4, pseudo, put};
 
 /// EtherTypes.
 const IS_IPV4: [u8; 2] = [0x08, 0x00];
 const IS_IPV6: [u8; 2] = [0x86, 0xdd];
 /// First byte of an IPv4 header without options.
 const PLAIN_IPV4: u8 = 0x45;
-/// IPv4: the packet is a fragment; the one flag that is none of that.
+/// IPv4: what a fragment has in its word of flags and offset, which holds DF besides.
 const FRAGMENT: u16 = 0x3fff;
 /// TCP flags of a segment that can be joined: ACK, and PSH in the last one.
 const ACK: u8 = 0x10;
@@ -68,25 +68,13 @@ impl Segment {
         sound.then_some(Self { v6, tcp, headers, sequence, payload, push: flags & PSH != 0 })
     }
 
-    /// Addresses, as the pseudo-header has them.
-    fn addresses<'f>(&self, frame: &'f [u8]) -> &'f [u8] {
-        frame.get(HEADER + if self.v6 { 8 } else { 12 }..self.tcp).unwrap_or(&[])
-    }
-
-    /// Sum over the pseudo-header.
-    fn pseudo(&self, frame: &[u8]) -> u32 {
-        let length = u32::try_from(frame.len() - self.tcp).unwrap_or(0);
-        add(add(TCP_PROTOCOL, self.addresses(frame)), &length.to_be_bytes())
-    }
-
     /// Whether the checksums are right, or, where the sender left TCP's to others, that is so.
     fn is_intact(&self, frame: &[u8], todo: Todo) -> bool {
         let part = |range: Range<usize>| frame.get(range).unwrap_or_default();
         let ip = self.v6 || add(0, part(HEADER..self.tcp)) == 0xffff;
         let tcp = match todo {
-            Todo { checksum: None, segmentation: None } => {
-                add(self.pseudo(frame), part(self.tcp..frame.len())) == 0xffff
-            }
+            Todo { checksum: None, segmentation: None } => pseudo(frame, self.v6, self.tcp)
+                .is_ok_and(|sum| add(sum, part(self.tcp..frame.len())) == 0xffff),
             Todo { checksum: Some(sum), segmentation: None } => self.checksum() == Some(sum),
             Todo { .. } => false,
         };
@@ -195,7 +183,7 @@ impl Joined {
             let number = u16::from_be_bytes(get(bytes, HEADER + 4).ok()?);
             ipv4(bytes, first.tcp, number).ok()?;
         }
-        let sum = u16::try_from(first.pseudo(bytes)).ok()?;
+        let sum = u16::try_from(pseudo(bytes, first.v6, first.tcp).ok()?).ok()?;
         put(bytes, first.tcp + TCP_CHECKSUM, sum.to_be_bytes()).ok()?;
         let size = u16::try_from(first.payload).ok()?;
         let segmentation = Some(Segmentation { v6: first.v6, size });

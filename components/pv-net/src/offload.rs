@@ -129,19 +129,14 @@ fn segment(
             kept &= !FIRST_ONLY;
         }
         put(&mut segment, tcp + 13, [kept])?;
-        let addresses = if v6 {
+        if v6 {
             let length = u16::try_from(segment.len() - HEADER - IPV6).map_err(|_| Invalid)?;
             put(&mut segment, HEADER + 4, length.to_be_bytes())?;
-            HEADER + 8..HEADER + IPV6
         } else {
             let number = id.wrapping_add(u16::try_from(n).map_err(|_| Invalid)?);
             ipv4(&mut segment, tcp, number)?;
-            HEADER + 12..HEADER + IPV4
-        };
-        // The pseudo-header: addresses, protocol, length.
-        let length = u32::try_from(segment.len() - tcp).map_err(|_| Invalid)?;
-        let pseudo = add(TCP_PROTOCOL, segment.get(addresses).ok_or(Invalid)?);
-        let pseudo = add(pseudo, &length.to_be_bytes());
+        }
+        let pseudo = pseudo(&segment, v6, tcp)?;
         put(&mut segment, tcp + TCP_CHECKSUM, [0, 0])?;
         let sum = add(pseudo, segment.get(tcp..).ok_or(Invalid)?);
         put(&mut segment, tcp + TCP_CHECKSUM, fold(sum))?;
@@ -150,6 +145,14 @@ fn segment(
         }
     }
     Ok(())
+}
+
+/// Sum over the pseudo-header of a TCP packet that begins at `tcp`: addresses, protocol, length.
+pub(crate) fn pseudo(frame: &[u8], v6: bool, tcp: usize) -> Result<u32, Invalid> {
+    let addresses = if v6 { HEADER + 8..HEADER + IPV6 } else { HEADER + 12..HEADER + IPV4 };
+    let length = frame.len().checked_sub(tcp).and_then(|n| u32::try_from(n).ok()).ok_or(Invalid)?;
+    let sum = add(TCP_PROTOCOL, frame.get(addresses).ok_or(Invalid)?);
+    Ok(add(sum, &length.to_be_bytes()))
 }
 
 /// Length, number and checksum of an IPv4 header that ends at `end`.
